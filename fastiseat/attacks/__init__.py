@@ -1,0 +1,5 @@
+"""Perturbations of the input: where an attack starts, and the one loop that it climbs in."""
+
+from fastiseat.attacks.pgd import pgd, random_start
+
+__all__ = ["pgd", "random_start"]

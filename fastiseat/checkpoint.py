@@ -1,0 +1,141 @@
+"""The only code that writes into a run's directory. Every file is complete or absent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as to_safetensors
+from torch import nn
+
+from fastiseat.config import Config
+from fastiseat.errors import UserError
+from fastiseat.models import export_state_dict
+
+CHECKPOINT = Path("checkpoints", "last.pt")
+WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``path`` under a temporary name, flush it to the disk, then rename it into place.
+
+    Whatever stops this, ``path`` holds its old content or the new one. :class:`UserError` where the disk is
+    full or the folder can't be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)  # makes the rename itself last
+        finally:
+            os.close(directory)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _torch_bytes(state: Mapping[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    return buffer.getvalue()
+
+
+class RunDirectory:
+    """One run's files: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``weights/``, ``results.json``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def open(cls, path: Path, config: Config, *, resume: bool) -> RunDirectory:
+        """A new or empty directory, or with ``resume`` the one that holds this very config's run.
+
+        Raises :class:`UserError` for a directory with other content and for a changed config, naming what
+        changed. Writes nothing.
+        """
+        run = cls(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"{path} is a file: choose another --out")
+        # A hidden file is what an interrupted write leaves.
+        if not path.is_dir() or all(entry.name.startswith(".") for entry in path.iterdir()):
+            return run
+        if not resume:
+            raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
+        changed = changes(run.stored_config(), as_json(config))
+        if changed:
+            raise UserError(f"{path} holds a run with other settings ({'; '.join(changed)}): change them back")
+        return run
+
+    def stored_config(self) -> dict[str, Any]:
+        """The settings in ``config.json``; :class:`UserError` where this is no run's directory."""
+        try:
+            return dict(json.loads((self.path / "config.json").read_text())["config"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{self.path} holds no readable config.json: it is not a run's directory") from error
+
+    def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:
+        """``config.json``, which ``fastiseat train --config`` repeats."""
+        self._write_json(Path("config.json"), {"config": as_json(config), **provenance})
+
+    def write_results(self, results: Any) -> None:
+        """``results.json``: the finished run's accuracies."""
+        self._write_json(Path("results.json"), results)
+
+    def write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        """``metrics.jsonl``, one line an epoch; written whole, so that a resumed run has no gap or double."""
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.path / "metrics.jsonl", lines.encode())
+
+    def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
+        """``weights/best.safetensors`` or ``weights/last.safetensors``."""
+        content = to_safetensors(export_state_dict(model), metadata)
+        write_atomically(self.path / WEIGHTS[which], content)
+
+    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Everything that the run needs to continue."""
+        write_atomically(self.path / CHECKPOINT, _torch_bytes(state))
+
+    def read_checkpoint(self) -> dict[str, Any] | None:
+        """What :meth:`write_checkpoint` wrote last, on the CPU, or None; no code in the file is executed."""
+        path = self.path / CHECKPOINT
+        if not path.exists():
+            return None
+        try:
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch.load raises a dozen types for damaged files
+            raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to start afresh") from error
+
+    def _write_json(self, name: Path, content: Any) -> None:
+        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def as_json(config: Config) -> dict[str, Any]:
+    """``config`` in JSON's types."""
+    return dict(json.loads(json.dumps(asdict(config), default=str)))
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """``field: old -> new`` for each field that differs."""
+    found = []
+    for name in sorted(before.keys() | after.keys()):
+        old, new = before.get(name), after.get(name)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            found += changes(old, new, f"{prefix}{name}.")
+        elif old != new:
+            found.append(f"{prefix}{name}: {old} -> {new}")
+    return found

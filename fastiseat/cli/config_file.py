@@ -1,0 +1,58 @@
+"""Settings from a file: a run's ``config.json``, or any part of its ``config``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from fastiseat.checkpoint import as_json
+from fastiseat.config import Config
+from fastiseat.errors import UserError, unknown
+from fastiseat.recipes import recipe
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The nested settings of a JSON file; :class:`UserError` where there are none."""
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise UserError(f"--config {path} is not JSON: {error}") from error
+    settings = content.get("config", content) if isinstance(content, dict) else content
+    if not isinstance(settings, dict):
+        raise UserError(f"--config {path} holds no settings: an object like that of a run's config.json is needed")
+    return settings
+
+
+def settle(settings: Mapping[str, Any], *, dataset: str | None, method: str | None) -> Config:
+    """``settings`` over the recipe that they name, or that ``dataset`` and ``method`` name instead."""
+    named = {group: value for group, value in settings.items() if isinstance(value, dict)}
+    base = recipe(
+        dataset or named.get("data", {}).get("dataset", "digits"),
+        method or named.get("objective", {}).get("method", "iseat"),
+    )
+    merged = _over(as_json(base), settings, "")
+    try:
+        return TypeAdapter(Config).validate_python(merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"--config: {where}={first['input']!r}: {first['msg']}") from error
+
+
+def _over(base: dict[str, Any], settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in settings.items():
+        if name not in base:
+            raise unknown("setting", f"{prefix}{name}", [f"{prefix}{known}" for known in base])
+        if isinstance(base[name], dict):
+            if not isinstance(value, dict):
+                raise UserError(f"--config: {prefix}{name}={value!r}: an object of settings is needed")
+            value = _over(base[name], value, f"{prefix}{name}.")
+        merged[name] = value
+    return merged

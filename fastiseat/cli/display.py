@@ -1,0 +1,121 @@
+"""What a run shows: a progress bar in a terminal, a line an interval elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from torch import Tensor
+
+from fastiseat.config import Config
+from fastiseat.trainer import Row, Trainer
+
+# Seconds between two readings of a metric, which make the host wait for the device.
+TERMINAL_INTERVAL, PLAIN_INTERVAL = 1.0, 10.0
+
+
+class Display:
+    """A :class:`fastiseat.trainer.Observer` for people."""
+
+    def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self.quiet = quiet
+        self.interval = TERMINAL_INTERVAL if self.console.is_terminal else PLAIN_INTERVAL
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            console=self.console,
+            disable=quiet or not self.console.is_terminal,
+        )
+
+    @contextmanager
+    def showing(self, trainer: Trainer) -> Iterator[None]:
+        """Show ``trainer``'s run in the block."""
+        epochs, batches = trainer.config.schedule.epochs, len(trainer.loader)
+        self._epochs, self._batches, self._images = epochs, batches, 0
+        self._first = len(trainer.rows) * batches
+        self._began = self._shown = time.perf_counter()
+        self._task = self._progress.add_task("starting", total=epochs * batches, completed=self._first, status="")
+        if not self.quiet:
+            self.console.print(_heading(trainer), highlight=False, soft_wrap=True)
+        with self._progress:
+            yield
+
+    def step(self, *, epoch: int, step: int, images: int, metrics: dict[str, Tensor]) -> None:
+        """Count the step; read and show its loss once an interval."""
+        self._images += images
+        done, now = epoch * self._batches + step + 1, time.perf_counter()
+        self._progress.update(self._task, completed=done, description=f"epoch {epoch + 1}/{self._epochs}")
+        if self.quiet or now - self._shown < self.interval:
+            return
+        self._shown = now
+        pace = (done - self._first) / (now - self._began)
+        status = f"loss {float(metrics['loss']):.3f}  {self._images / (now - self._began):.0f} images/s"
+        self._progress.update(self._task, status=status)
+        if not self.console.is_terminal:
+            left = timedelta(seconds=round((self._epochs * self._batches - done) / pace))
+            self._line(f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._batches}  {status}  {left} left")
+
+    def epoch(self, row: Row) -> None:
+        """The epoch's accuracies, above the bar in a terminal."""
+        if not self.quiet:
+            self._line(epoch_line(row, self._epochs))
+        self._shown = time.perf_counter()
+
+    def evaluating(self, what: str, done: int, total: int) -> None:
+        """Where an evaluation stands."""
+        self._progress.update(self._task, status=f"{what} {done}/{total}")
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """An epoch in one line."""
+    accuracies = [
+        f"{name.replace('_', ' ')} {100 * row[name]:.1f}%"
+        for name in ("val_clean", "val_pgd10", "test_clean", "test_pgd10")
+        if name in row
+    ]
+    return "  ".join(
+        [
+            f"epoch {row['epoch'] + 1}/{epochs}",
+            f"lr {row['lr']:g}",
+            f"loss {row['train_loss']:.3f}",
+            *accuracies,
+            f"{row['images_per_second']:.0f} images/s",
+            *(["best"] if row["best"] else []),
+        ]
+    )
+
+
+def _heading(trainer: Trainer) -> str:
+    config = trainer.config
+    return (
+        f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
+        f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps -> {trainer.directory.path}"
+    )
+
+
+def result_table(config: Config, results: list[dict[str, Any]]) -> Table:
+    """Test accuracy of best and last weights, a column an attack."""
+    table = Table(
+        title=f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
+    )
+    table.add_column("weights")
+    table.add_column("epoch", justify="right")
+    for attack in results[0]["accuracy"]:
+        table.add_column(attack, justify="right")
+    for result in results:
+        cells = [f"{100 * accuracy:.2f}%" for accuracy in result["accuracy"].values()]
+        table.add_row(result["weights"], str(result["epoch"] + 1), *cells)
+    return table

@@ -1,0 +1,27 @@
+"""The device that a command runs on."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from fastiseat.errors import UserError
+
+
+def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N``; :class:`UserError` for one that is not here."""
+    if deterministic:
+        # cuBLAS reads this once, when it is first used.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device {name!r}: cpu, cuda, cuda:N or auto is needed") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r}: training runs on cpu and cuda; use one of them or auto")
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        raise UserError(f"device {name!r}: this machine shows {torch.cuda.device_count()} GPUs; use cpu or auto")
+    return device

@@ -1,0 +1,202 @@
+"""What a run trains: frozen dataclasses, every check at the field it belongs to. Imports no torch.
+
+The same values configure the command line, a run's ``config.json`` and :class:`fastiseat.TrainStep`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tyro.conf import arg
+from tyro.constructors import PrimitiveConstructorSpec
+
+from fastiseat.errors import UserError
+from fastiseat.models.names import canonical_arch
+
+Pixels = Annotated[
+    float,
+    PrimitiveConstructorSpec[Any](
+        nargs=1,
+        metavar="FLOAT|A/B",
+        instance_from_str=lambda words: float(Fraction(words[0])),
+        is_instance=lambda value: isinstance(value, float | int),
+        str_from_instance=lambda value: [format(value, ".6g")],
+    ),
+]
+"""A length in pixel values 0 … 1, written 0.031 or 8/255."""
+
+
+def _require(condition: bool, name: str, value: object, rule: str) -> None:
+    if not condition:
+        raise UserError(f"{name}={value}: {rule}")
+
+
+def _require_at_least(minimum: float, name: str, value: float, *, what: str = "") -> None:
+    _require(value >= minimum and math.isfinite(value), name, value, f"must be at least {minimum}{what}")
+
+
+def _require_fraction(name: str, value: float) -> None:
+    _require(0 <= value <= 1, name, value, "is a fraction of the run and must lie in 0 … 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """Which images, and how many a step."""
+
+    dataset: str = "digits"
+    """Data set by name."""
+    batch_size: int = 128
+    """Images a step; the last partial batch of an epoch is dropped. Paper: 128."""
+    val_split: float = 0.0
+    """Share of the training images held out, by class, to select the best weights on; 0 selects on the test
+    set, which is the paper's protocol."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "batch_size", self.batch_size)
+        _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Which network, and where its first weights come from."""
+
+    arch: str = "small"
+    """small, prn18 or wrn-DEPTH-WIDTH. Paper: wrn-34-10 on CIFAR-10, else prn18."""
+    variant: Literal["released", "common"] = "released"
+    """The blocks of the authors' code, or those that RobustBench and TRADES use."""
+    init: Path | None = None
+    """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "arch", canonical_arch(self.arch))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective:
+    """What the update descends."""
+
+    method: str = "iseat"
+    """none, at, at-awp, lsi or iseat."""
+    lam: float = 0.1
+    """λ of Eq. 15, the weight of the logit-stability term; 0 turns it off. Paper: 0.1, Tiny ImageNet 0.01."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "lam", self.lam)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PGD:
+    """The attack inside the training step: projected gradient ascent in the L∞ ball (spec of Algorithm 1)."""
+
+    eps: Pixels = 8 / 255
+    """ε, the radius of the L∞ ball, in units of pixel values in [0, 1]. Paper: 8/255."""
+    step_size: Pixels = 2 / 255
+    """α, the length of one step, in the same units. Paper: 2/255, SVHN 1/255."""
+    steps: int = 10
+    """K, the number of steps. Paper: 10."""
+    random_start: bool = False
+    """Start at δ ~ U(-ε, ε) rather than at 0. Released code: off."""
+    bn_mode: Annotated[Literal["train", "eval"], arg(name="attack-bn")] = "train"
+    """BatchNorm in the attack: by batch statistics (the released code) or by running ones; eval costs one
+    more forward a step where λ ≠ 0."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "eps", self.eps, what=" (the radius of the perturbation, in pixel values 0 … 1)")
+        _require_at_least(0, "step_size", self.step_size)
+        _require_at_least(1, "steps", self.steps)
+        _require(self.bn_mode in ("train", "eval"), "bn_mode", self.bn_mode, "must be train or eval")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AWP:
+    """Adversarial weight perturbation, Eq. 11 (Wu et al., 2020)."""
+
+    gamma: Annotated[float, arg(name="awp-gamma")] = 0.007
+    """γ, the size of ν relative to the weights; 0 turns it off. Paper: 0.007 CIFAR-10, 0.005 CIFAR-100 and Tiny
+    ImageNet, 0.009 SVHN."""
+    norm: Annotated[Literal["tensor", "global"], arg(name="awp-norm")] = "tensor"
+    """Norms per weight tensor (the released code) or one over all of them (Eq. 11 as written)."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "gamma", self.gamma)
+        _require(self.norm in ("tensor", "global"), "norm", self.norm, "must be tensor or global")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD:
+    """Stochastic gradient descent with the semantics of ``torch.optim.SGD``, applied at θ+ν (Eq. 18)."""
+
+    lr: float = 0.1
+    """Learning rate of the first stage. Paper: 0.1, SVHN 0.01."""
+    momentum: float = 0.9
+    """Momentum, without Nesterov. Paper: 0.9."""
+    weight_decay: float = 5e-4
+    """Weight decay on all parameters, BatchNorm and biases too. Paper: 5e-4."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(0, "lr", self.lr)
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "must lie in 0 … 1, 1 excluded")
+        _require_at_least(0, "weight_decay", self.weight_decay)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long, and what changes when; all boundaries are fractions of the run."""
+
+    epochs: int = 200
+    """Passes over the training images. Paper: 200."""
+    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    """Where the learning rate is multiplied by lr_factor. Paper: at 50% and 75% of the epochs."""
+    lr_factor: float = 0.1
+    """What it is multiplied by. Paper: 0.1."""
+    lam_from: float = 0.5
+    """Where λ comes on. Paper: with the first drop of the learning rate, SVHN and fine-tuning from the start."""
+    awp_from: float = 0.0
+    """Where the weight perturbation comes on. Released code: from the start."""
+    warmup: float = 0.0
+    """First part of the run in which ε and α grow from 0 with the epoch and λ = γ = 0. Released code: SVHN 5 of
+    200 epochs, 0.025."""
+
+    def __post_init__(self) -> None:
+        _require_at_least(1, "epochs", self.epochs)
+        _require(0 < self.lr_factor <= 1, "lr_factor", self.lr_factor, "must lie in 0 … 1, 0 excluded")
+        for drop in self.lr_drops:
+            _require_fraction("lr_drops", drop)
+        _require_fraction("lam_from", self.lam_from)
+        _require_fraction("awp_from", self.awp_from)
+        _require_fraction("warmup", self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What makes two runs of one recipe the same or different."""
+
+    seed: int = 0
+    """Seed of the first weights, the order of the images and the random starts."""
+    deterministic: bool = False
+    """Bit-identical repetition on CUDA too, at some cost in speed; on a CPU every run is."""
+    final_steps: int = 50
+    """Steps of the PGD that attacks the finished network, best and last weights; 0 leaves it out. Paper's
+    analyses: 50."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in 0 … 2**63 - 1")
+        _require_at_least(0, "final_steps", self.final_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run. ``fastiseat.recipes.recipe(dataset, method)`` gives a complete and checked one."""
+
+    data: Data = field(default_factory=Data)
+    network: Network = field(default_factory=Network)
+    objective: Objective = field(default_factory=Objective)
+    attack: PGD = field(default_factory=PGD)
+    awp: AWP = field(default_factory=AWP)
+    optimizer: SGD = field(default_factory=SGD)
+    schedule: Schedule = field(default_factory=Schedule)
+    run: Run = field(default_factory=Run)

@@ -1,0 +1,92 @@
+"""What the step takes: each refusal names what it found, why it can't be trained, and what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.errors import UserError
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that a step perturbs and updates, tied ones once; :class:`UserError` if it can't."""
+    _check_module(model)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if not weights:
+        raise UserError("the model has no trainable parameter: set requires_grad on those to train")
+    for name, weight in weights.items():
+        if isinstance(weight, nn.parameter.UninitializedParameter):
+            raise UserError(f"parameter {name} has no shape yet: run one forward pass first (lazy module)")
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise UserError(f"parameter {name} is {weight.dtype}: master weights are float32 or float64")
+    for what, found in {
+        "dtypes": {str(weight.dtype) for weight in weights.values()},
+        "devices": {str(weight.device) for weight in weights.values()},
+    }.items():
+        if len(found) > 1:
+            raise UserError(f"trainable parameters of several {what}, {', '.join(sorted(found))}: one is needed")
+    return weights
+
+
+def _check_module(model: nn.Module) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model is a {type(model).__name__}: a torch.nn.Module is needed")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError("model is a TorchScript module, whose weights can't be replaced: pass the eager module")
+    if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
+        raise UserError("model is compiled already: pass the module that torch.compile was given")
+    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise UserError(f"model is wrapped in {type(model).__name__}: pass its .module")
+
+
+def as_network_input(images: Tensor, weight: Tensor) -> Tensor:
+    """Images as the network reads them: (m, C, H, W) of the weights' dtype, in [0, 1].
+
+    uint8 images are (m, H, W, C), 0 … 255; float ones are in [0, 1] and of the weights' dtype already.
+    """
+    if images.dim() != 4:
+        raise UserError(f"images have shape {tuple(images.shape)}: NCHW (float) or NHWC (uint8) is needed")
+    if images.device != weight.device:
+        raise UserError(f"images lie on {images.device}, the model on {weight.device}: move one of them")
+    if images.dtype == torch.uint8:
+        # Contiguous: a user's .view() may not like the permuted strides.
+        return images.permute(0, 3, 1, 2).to(weight.dtype).div_(255).contiguous()
+    if images.dtype != weight.dtype:
+        raise UserError(f"images are {images.dtype}, the model {weight.dtype}: convert one, or pass uint8")
+    return images.detach()
+
+
+def check_batch(images: Tensor, labels: Tensor, delta: Tensor | None, start: Tensor | None) -> None:
+    """Shapes and dtypes, which cost nothing to check."""
+    if labels.shape != (len(images),) or labels.dtype != torch.int64:
+        raise UserError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}: int64 of shape ({len(images)},) is needed"
+        )
+    for name, perturbation in {"delta": delta, "start": start}.items():
+        if perturbation is not None and perturbation.shape != images.shape:
+            raise UserError(
+                f"{name} has shape {tuple(perturbation.shape)}: that of the images, {tuple(images.shape)}"
+            )
+    if delta is not None and start is not None:
+        raise UserError("delta and start exclude each other: delta is a finished perturbation, start a first one")
+
+
+def count_classes(logits: Tensor, batch_size: int) -> int:
+    """C, from the network's first answer, which must be floating logits of shape (m, C)."""
+    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != batch_size:
+        found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(f"the model returned {found}: logits of shape ({batch_size}, classes) are needed")
+    return logits.shape[1]
+
+
+def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
+    """Ranges that need the values themselves; on a GPU this waits for it."""
+    low, high = images.aminmax()
+    if not (low >= 0 and high <= 1):  # NaN fails too
+        raise UserError(f"images reach from {low:.4g} to {high:.4g}: pixel values lie in 0 … 1, unnormalised")
+    lowest, highest = labels.aminmax()
+    if lowest < 0 or highest >= num_classes:
+        wrong = lowest if lowest < 0 else highest
+        raise UserError(
+            f"label {wrong} is out of range: the model has {num_classes} classes, 0 … {num_classes - 1}"
+        )

@@ -1,0 +1,228 @@
+"""One training step, in the order of the paper's Algorithm 1. The engine ``eager`` is the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastiseat.attacks import pgd, random_start
+from fastiseat.config import AWP, PGD, SGD
+from fastiseat.engine import accept
+from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
+from fastiseat.errors import UserError, unknown
+from fastiseat.methods import ISEAT, Method
+from fastiseat.weights import perturbable, sgd_step, weight_perturbation
+
+ENGINES = ("eager",)
+# Which value each scalar of :meth:`TrainStep.set` belongs to.
+SCALARS = {"lr": "optimizer", "eps": "attack", "step_size": "attack", "lam": "method", "gamma": "awp"}
+
+
+class TrainStep:
+    """Attack, weight perturbation, objective and update for any ``nn.Module`` that returns logits.
+
+    ``step(images, labels)`` trains on one batch and returns metrics as device tensors: ``loss`` and
+    ``loss_<term>`` (scalars), ``accuracy_adversarial``, and where the clean logits are at hand
+    ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of Eq. 13 (m,).
+
+    The module's parameters must all be float32 or all float64; each submodule's train/eval flag, the global
+    random state and the frozen parameters are left as found, and θ+ν is never written into the module.
+    BatchNorm's running statistics are updated by the clean pass, by each further attack pass and by the final
+    one, in this order (11 times at K = 10; released code). With ``attack.bn_mode="eval"`` the whole attack
+    runs on the running statistics that the step found, and the clean pass of a method that needs one follows
+    it, in train mode.
+
+    Raises :class:`fastiseat.errors.UserError` for a module or batch that it can't take, saying why. Pixel and
+    label ranges are checked at every call on a CPU, at the first one on a GPU, where the check has to wait.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        method: Method | None = None,
+        attack: PGD | None = None,
+        awp: AWP | None = None,
+        optimizer: SGD | None = None,
+        engine: str = "eager",
+        seed: int = 0,
+    ) -> None:
+        """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``."""
+        if engine not in ENGINES:
+            raise unknown("engine", engine, ENGINES)
+        self.model = model
+        self.weights = accept.trainable(model)
+        self.method = ISEAT() if method is None else method
+        self.attack = PGD() if attack is None else attack
+        self.awp = AWP(gamma=0) if awp is None else awp
+        self.optimizer = SGD() if optimizer is None else optimizer
+        self.seed = seed
+        self.steps_taken = 0
+        self.momentum_buffers: dict[str, Tensor] = {}
+        self.num_classes: int | None = None  # known from the first call on
+        self._device = next(iter(self.weights.values())).device
+        self._generator = torch.Generator(self._device)
+
+    def set(self, **scalars: float) -> None:
+        """Change lr, eps, step_size, lam or gamma from the next call on; all of them or, on an error, none."""
+        changed: dict[str, Any] = {}
+        for name, value in scalars.items():
+            if name not in SCALARS:
+                raise unknown("scalar", name, SCALARS)
+            owner = SCALARS[name]
+            current = changed.get(owner, getattr(self, owner))
+            if name not in current.__dataclass_fields__:
+                raise UserError(f"{name}={value}: method {type(current).__name__} has no {name}")
+            changed[owner] = replace(current, **{name: value})
+        for owner, value in changed.items():
+            setattr(self, owner, value)
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, delta: Tensor | None = None, *, start: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Train on ``images`` (m, C, H, W) in [0, 1], or uint8 (m, H, W, C), and ``labels`` (m,) int64.
+
+        ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
+        which the attack then climbs from.
+        """
+        x = accept.as_network_input(images, next(iter(self.weights.values())))
+        accept.check_batch(x, labels, delta, start)
+        self._admit(x, labels)
+        seed = counter_seed(self.seed, self.steps_taken)
+        self._generator.manual_seed(seed)
+        with modes_restored(self.model), own_randomness(self._device, seed), torch.enable_grad():
+            self.model.train()
+            metrics = self._step(x, labels, delta, start)
+        self.steps_taken += 1
+        return metrics
+
+    def _step(self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None) -> dict[str, Tensor]:
+        x_adv, clean_logits = self._attack(x, y, delta, start)  # δ_i = PGD(x_i, y_i)
+        nu = self._weight_perturbation(x_adv, y)  # ν = γ ‖θ‖ g / ‖g‖
+        # θ+ν keeps θ's graph: ∂θ'/∂θ = 1, so one backward gives both gradients of Eq. 17, added.
+        theta_nu = {name: w + nu[name] if name in nu else w for name, w in self.weights.items()}
+        logits = functional_call(self.model, theta_nu, (x_adv,))  # f(x+δ; θ+ν)
+        terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
+        loss = torch.stack(list(terms.values())).sum()  # L
+        gradients = gradients_by_name(loss, self.weights)
+        sgd_step(  # θ ← (θ+ν) - l ∇L - ν
+            self.weights,
+            theta_nu,
+            gradients,
+            self.momentum_buffers,
+            lr=self.optimizer.lr,
+            momentum=self.optimizer.momentum,
+            weight_decay=self.optimizer.weight_decay,
+        )
+        return _metrics(loss, terms, logits, clean_logits, y)
+
+    def _attack(
+        self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """(x', logits of the clean images or None); the latter have their graph where the method needs it."""
+        if not self.method.attacked:
+            return x, None
+        if delta is not None:
+            clean = self.model(x) if self.method.needs_clean else None
+            return (x + delta.detach()).clamp(0, 1), clean
+        if start is None:
+            start = self._start(x)
+        attack = self.attack
+        gradient = _InputGradient(self.model, self.method, y, keep_graph=attack.bn_mode == "train")
+        self.model.train(attack.bn_mode == "train")
+        _, x_adv = pgd(gradient, x, start.detach(), eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        if attack.bn_mode == "train":
+            return x_adv, gradient.first_logits
+        # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
+        self.model.train()
+        return x_adv, self.model((x + start).clamp(0, 1)) if self.method.needs_clean else None
+
+    def _start(self, x: Tensor) -> Tensor:
+        if self.attack.random_start:
+            return random_start(x, eps=self.attack.eps, generator=self._generator)
+        return torch.zeros_like(x)
+
+    def _weight_perturbation(self, x_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """ν by name, empty where γ = 0. Its pass leaves no trace in BatchNorm's running statistics."""
+        weights = perturbable(self.weights)
+        if self.awp.gamma == 0 or not weights:
+            return {}
+        loss = F.cross_entropy(functional_call(self.model, self._scratch_buffers(), (x_adv,)), y)
+        gradients = gradients_by_name(loss, weights)
+        return weight_perturbation(weights, gradients, gamma=self.awp.gamma, norm=self.awp.norm)
+
+    def _scratch_buffers(self) -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+    def _admit(self, x: Tensor, labels: Tensor) -> None:
+        """Check the values of a batch; on the first call try the network on it, leaving no trace."""
+        if self.num_classes is None:
+            with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
+                self.model.train()
+                logits = functional_call(self.model, self._scratch_buffers(), (x,))
+            self.num_classes = accept.count_classes(logits, len(labels))
+        elif self._device.type != "cpu":
+            return
+        accept.check_values(x, labels, self.num_classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next step depends on beside the module and the arguments: momentum and the step count."""
+        return {"momentum_buffers": dict(self.momentum_buffers), "steps_taken": self.steps_taken}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
+        buffers = state["momentum_buffers"]
+        for name, buffer in buffers.items():
+            if name not in self.weights or buffer.shape != self.weights[name].shape:
+                raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
+        self.momentum_buffers = {name: buffer.to(self.weights[name]) for name, buffer in buffers.items()}
+        self.steps_taken = state["steps_taken"]
+
+
+class _InputGradient:
+    """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
+
+    Only the input's gradient is asked for: eager autograd then computes none of the weights'.
+    """
+
+    def __init__(self, model: nn.Module, method: Method, labels: Tensor, *, keep_graph: bool) -> None:
+        self.model, self.method, self.labels = model, method, labels
+        self.keep_graph = keep_graph and method.needs_clean
+        self.first_logits: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        first = self.first_logits is None
+        x = x.detach().requires_grad_()
+        logits = self.model(x)
+        keep = first and self.keep_graph
+        (gradient,) = torch.autograd.grad(self.method.inner_loss(logits, self.labels), x, retain_graph=keep)
+        if first:
+            self.first_logits = logits if keep else logits.detach()
+        return gradient
+
+
+def gradients_by_name(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """∇ of ``loss`` for each of ``weights`` that it depends on; the others are left out."""
+    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+    return {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
+
+
+@torch.no_grad()
+def _metrics(
+    loss: Tensor, terms: dict[str, Tensor], logits: Tensor, clean_logits: Tensor | None, y: Tensor
+) -> dict[str, Tensor]:
+    losses = F.cross_entropy(logits, y, reduction="none")
+    metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
+    metrics["accuracy_adversarial"] = (logits.argmax(1) == y).to(losses.dtype).mean()
+    if clean_logits is not None:
+        clean_losses = F.cross_entropy(clean_logits, y, reduction="none")
+        metrics["loss_clean"] = clean_losses.mean()
+        metrics["accuracy_clean"] = (clean_logits.argmax(1) == y).to(losses.dtype).mean()
+        metrics["av"] = losses - clean_losses
+    return metrics

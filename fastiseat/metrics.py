@@ -1,0 +1,65 @@
+"""An epoch's metrics, gathered on the device and read once."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import torch
+from torch import Tensor
+
+from fastiseat.errors import UserError
+
+
+def vulnerability_statistics(av: Tensor) -> dict[str, float]:
+    """How unevenly adversarial vulnerability ``av`` (n,) is spread (Eq. 5 and Table 1 of the paper).
+
+    ``mean``; ``sd``, of the population; ``top10`` and ``bottom10``, means of the highest and lowest tenth;
+    ``ge1`` and ``le0``, the shares (0 … 1) of samples with AV ≥ 1 and AV ≤ 0.
+    """
+    ordered, tenth = av.sort().values, max(1, round(len(av) / 10))
+    statistics = {
+        "mean": av.mean(),
+        "sd": av.std(correction=0),
+        "top10": ordered[-tenth:].mean(),
+        "bottom10": ordered[:tenth].mean(),
+        "ge1": (av >= 1).double().mean(),
+        "le0": (av <= 0).double().mean(),
+    }
+    return {name: float(value) for name, value in statistics.items()}
+
+
+class EpochMeter:
+    """Collects the metrics of :class:`fastiseat.TrainStep` without waiting for the device."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+
+    def add(self, metrics: dict[str, Tensor]) -> None:
+        """Keep one step's metrics."""
+        for name, value in metrics.items():
+            self._values[name].append(value)
+
+    def row(self) -> dict[str, float]:
+        """Means over the epoch as ``train_<name>``, and the AV of its steps as ``av_step_<statistic>``."""
+        row = {
+            f"train_{name}": float(torch.stack(values).mean())
+            for name, values in self._values.items()
+            if name != "av"
+        }
+        if "av" in self._values:
+            statistics = vulnerability_statistics(torch.cat(self._values["av"]))
+            row |= {f"av_step_{name}": value for name, value in statistics.items()}
+        return row
+
+
+def require_finite(loss: Tensor, *, epoch: int, step: int) -> None:
+    """:class:`UserError` where training has diverged; reads ``loss``, so it waits for the device.
+
+    ``epoch`` and ``step`` count from 0, in the message from 1.
+    """
+    value = float(loss)
+    if not torch.isfinite(loss):
+        raise UserError(
+            f"the loss is {value} in epoch {epoch + 1}, step {step + 1}: training diverged; lower --lr, --lam or "
+            "--awp-gamma, then start anew; the last epoch's checkpoint and weights are intact"
+        )

@@ -1,0 +1,68 @@
+"""The networks: build one by name, read one from any weight file, write one in either key layout.
+
+Importing this package does not import torch; the names that need it are resolved on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from fastiseat.models.names import (
+    ARCHS,
+    VARIANTS,
+    ModelSpec,
+    Variant,
+    canonical_arch,
+    canonical_variant,
+)
+
+if TYPE_CHECKING:
+    from fastiseat.models.blocks import Network
+    from fastiseat.models.factory import build
+    from fastiseat.models.files import Weights, read_weights
+    from fastiseat.models.preact_resnet import PreActResNet
+    from fastiseat.models.transfer import export_state_dict, init_from, load_model, metadata
+    from fastiseat.models.wide_resnet import WideResNet
+
+_LAZY = {
+    "Network": "blocks",
+    "PreActResNet": "preact_resnet",
+    "WideResNet": "wide_resnet",
+    "Weights": "files",
+    "build": "factory",
+    "export_state_dict": "transfer",
+    "init_from": "transfer",
+    "load_model": "transfer",
+    "metadata": "transfer",
+    "read_weights": "files",
+}
+
+__all__ = [
+    "ARCHS",
+    "VARIANTS",
+    "ModelSpec",
+    "Network",
+    "PreActResNet",
+    "Variant",
+    "Weights",
+    "WideResNet",
+    "build",
+    "canonical_arch",
+    "canonical_variant",
+    "export_state_dict",
+    "init_from",
+    "load_model",
+    "metadata",
+    "read_weights",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

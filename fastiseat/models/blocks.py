@@ -1,0 +1,73 @@
+"""The parts of both residual networks (He et al., 2016, "Identity Mappings in Deep Residual Networks")."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.models.names import ModelSpec, Variant
+
+
+class Network(nn.Module):
+    """A classifier that knows what it is. Maps (N, C, H, W) images in [0, 1] to (N, classes) logits.
+
+    Attributes:
+        spec: architecture, variant, input channels and class count.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+
+def conv3x3(in_width: int, width: int, *, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias whose padding keeps the image size at stride 1."""
+    return nn.Conv2d(in_width, width, kernel_size=3, stride=stride, padding=1, bias=False)
+
+
+class PreActBlock(nn.Module):
+    """bn1-relu-conv1-bn2-relu-conv2 plus a shortcut: (N, in_width, H, W) to (N, width, H/s, W/s).
+
+    Where the block changes width or size the shortcut is a 1x1 convolution of stride s, the product of the
+    two convolutions' strides. It reads the raw input in the released variant and relu(bn1(input)) in the
+    common one. Elsewhere it is the identity on the raw input in both variants.
+    """
+
+    def __init__(self, in_width: int, width: int, *, strides: tuple[int, int], variant: Variant) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_width)
+        self.conv1 = conv3x3(in_width, width, stride=strides[0])
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv2 = conv3x3(width, width, stride=strides[1])
+        stride = strides[0] * strides[1]
+        is_identity = stride == 1 and in_width == width
+        # An empty Sequential is the identity and adds no key to the state dict.
+        self.shortcut = nn.Sequential()
+        if not is_identity:
+            self.shortcut.append(nn.Conv2d(in_width, width, kernel_size=1, stride=stride, bias=False))
+        self.shortcut_reads_input = is_identity or variant == "released"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The block's output for ``x``, in its dtype."""
+        active = torch.relu(self.bn1(x))
+        residual: Tensor = self.conv2(torch.relu(self.bn2(self.conv1(active))))
+        shortcut: Tensor = self.shortcut(x if self.shortcut_reads_input else active)
+        return residual + shortcut
+
+
+def stage(
+    in_width: int, width: int, *, depth: int, strides: tuple[int, int], variant: Variant, prefix: str = ""
+) -> nn.Sequential:
+    """``depth`` blocks named ``{prefix}0``, ``{prefix}1``, ...; only the first widens and strides."""
+    blocks = OrderedDict[str, nn.Module]()
+    blocks[f"{prefix}0"] = PreActBlock(in_width, width, strides=strides, variant=variant)
+    for index in range(1, depth):
+        blocks[f"{prefix}{index}"] = PreActBlock(width, width, strides=(1, 1), variant=variant)
+    return nn.Sequential(blocks)
+
+
+def global_average(x: Tensor) -> Tensor:
+    """Adaptive average pooling to one pixel: (N, C, H, W) to (N, C), for any image size."""
+    return x.mean(dim=(2, 3))

@@ -1,0 +1,53 @@
+"""Pre-activation ResNets with a stride-1 3x3 stem: PreActResNet-18 and a small one for 8x8 digits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.models.blocks import Network, conv3x3, global_average, stage
+from fastiseat.models.names import ModelSpec
+
+SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "prn18": ((2, 2, 2, 2), (64, 128, 256, 512)),
+    "small": ((1, 1, 1), (16, 32, 64)),
+}
+"""Blocks and width of each stage."""
+
+
+class PreActResNet(Network):
+    """Stem, stages of pre-activation blocks, bn, relu, global average pool, linear.
+
+    Every stage but the first halves the image in its first block's conv1. The two variants differ in what
+    the shortcut convolutions read (see :class:`~fastiseat.models.blocks.PreActBlock`). State-dict keys, the
+    same in both: ``conv1``, ``layer{stage}.{block}.{bn1,conv1,bn2,conv2,shortcut.0}``, ``bn``, ``linear``.
+    PyTorch's default initialisation.
+
+    Args:
+        spec: what the network is; its variant, channels and classes shape it.
+        depths: blocks of each stage.
+        widths: channels of each stage; the stem has the first's.
+    """
+
+    def __init__(self, spec: ModelSpec, *, depths: Sequence[int], widths: Sequence[int]) -> None:
+        super().__init__(spec)
+        self.num_stages = len(depths)
+        self.conv1 = conv3x3(spec.in_channels, widths[0])
+        in_width = widths[0]
+        for number, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
+            strides = (1 if number == 1 else 2, 1)
+            blocks = stage(in_width, width, depth=depth, strides=strides, variant=spec.variant)
+            self.add_module(f"layer{number}", blocks)
+            in_width = width
+        self.bn = nn.BatchNorm2d(in_width)
+        self.linear = nn.Linear(in_width, spec.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
+        x: Tensor = self.conv1(images)
+        for number in range(1, self.num_stages + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+        logits: Tensor = self.linear(global_average(torch.relu(self.bn(x))))
+        return logits

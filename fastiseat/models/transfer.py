@@ -1,0 +1,110 @@
+"""Between weight files and networks. Nothing here writes to disk: ``fastiseat.checkpoint`` does."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.errors import UserError
+from fastiseat.models.blocks import Network
+from fastiseat.models.factory import build_spec
+from fastiseat.models.files import Weights, read_weights
+from fastiseat.models.layouts import to_layout
+from fastiseat.models.names import ModelSpec, Variant, canonical_variant
+
+
+def load_model(path: str | os.PathLike[str], *, variant: str | None = None) -> Network:
+    """The network in a weight file, in eval mode, on the CPU; it takes NCHW images in [0, 1].
+
+    Its dtype is float64 where the file's is, float32 otherwise. No random number is drawn.
+
+    Args:
+        path: what :func:`~fastiseat.models.files.read_weights` reads.
+        variant: ``released`` or ``common``, for a file that does not tell.
+
+    Raises:
+        UserError: an unreadable file, ``variant`` contradicting it, or neither telling the variant.
+    """
+    weights = read_weights(path)
+    stated = _variant(weights, variant, path)
+    if stated is None:
+        raise UserError(
+            f"{path}: {weights.arch}, and the file does not tell its variant; say variant='released' (the "
+            "ISEAT authors' networks) or variant='common' (RobustBench's)"
+        )
+    spec = ModelSpec(
+        arch=weights.arch, variant=stated, in_channels=weights.in_channels, num_classes=weights.num_classes
+    )
+    with torch.device("meta"):
+        model = build_spec(spec)
+    dtype = torch.float64 if weights.state["conv1.weight"].dtype == torch.float64 else torch.float32
+    model = model.to(dtype).to_empty(device="cpu")
+    model.load_state_dict(weights.state)
+    return model.eval()
+
+
+def init_from(model: Network, path: str | os.PathLike[str], *, variant: str | None = None) -> None:
+    """Copy a weight file into an already built network, for fine-tuning; the model's dtype and device stay.
+
+    Args:
+        model: a network from :func:`~fastiseat.models.factory.build`.
+        path: what :func:`~fastiseat.models.files.read_weights` reads.
+        variant: what the file is, where it does not tell.
+
+    Raises:
+        UserError: an unreadable file, or one of another architecture, variant, channel or class count.
+    """
+    weights = read_weights(path)
+    # Of a file that tells nothing the model's own variant is assumed: it is what the user asked to train.
+    stated = _variant(weights, variant, path) or model.spec.variant
+    file = asdict(model.spec) | {
+        "arch": weights.arch,
+        "variant": stated,
+        "in_channels": weights.in_channels,
+        "num_classes": weights.num_classes,
+    }
+    differing = [name for name, value in asdict(model.spec).items() if file[name] != value]
+    if differing:
+        raise UserError(
+            f"{path} holds {weights}, but the model is {model.spec}; they must agree in "
+            f"{', '.join(differing)}: build the model to match, or give another file"
+        )
+    model.load_state_dict(weights.state)
+
+
+def export_state_dict(model: nn.Module, layout: str = "released") -> dict[str, Tensor]:
+    """The model's state dict under either layout's keys: contiguous clones, of the model's dtype and device.
+
+    A layout is names alone. A released-variant Wide ResNet under common keys computes something else in
+    other people's code; our own files' metadata names the variant, and that counts when they are read.
+
+    Raises:
+        UserError: ``layout`` is neither ``released`` nor ``common``.
+    """
+    state = to_layout(model.state_dict(), layout)
+    return {
+        key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in state.items()
+    }
+
+
+def metadata(spec: ModelSpec, **extra: object) -> dict[str, str]:
+    """A safetensors file's metadata, as strings: the spec's fields, then ``extra`` (``dataset``, ...)."""
+    fields = asdict(spec)
+    assert not fields.keys() & extra.keys(), "extra metadata may not restate the spec"
+    return {name: str(value) for name, value in {**fields, **extra}.items()}
+
+
+def _variant(weights: Weights, stated: str | None, path: str | os.PathLike[str]) -> Variant | None:
+    """What the caller states where the file leaves it open, else what the file says or is taken to be."""
+    if stated is None:
+        return weights.variant
+    variant = canonical_variant(stated)
+    if weights.variant_told and weights.variant != variant:
+        raise UserError(
+            f"{path} holds the {weights.variant} variant of {weights.arch}, which variant={variant!r} "
+            "contradicts; leave variant out"
+        )
+    return variant

@@ -1,0 +1,49 @@
+"""Wide ResNets (Zagoruyko & Komodakis, 2016), as the ISEAT authors and as RobustBench have them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.models.blocks import Network, conv3x3, global_average, stage
+from fastiseat.models.names import ModelSpec
+
+
+class WideResNet(Network):
+    """WRN-depth-width: a 16-channel stem, three stages of pre-activation blocks, bn1, relu, pool, fc0.
+
+    The released variant strides in a block's conv2 and its shortcut convolutions read the raw input: 7.37
+    GMAC for WRN-34-10 at 32x32. The common one (RobustBench, TRADES) strides in conv1 and its shortcut
+    convolutions read relu(bn1(input)): 6.66 GMAC. State-dict keys, for both: ``conv1``,
+    ``layer{1-3}.block{i}.{bn1,conv1,bn2,conv2,shortcut.0}`` with i from 0, ``bn1``, ``fc0``;
+    :mod:`fastiseat.models.layouts` translates. PyTorch's default initialisation.
+
+    Args:
+        spec: what the network is; its variant, channels and classes shape it.
+        depth: 6n + 4.
+        width: the factor on the stages' 16, 32 and 64 channels.
+    """
+
+    def __init__(self, spec: ModelSpec, *, depth: int, width: int) -> None:
+        super().__init__(spec)
+        narrow, middle, wide = 16 * width, 32 * width, 64 * width
+        num_blocks = (depth - 4) // 6
+        halve = (1, 2) if spec.variant == "released" else (2, 1)
+
+        def layer(in_width: int, out_width: int, strides: tuple[int, int]) -> nn.Sequential:
+            return stage(
+                in_width, out_width, depth=num_blocks, strides=strides, variant=spec.variant, prefix="block"
+            )
+
+        self.conv1 = conv3x3(spec.in_channels, 16)
+        self.layer1 = layer(16, narrow, (1, 1))
+        self.layer2 = layer(narrow, middle, halve)
+        self.layer3 = layer(middle, wide, halve)
+        self.bn1 = nn.BatchNorm2d(wide)
+        self.fc0 = nn.Linear(wide, spec.num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
+        x = self.layer3(self.layer2(self.layer1(self.conv1(images))))
+        logits: Tensor = self.fc0(global_average(torch.relu(self.bn1(x))))
+        return logits

@@ -1,0 +1,49 @@
+"""Where a run happened: what ``config.json`` says beside its settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastiseat.version import __version__
+
+
+def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
+    """Command line, time, versions, machine, device and the fingerprint of the data."""
+    return {
+        "argv": sys.argv,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {
+            "fastiseat": __version__,
+            "commit": _commit(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+        },
+        "host": {
+            "name": platform.node(),
+            "system": platform.platform(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "data_fingerprint": fingerprint,
+    }
+
+
+def _commit() -> str | None:
+    """The commit that runs, where the package is a checkout of its own repository."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,69 @@
+"""Learning curves of a run as one picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fastiseat.checkpoint import write_atomically
+from fastiseat.report.reader import read_metrics
+
+ACCURACIES = {
+    "train_accuracy_clean": "train, clean",
+    "train_accuracy_adversarial": "train, adversarial",
+    "val_clean": "validation, clean",
+    "val_pgd10": "validation, PGD-10",
+    "test_clean": "test, clean",
+    "test_pgd10": "test, PGD-10",
+}
+VULNERABILITY = {
+    "av_step_top10": "top 10%",
+    "av_step_mean": "mean",
+    "av_step_bottom10": "bottom 10%",
+    "av_step_sd": "SD",
+}
+LOSSES = {
+    "train_loss_clean": "clean",
+    "train_loss_adversarial": "adversarial",
+    "train_loss_stability": "λ · stability",
+}
+
+
+def draw_curves(run: Path) -> Path:
+    """``figures/curves.png``: accuracy, loss, adversarial vulnerability and learning rate by epoch."""
+    rows = read_metrics(run)
+    epochs = [row["epoch"] + 1 for row in rows]  # pictures count from 1, as people do
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    FigureCanvasAgg(figure)  # no display, and none of pyplot's global state
+    axes = figure.subplots(2, 2, sharex=True)
+    panels: list[tuple[Axes, str, dict[str, str], float]] = [
+        (axes[0, 0], "accuracy (%)", ACCURACIES, 100),
+        (axes[0, 1], "training loss", LOSSES, 1),
+        (axes[1, 0], "adversarial vulnerability (Eq. 13)", VULNERABILITY, 1),
+        (axes[1, 1], "learning rate", {"lr": "lr"}, 1),
+    ]
+    for axis, title, names, scale in panels:
+        for name, label in names.items():
+            # A term that comes on later is missing from the first rows.
+            points = [(epoch, scale * row[name]) for epoch, row in zip(epochs, rows, strict=True) if name in row]
+            if points:
+                axis.plot(*zip(*points, strict=True), label=label, marker="." if len(rows) < 30 else None)
+        axis.set_title(title)
+        axis.grid(alpha=0.3)
+        if axis.lines:
+            axis.legend(fontsize="small")
+    axes[1, 1].set_yscale("log")
+    for axis in axes[1]:
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    figure.suptitle(run.name)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    path = run / "figures" / "curves.png"
+    write_atomically(path, buffer.getvalue())
+    return path

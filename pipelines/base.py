@@ -1,0 +1,100 @@
+"""What every loader yields and in which order: the protocol, and the arrays that it reads from."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fastiseat.errors import UserError
+
+
+class Batch(NamedTuple):
+    """``images`` uint8 (m, H, W, C), ``labels`` int64 (m,), ``index`` int64 (m,), the place in the data set."""
+
+    images: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Images uint8 (n, H, W, C) and their labels int64 (n,), in memory or mapped."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: npt.NDArray[np.int64]) -> Split:
+        """The samples at ``index``, in its order."""
+        return Split(images=self.images[index], labels=self.labels[index])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A training and a test split of labelled images."""
+
+    name: str
+    num_classes: int
+    train: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        for name, split in {"training": self.train, "test": self.test}.items():
+            if len(split.images) != len(split.labels):
+                raise UserError(f"{self.name}: {len(split.images)} {name} images, {len(split.labels)} labels")
+            wrong = split.labels[(split.labels < 0) | (split.labels >= self.num_classes)]
+            if len(wrong):
+                last = self.num_classes - 1
+                raise UserError(f"{self.name}: {name} label {wrong[0]} is out of range: labels lie in 0 … {last}")
+
+    @property
+    def num_channels(self) -> int:
+        """Colour planes of an image."""
+        return int(self.train.images.shape[3])
+
+    def fingerprint(self) -> str:
+        """SHA-256 over pixels and labels of both splits, as 16 hexadecimal digits."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            for array in (split.images, split.labels):
+                digest.update(repr((array.shape, array.dtype.str)).encode())
+                digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()[:16]
+
+
+class Loader(Protocol):
+    """Batches of one training split; the same seed gives the same batches from every implementation."""
+
+    def __len__(self) -> int:
+        """Batches an epoch; the last partial one is dropped."""
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, in the order of :func:`epoch_order`."""
+
+
+def _random_keys(seed: int, counter: int, n: int) -> npt.NDArray[np.uint64]:
+    # numpy promises that Philox's raw stream never changes; it promises no such thing of permutation().
+    return np.random.Philox(key=np.array([seed, counter], dtype=np.uint64)).random_raw(n)
+
+
+def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """The permutation of 0 … n-1 that epoch ``epoch`` trains in: a function of (seed, epoch) alone."""
+    return np.argsort(_random_keys(seed, epoch, n), kind="stable").astype(np.int64)
+
+
+def held_out(labels: npt.NDArray[np.int64], share: float, *, seed: int) -> npt.NDArray[np.bool_]:
+    """Marks ``share`` of each class (rounded), chosen by ``seed``: the validation part of a training split."""
+    keys = _random_keys(seed, 2**63, len(labels))  # no epoch counts that far
+    mask = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        mask[members[np.argsort(keys[members], kind="stable")[: round(share * len(members))]]] = True
+    return mask
