@@ -3,112 +3,18 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
-from oracles.algorithm1 import Algorithm1
-from torch import Tensor, nn
+from oracles.compare import CASES, TOLERANCE, batches, build, run_both
+from torch import nn
 
-from fastiseat import AT, AWP, ISEAT, PGD, SGD, TrainStep, models
-
-STEPS, TOLERANCE = 3, 1e-10
-ISEAT_SCALARS = {"lr": 0.1, "eps": 8 / 255, "step_size": 2 / 255, "lam": 0.1, "gamma": 0.007}
-# Warm start: ε and α at 0 and then at 1/5, both regularisers off; then everything on.
-WARM_START = [
-    ISEAT_SCALARS | {"eps": 0.0, "step_size": 0.0, "lam": 0.0, "gamma": 0.0},
-    ISEAT_SCALARS | {"eps": 8 / 255 / 5, "step_size": 2 / 255 / 5, "lam": 0.0, "gamma": 0.0},
-    ISEAT_SCALARS,
-]
+from fastiseat import AT, AWP, ISEAT, TrainStep
 
 
-def scalars(**changed: float) -> list[dict[str, float]]:
-    return [ISEAT_SCALARS | changed] * STEPS
-
-
-# name: (scalars of each step, other settings)
-CASES: dict[str, tuple[list[dict[str, float]], dict[str, object]]] = {
-    "at": (scalars(lam=0, gamma=0), {}),
-    "at-awp": (scalars(lam=0), {}),
-    "lsi": (scalars(gamma=0), {}),
-    "iseat": (scalars(), {}),
-    "strong-stability": (scalars(lam=3.0), {}),
-    "warm-start": (WARM_START, {}),
-    "lr-drop": ([ISEAT_SCALARS | {"lr": 0.1 / 10**step} for step in range(STEPS)], {}),
-    "global-norm": (scalars(), {"norm": "global"}),
-    "random-start": (scalars(), {"random_start": True}),
-    "large-decay": (scalars(), {"weight_decay": 0.1}),
-    "no-momentum": (scalars(), {"momentum": 0.0}),
-    "eval-bn": (scalars(), {"bn_mode": "eval"}),
-    "eval-bn-at-awp": (scalars(lam=0), {"bn_mode": "eval"}),
-    "eval-bn-random-start": (scalars(), {"bn_mode": "eval", "random_start": True}),
-}
-
-
-def batches(m: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    # 16x16: BatchNorm over fewer values than 2x2 an image amplifies rounding past any tolerance.
-    generator, shape = torch.Generator().manual_seed(7), (m, 3, 16, 16)
-    return [
-        (
-            torch.rand(shape, dtype=torch.float64, generator=generator),
-            torch.randint(10, (m,), generator=generator),
-            (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1) * 8 / 255,
-        )
-        for _ in range(STEPS)
-    ]
-
-
-def build(arch: str, variant: str = "released") -> nn.Module:
-    """A network by name; ``narrow-prn18`` has all of PRN18's blocks at an eighth of its width."""
-    torch.manual_seed(1)
-    if arch == "narrow-prn18":
-        spec = models.ModelSpec(arch="prn18", variant=variant, in_channels=3, num_classes=10)
-        return models.PreActResNet(spec, depths=(2, 2, 2, 2), widths=(8, 16, 32, 64)).double()
-    return models.build(arch, variant=variant, in_channels=3, num_classes=10).double()
-
-
-def pair(model: nn.Module, first: dict[str, float], settings: dict[str, object]) -> tuple[TrainStep, Algorithm1]:
-    momentum, decay = settings.get("momentum", 0.9), settings.get("weight_decay", 5e-4)
-    bn_mode, norm = settings.get("bn_mode", "train"), settings.get("norm", "tensor")
-    oracle = Algorithm1(
-        model, **first, momentum=momentum, weight_decay=decay, steps=10, awp_norm=norm, bn_mode=bn_mode
-    )
-    step = TrainStep(
-        copy.deepcopy(model),
-        method=ISEAT(lam=first["lam"]),
-        attack=PGD(eps=first["eps"], step_size=first["step_size"], steps=10, bn_mode=bn_mode),
-        awp=AWP(gamma=first["gamma"], norm=norm),
-        optimizer=SGD(lr=first["lr"], momentum=momentum, weight_decay=decay),
-    )
-    return step, oracle
-
-
-def largest_difference(step: TrainStep, oracle: Algorithm1) -> float:
-    """Over parameters, buffers and momentum: the largest difference of a tensor, relative to its largest entry."""
-    ours = step.model.state_dict() | {f"momentum.{n}": b for n, b in step.momentum_buffers.items()}
-    theirs = oracle.model.state_dict() | {f"momentum.{n}": b for n, b in oracle.momentum_buffers.items()}
-    assert ours.keys() == theirs.keys()
-    differences = []
-    for name, expected in theirs.items():
-        difference = (ours[name].double() - expected.double()).abs().max() / expected.double().abs().max()
-        # Momentum that is 0 in both has no relative difference.
-        differences.append(0.0 if torch.equal(ours[name], expected) else float(difference))
-    return max(differences)
-
-
-def compare(record, model: nn.Module, plan: list[dict[str, float]], settings: dict[str, object], m: int) -> None:
-    step, oracle = pair(model, plan[0], settings)
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    for now, (x, y, start) in zip(plan, batches(m), strict=True):
-        start = start * now["eps"] / (8 / 255) if settings.get("random_start") else None
-        step.set(**now)
-        for name, value in now.items():
-            setattr(oracle, name, value)
-        metrics, expected = step(x, y, start=start), oracle.step(x, y, start)
-        torch.testing.assert_close(metrics["loss"], expected["loss"].detach(), rtol=1e-10, atol=0)
-        if expected["av"] is not None:
-            torch.testing.assert_close(metrics["av"], expected["av"], rtol=1e-9, atol=1e-12)
-    assert any(not torch.equal(before[n], w) for n, w in oracle.model.named_parameters())
-    difference = largest_difference(step, oracle)
+def agree(record, model: nn.Module, plan: list[dict[str, float]], settings: dict[str, Any], m: int) -> None:
+    difference = run_both(model, plan, settings, m)
     record("oracle_difference", difference)
     assert difference <= TOLERANCE
 
@@ -116,23 +22,23 @@ def compare(record, model: nn.Module, plan: list[dict[str, float]], settings: di
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
 def test_three_steps_equal_the_oracle(network: str, case: str, record_property) -> None:
-    compare(record_property, build(network), *CASES[case], m=5)
+    agree(record_property, build(network), *CASES[case], m=5)
 
 
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
 def test_the_common_variants_equal_the_oracle(network: str, record_property) -> None:
-    compare(record_property, build(network, "common"), *CASES["iseat"], m=4)
+    agree(record_property, build(network, "common"), *CASES["iseat"], m=4)
 
 
 @pytest.mark.parametrize("network", ["prn18", "wrn-16-2", "small"])
 def test_networks_of_full_size_equal_the_oracle(network: str, record_property) -> None:
-    compare(record_property, build(network), *CASES["iseat"], m=4)
+    agree(record_property, build(network), *CASES["iseat"], m=4)
 
 
 @pytest.mark.parametrize("m", [2, 3, 9])
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
 def test_odd_batch_sizes_equal_the_oracle(network: str, m: int, record_property) -> None:
-    compare(record_property, build(network), *CASES["iseat"], m=m)
+    agree(record_property, build(network), *CASES["iseat"], m=m)
 
 
 def test_at_is_iseat_without_its_terms() -> None:

@@ -1,0 +1,101 @@
+"""Plausible mistakes in the step, one at a time: the comparison with the oracle must see each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+
+import pytest
+import torch
+from oracles.compare import CASES, TOLERANCE, build, run_both
+from torch import Tensor
+
+from fastiseat import ISEAT, TrainStep
+from fastiseat.engine import step as engine
+from fastiseat.methods import iseat
+
+
+def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
+    honest = ISEAT.objective
+    patch.setattr(ISEAT, "objective", lambda self, z, zc, y: honest(self, z, zc if zc is None else zc.detach(), y))
+
+
+def decay_at_theta(patch: pytest.MonkeyPatch) -> None:
+    honest = engine.sgd_step
+    patch.setattr(engine, "sgd_step", lambda w, at, *rest, **scalars: honest(w, w, *rest, **scalars))
+
+
+def perturbation_pass_updates_statistics(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(TrainStep, "_scratch_buffers", lambda self: {})
+
+
+def reverse_ranks(patch: pytest.MonkeyPatch) -> None:
+    honest = iseat.rank_weights
+    patch.setattr(iseat, "rank_weights", lambda av: honest(-av))
+
+
+def uniform_weights(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(iseat, "rank_weights", torch.ones_like)
+
+
+def perturb_vectors_too(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(engine, "perturbable", dict)
+
+
+def norms_over_everything(patch: pytest.MonkeyPatch) -> None:
+    honest = engine.weight_perturbation
+    patch.setattr(
+        engine, "weight_perturbation", lambda w, g, *, gamma, norm: honest(w, g, gamma=gamma, norm="global")
+    )
+
+
+def attack_scaled_by_gradient(patch: pytest.MonkeyPatch) -> None:
+    loop = import_module("fastiseat.attacks.pgd")  # the package's name pgd is the function
+    honest = loop.pgd_step
+
+    def unsigned(images: Tensor, delta: Tensor, grad: Tensor, **scalars: float) -> tuple[Tensor, Tensor]:
+        return honest(images, delta, torch.where(grad.abs() > 1e-3, grad, 0), **scalars)
+
+    patch.setattr(loop, "pgd_step", unsigned)
+
+
+def one_attack_step_less(patch: pytest.MonkeyPatch) -> None:
+    honest = engine.pgd
+    patch.setattr(engine, "pgd", lambda *a, steps, **scalars: honest(*a, steps=steps - 1, **scalars))
+
+
+def nesterov(patch: pytest.MonkeyPatch) -> None:
+    honest = engine.sgd_step
+
+    def with_lookahead(w, at, gradients, buffers, *, lr, momentum, weight_decay) -> None:  # type: ignore[no-untyped-def]
+        honest(w, at, gradients, buffers, lr=lr * (1 + momentum), momentum=momentum, weight_decay=weight_decay)
+
+    patch.setattr(engine, "sgd_step", with_lookahead)
+
+
+MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
+    detach_clean_logits,
+    decay_at_theta,
+    perturbation_pass_updates_statistics,
+    reverse_ranks,
+    uniform_weights,
+    perturb_vectors_too,
+    norms_over_everything,
+    attack_scaled_by_gradient,
+    one_attack_step_less,
+    nesterov,
+]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_the_oracle_sees(mutant: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant(monkeypatch)
+    try:
+        difference = run_both(build("wrn-10-1"), *CASES["iseat"], m=5)
+    except AssertionError:
+        return  # the losses of a step already differ
+    assert difference > 100 * TOLERANCE
+
+
+def test_the_unchanged_engine_agrees() -> None:
+    assert run_both(build("wrn-10-1"), *CASES["iseat"], m=5) <= TOLERANCE
