@@ -1,0 +1,90 @@
+# make train         train a network with what this command installs into .venv
+# make test          everything that has to pass: lint, types and the test suite
+#
+# PYTHON=python3.13  the interpreter that .venv is made of
+# PIP_ARGS="..."     further arguments for pip, such as an index of CPU builds of torch
+# ARGS="..."         arguments for `fastiseat train` in `make train`, for pytest in `make test`
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+# The user's own packages must not shadow those of the venv.
+unexport PYTHONPATH PYTHONHOME
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+BUILD_FILES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard kernels/csrc/*)
+
+.PHONY: help train test suite lint types format wheel clean system
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@echo; sed -n 's/^# \([A-Z_]*=.*\)/\1/p' Makefile
+
+train: $(VENV)/.installed ## install into .venv and train (ARGS="--dataset cifar10 --amp")
+	$(BIN)/fastiseat train $(ARGS)
+
+test: system lint types suite ## everything that has to pass
+
+# A worker a core, each with one thread: small tensors gain nothing from threads, and workers would fight over cores.
+suite: $(VENV)/.tools
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: $(VENV)/.tools ## style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow an editable install's mapping of folders to packages, so it gets the layout of the wheel.
+types: $(VENV)/.tools ## static types
+	@rm -rf build/types && mkdir -p build/types/fastiseat
+	@for path in fastiseat/* kernels pipelines bench; do ln -s "../../../$$path" build/types/fastiseat/; done
+	cd build/types && "$(abspath $(BIN))/mypy" --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p fastiseat
+
+format: $(VENV)/.tools ## rewrite the sources in the common style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(VENV)/.tools ## build dist/*.whl and dist/*.tar.gz
+	rm -rf build/lib* build/bdist*
+	$(BIN)/python -m build
+
+clean: ## remove what was built, but not .venv's packages
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache kernels/*.so
+	rm -f $(VENV)/.installed $(VENV)/.tools
+
+# Asking early spares a long download that could not be used.
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "there is no $(PYTHON): install Python 3.11 or later, or name one: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or later; name one: make PYTHON=python3.13"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  package=$$($(PYTHON) -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	  echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu: apt-get install $$package"; exit 1; }
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+# The pinned torch goes first: left to the package's own demand, pip might fetch a larger build of it.
+$(VENV)/.tools: EXTRA := [dev]
+$(VENV)/.installed $(VENV)/.tools: $(VENV)/.made $(BUILD_FILES)
+	$(PIP) install $(PIP_ARGS) torch==$(TORCH)
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.$(EXTRA)'
+	@touch $(VENV)/.installed $@
+
+# What pip cannot install, and only when it is missing.
+system:
+	@missing=(); \
+	command -v "$${CXX:-c++}" >/dev/null || missing+=(g++); \
+	[ -e $(VENV)/.made ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv); \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "the tests need what these packages of Debian hold: $${missing[*]}"; exit 1; fi; \
+	apt-get update -qq && apt-get install -y -qq "$${missing[@]}"; \
+	rm -f $(VENV)/.tools  # what was installed without a compiler is built again with it

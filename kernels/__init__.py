@@ -1,0 +1,12 @@
+"""Fused operations: each has a plain-PyTorch reference, which defines it, and may have faster backends."""
+
+if __name__ != "fastiseat.kernels":
+    raise ImportError(
+        f"this folder is the package fastiseat.kernels, not {__name__!r}: import it by that name, "
+        "after `pip install -e .` in a checkout"
+    )
+
+from fastiseat.kernels.augment import augment
+from fastiseat.kernels.pgd_step import pgd_step
+
+__all__ = ["augment", "pgd_step"]

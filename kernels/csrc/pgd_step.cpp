@@ -1,0 +1,88 @@
+#include "pgd_step.h"
+
+#include <algorithm>
+#include <exception>
+#include <functional>
+#include <thread>
+#include <vector>
+
+// The loader picks the build of the loop that suits the processor, so one library is both portable and fast.
+// No build contracts a product and a sum: all give the same bits.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define FASTISEAT_CLONES __attribute__((target_clones("avx2", "default")))
+#else
+#define FASTISEAT_CLONES
+#endif
+
+namespace {
+
+struct Batch {
+    const float *images, *delta, *grad, *eps, *step_size;
+    float *delta_out, *x_adv_out;
+    int64_t sample_size;
+};
+
+// Below this many elements for each thread, starting a thread costs about what it saves.
+constexpr int64_t kMinElementsPerThread = 1 << 17;
+
+// A comparison with NaN is false, so a NaN value passes through, as it does through PyTorch's clamp.
+inline float clamp(float value, float low, float high) {
+    value = low > value ? low : value;
+    return high < value ? high : value;
+}
+
+inline float sign(float value) {
+    return static_cast<float>((value > 0.0f) - (value < 0.0f));
+}
+
+// `begin` and `end` count elements of the whole batch: a range may start and stop inside a sample.
+FASTISEAT_CLONES void step_range(const Batch &batch, int64_t begin, int64_t end) {
+    const float *__restrict images = batch.images;
+    const float *__restrict delta = batch.delta;
+    const float *__restrict grad = batch.grad;
+    float *__restrict delta_out = batch.delta_out;
+    float *__restrict x_adv_out = batch.x_adv_out;
+    while (begin < end) {
+        const int64_t sample = begin / batch.sample_size;
+        const int64_t stop = std::min(end, (sample + 1) * batch.sample_size);
+        const float eps = batch.eps[sample];
+        // A NaN bound would be lost in the comparisons of clamp; as the step it reaches every element.
+        const float step_size = eps == eps ? batch.step_size[sample] : eps;
+        for (int64_t i = begin; i < stop; ++i) {
+            const float moved = clamp(delta[i] + step_size * sign(grad[i]), -eps, eps);
+            const float x_adv = clamp(images[i] + moved, 0.0f, 1.0f);
+            x_adv_out[i] = x_adv;
+            delta_out[i] = x_adv - images[i];
+        }
+        begin = stop;
+    }
+}
+
+}  // namespace
+
+int32_t fastiseat_abi_version(void) {
+    return FASTISEAT_ABI_VERSION;
+}
+
+void fastiseat_pgd_step_f32(const float *images, const float *delta, const float *grad, const float *eps,
+                            const float *step_size, float *delta_out, float *x_adv_out, int64_t num_samples,
+                            int64_t sample_size, int32_t num_threads) {
+    const Batch batch{images, delta, grad, eps, step_size, delta_out, x_adv_out, sample_size};
+    const int64_t total = num_samples * sample_size;
+    const int64_t most_parts = std::max<int64_t>(1, total / kMinElementsPerThread);
+    const int64_t num_parts = std::clamp<int64_t>(num_threads, 1, most_parts);
+    const int64_t part_size = (total + num_parts - 1) / num_parts;
+
+    std::vector<std::thread> helpers;
+    int64_t begin = 0;
+    try {
+        helpers.reserve(static_cast<size_t>(num_parts));
+        for (; begin + part_size < total; begin += part_size) {
+            helpers.emplace_back(step_range, std::cref(batch), begin, begin + part_size);
+        }
+    } catch (const std::exception &) {
+        // No thread to be had: the caller's does the rest, and no exception crosses the C interface.
+    }
+    step_range(batch, begin, total);
+    for (std::thread &helper : helpers) helper.join();
+}

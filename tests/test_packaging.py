@@ -1,0 +1,150 @@
+"""What is built and installed: names, tags, contents, with and without a compiler, as a wheel and editable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from fastiseat.version import __version__
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = "fastiseat/kernels/libfastiseat_native.so"
+BUILT = shutil.ignore_patterns(".*", "__pycache__", "*.so", "*.egg-info", "build", "dist", "runs")
+
+# One worker for all, so that what the fixtures build is built once.
+pytestmark = [
+    pytest.mark.xdist_group("packaging"),
+    pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="needs a C++ compiler"),
+]
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> str:
+    """Output and errors of a command that has to succeed, with a clean environment for Python."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, cwd=cwd, env=inherited | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def build(source: Path, kind: str, target: Path, **environment: str) -> Path:
+    run(sys.executable, "-m", "build", "--no-isolation", f"--{kind}", "-o", target, cwd=source, **environment)
+    (built,) = target.iterdir()
+    return built
+
+
+def make_venv(folder: Path) -> Path:
+    """A new environment that sees this one's packages, but not its editable fastiseat."""
+    venv.create(folder, symlinks=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "parent.pth").write_text("\n".join(path for path in sys.path if path.endswith("-packages")))
+    return folder / "bin" / "python"
+
+
+def pip_install(python: Path, *what: str | Path, cwd: Path, **environment: str) -> str:
+    pip = (sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check")
+    return run(*pip, "install", "--no-deps", "--no-build-isolation", *what, cwd=cwd, **environment)
+
+
+def ask(python: Path, code: str, cwd: Path) -> str:
+    return run(python, "-c", code, cwd=cwd).strip()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """A copy of the sources as in a fresh clone: nothing built, nothing left over."""
+    copy = tmp_path_factory.mktemp("clone") / "fastiseat"
+    return shutil.copytree(ROOT, copy, ignore=BUILT)
+
+
+@pytest.fixture(scope="module")
+def wheel(source, tmp_path_factory) -> Path:
+    return build(source, "wheel", tmp_path_factory.mktemp("wheel"))
+
+
+def names_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_serves_every_python_of_the_platform(wheel):
+    name, version, python, abi, platform = wheel.stem.split("-")
+    assert (name, version, python, abi) == ("fastiseat", __version__, "py3", "none")
+    assert platform != "any"
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(source, wheel):
+    names = names_in(wheel)
+    assert {name.split("/")[0] for name in names} == {"fastiseat", f"fastiseat-{__version__}.dist-info"}
+    sources = {
+        str(Path(package, path.relative_to(source / folder)))
+        for package, folder in {
+            "fastiseat": "fastiseat",
+            "fastiseat/kernels": "kernels",
+            "fastiseat/pipelines": "pipelines",
+            "fastiseat/bench": "bench",
+        }.items()
+        for path in (source / folder).rglob("*.py")
+    }
+    assert sources | {LIBRARY, "fastiseat/py.typed"} <= names
+    assert not {name for name in names if name.endswith((".cpp", ".h", ".pyc"))}
+
+
+def test_the_sdist_builds_the_same_wheel(source, wheel, tmp_path):
+    sdist = build(source, "sdist", tmp_path / "sdist")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
+    assert names_in(build(unpacked, "wheel", tmp_path / "wheel")) == names_in(wheel)
+
+
+def test_the_installed_wheel_loads_its_library(wheel, tmp_path):
+    python = make_venv(tmp_path / "venv")
+    pip_install(python, wheel, cwd=tmp_path)
+    code = "import fastiseat.kernels.native as n; print(n.LIBRARY, n.library().handle is not None)"
+    answer = ask(python, code, tmp_path)
+    assert answer.startswith(str(tmp_path / "venv"))
+    assert answer.endswith("True")
+    assert (tmp_path / "venv" / "bin" / "fastiseat").exists()
+
+
+def test_editable(source, tmp_path):
+    python = make_venv(tmp_path / "venv")
+    pip_install(python, "-e", source, cwd=tmp_path)
+    code = "import fastiseat.kernels.native as n; print(n.LIBRARY, n.library().handle is not None)"
+    assert ask(python, code, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True"
+
+
+@pytest.mark.parametrize("name", ["kernels", "pipelines", "bench"])
+def test_the_bare_names_do_not_import(name):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {name}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"ImportError: this folder is the package fastiseat.{name}" in done.stderr
+
+
+def test_without_a_compiler_it_installs_and_says_so(source, tmp_path):
+    copy = shutil.copytree(
+        source, tmp_path / "clone", ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info")
+    )
+    python = make_venv(tmp_path / "venv")
+    output = pip_install(python, "--verbose", copy, cwd=tmp_path, CXX="/nowhere/c++")
+    assert output.count("is installed without its native library") == 1
+    assert f"fastiseat-{__version__}-py3-none-any.whl" in output
+    code = "import fastiseat.kernels.native as n; print(n.library())"
+    assert "handle=None, missing='not built: install a C++ compiler" in ask(python, code, tmp_path)
+
+
+def test_the_library_builds_alone_without_warnings(source, tmp_path):
+    cmake = (sys.executable, "-m", "cmake")
+    run(*cmake, "-S", source, "-B", tmp_path / "build", "-DFASTISEAT_WERROR=ON", cwd=tmp_path)
+    run(*cmake, "--build", tmp_path / "build", cwd=tmp_path)
+    assert (tmp_path / "build" / Path(LIBRARY).name).exists()
