@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fastiseat.attacks import pgd, random_start
 from fastiseat.config import AWP, PGD, SGD
 from fastiseat.engine import accept
 from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
+from fastiseat.engine.passes import InputGradient, Passes
+from fastiseat.engine.precision import LossScale, autocast
 from fastiseat.errors import UserError, unknown
 from fastiseat.methods import ISEAT, Method
 from fastiseat.weights import perturbable, sgd_step, weight_perturbation
@@ -50,10 +50,15 @@ class TrainStep:
         attack: PGD | None = None,
         awp: AWP | None = None,
         optimizer: SGD | None = None,
+        precision: str = "full",
         engine: str = "eager",
         seed: int = 0,
     ) -> None:
-        """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``."""
+        """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``.
+
+        ``precision`` is ``full`` (the parameters' own), ``bf16`` or ``fp16``, by autocast; parameters, δ, losses
+        and ranks stay in full precision.
+        """
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
         self.model = model
@@ -68,6 +73,8 @@ class TrainStep:
         self.num_classes: int | None = None  # known from the first call on
         self._device = next(iter(self.weights.values())).device
         self._generator = torch.Generator(self._device)
+        self._passes = Passes(model, precision=precision, device=self._device)
+        self._loss_scale = LossScale(enabled=precision == "fp16")
 
     def set(self, **scalars: float) -> None:
         """Change lr, eps, step_size, lam or gamma from the next call on; all of them or, on an error, none."""
@@ -96,7 +103,12 @@ class TrainStep:
         self._admit(x, labels)
         seed = counter_seed(self.seed, self.steps_taken)
         self._generator.manual_seed(seed)
-        with modes_restored(self.model), own_randomness(self._device, seed), torch.enable_grad():
+        with (
+            modes_restored(self.model),
+            own_randomness(self._device, seed),
+            torch.enable_grad(),
+            autocast("full", self._device),  # backwards run outside of the passes' own
+        ):
             self.model.train()
             metrics = self._step(x, labels, delta, start)
         self.steps_taken += 1
@@ -107,19 +119,20 @@ class TrainStep:
         nu = self._weight_perturbation(x_adv, y)  # ν = γ ‖θ‖ g / ‖g‖
         # θ+ν keeps θ's graph: ∂θ'/∂θ = 1, so one backward gives both gradients of Eq. 17, added.
         theta_nu = {name: w + nu[name] if name in nu else w for name, w in self.weights.items()}
-        logits = functional_call(self.model, theta_nu, (x_adv,))  # f(x+δ; θ+ν)
+        logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
         terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        gradients = gradients_by_name(loss, self.weights)
-        sgd_step(  # θ ← (θ+ν) - l ∇L - ν
-            self.weights,
-            theta_nu,
-            gradients,
-            self.momentum_buffers,
-            lr=self.optimizer.lr,
-            momentum=self.optimizer.momentum,
-            weight_decay=self.optimizer.weight_decay,
-        )
+        gradients = self._loss_scale.gradients(loss, self.weights)
+        if self._loss_scale.accept(gradients):
+            sgd_step(  # θ ← (θ+ν) - l ∇L - ν
+                self.weights,
+                theta_nu,
+                gradients,
+                self.momentum_buffers,
+                lr=self.optimizer.lr,
+                momentum=self.optimizer.momentum,
+                weight_decay=self.optimizer.weight_decay,
+            )
         return _metrics(loss, terms, logits, clean_logits, y)
 
     def _attack(
@@ -129,19 +142,20 @@ class TrainStep:
         if not self.method.attacked:
             return x, None
         if delta is not None:
-            clean = self.model(x) if self.method.needs_clean else None
+            clean = self._passes(x) if self.method.needs_clean else None
             return (x + delta.detach()).clamp(0, 1), clean
         if start is None:
             start = self._start(x)
         attack = self.attack
-        gradient = _InputGradient(self.model, self.method, y, keep_graph=attack.bn_mode == "train")
-        self.model.train(attack.bn_mode == "train")
+        train_mode = attack.bn_mode == "train"
+        gradient = InputGradient(self._passes, self.method, y, keep_graph=train_mode and self.method.needs_clean)
+        self.model.train(train_mode)
         _, x_adv = pgd(gradient, x, start.detach(), eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
-        if attack.bn_mode == "train":
+        if train_mode:
             return x_adv, gradient.first_logits
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
         self.model.train()
-        return x_adv, self.model((x + start).clamp(0, 1)) if self.method.needs_clean else None
+        return x_adv, self._passes((x + start).clamp(0, 1)) if self.method.needs_clean else None
 
     def _start(self, x: Tensor) -> Tensor:
         if self.attack.random_start:
@@ -153,27 +167,28 @@ class TrainStep:
         weights = perturbable(self.weights)
         if self.awp.gamma == 0 or not weights:
             return {}
-        loss = F.cross_entropy(functional_call(self.model, self._scratch_buffers(), (x_adv,)), y)
-        gradients = gradients_by_name(loss, weights)
+        loss = F.cross_entropy(self._passes(x_adv, trace=False), y)
+        gradients = self._loss_scale.finite_or_zero(self._loss_scale.gradients(loss, weights))
         return weight_perturbation(weights, gradients, gamma=self.awp.gamma, norm=self.awp.norm)
-
-    def _scratch_buffers(self) -> dict[str, Tensor]:
-        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def _admit(self, x: Tensor, labels: Tensor) -> None:
         """Check the values of a batch; on the first call try the network on it, leaving no trace."""
         if self.num_classes is None:
             with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
                 self.model.train()
-                logits = functional_call(self.model, self._scratch_buffers(), (x,))
+                logits = self._passes.raw(x, trace=False)
             self.num_classes = accept.count_classes(logits, len(labels))
         elif self._device.type != "cpu":
             return
         accept.check_values(x, labels, self.num_classes)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next step depends on beside the module and the arguments: momentum and the step count."""
-        return {"momentum_buffers": dict(self.momentum_buffers), "steps_taken": self.steps_taken}
+        """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
+        return {
+            "momentum_buffers": dict(self.momentum_buffers),
+            "steps_taken": self.steps_taken,
+            "loss_scale": self._loss_scale.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
@@ -183,34 +198,7 @@ class TrainStep:
                 raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
         self.momentum_buffers = {name: buffer.to(self.weights[name]) for name, buffer in buffers.items()}
         self.steps_taken = state["steps_taken"]
-
-
-class _InputGradient:
-    """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
-
-    Only the input's gradient is asked for: eager autograd then computes none of the weights'.
-    """
-
-    def __init__(self, model: nn.Module, method: Method, labels: Tensor, *, keep_graph: bool) -> None:
-        self.model, self.method, self.labels = model, method, labels
-        self.keep_graph = keep_graph and method.needs_clean
-        self.first_logits: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        first = self.first_logits is None
-        x = x.detach().requires_grad_()
-        logits = self.model(x)
-        keep = first and self.keep_graph
-        (gradient,) = torch.autograd.grad(self.method.inner_loss(logits, self.labels), x, retain_graph=keep)
-        if first:
-            self.first_logits = logits if keep else logits.detach()
-        return gradient
-
-
-def gradients_by_name(loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """∇ of ``loss`` for each of ``weights`` that it depends on; the others are left out."""
-    gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-    return {name: g for name, g in zip(weights, gradients, strict=True) if g is not None}
+        self._loss_scale.load_state_dict(state["loss_scale"])
 
 
 @torch.no_grad()

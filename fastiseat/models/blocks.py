@@ -68,6 +68,13 @@ def stage(
     return nn.Sequential(blocks)
 
 
-def global_average(x: Tensor) -> Tensor:
-    """Adaptive average pooling to one pixel: (N, C, H, W) to (N, C), for any image size."""
-    return x.mean(dim=(2, 3))
+def classify(head: nn.Linear, x: Tensor) -> Tensor:
+    """Average each channel, then the head: (N, C, H, W) of any size to logits (N, classes).
+
+    In the head's own dtype under autocast too: logits rounded to half precision change the ranks of ISEAT's weights.
+    """
+    features = x.mean(dim=(2, 3), dtype=head.weight.dtype)
+    if features.is_meta:  # autocast knows no such device
+        return head(features)  # type: ignore[no-any-return]
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features)  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import Network, conv3x3, global_average, stage
+from fastiseat.models.blocks import Network, classify, conv3x3, stage
 from fastiseat.models.names import ModelSpec
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -49,5 +49,4 @@ class PreActResNet(Network):
         x: Tensor = self.conv1(images)
         for number in range(1, self.num_stages + 1):
             x = self.get_submodule(f"layer{number}")(x)
-        logits: Tensor = self.linear(global_average(torch.relu(self.bn(x))))
-        return logits
+        return classify(self.linear, torch.relu(self.bn(x)))

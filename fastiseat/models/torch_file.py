@@ -32,8 +32,7 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise UserError(
-            f"holds a {type(content).__name__}; it must hold a state dict, or a dict with one under "
-            "'state_dict'"
+            f"holds a {type(content).__name__}; it must hold a state dict, or a dict with one under 'state_dict'"
         )
     for key, value in content.items():
         if not (isinstance(key, str) and isinstance(value, Tensor)):

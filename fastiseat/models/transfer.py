@@ -85,9 +85,7 @@ def export_state_dict(model: nn.Module, layout: str = "released") -> dict[str, T
         UserError: ``layout`` is neither ``released`` nor ``common``.
     """
     state = to_layout(model.state_dict(), layout)
-    return {
-        key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in state.items()
-    }
+    return {key: tensor.detach().clone(memory_format=torch.contiguous_format) for key, tensor in state.items()}
 
 
 def metadata(spec: ModelSpec, **extra: object) -> dict[str, str]:

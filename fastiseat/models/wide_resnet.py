@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import Network, conv3x3, global_average, stage
+from fastiseat.models.blocks import Network, classify, conv3x3, stage
 from fastiseat.models.names import ModelSpec
 
 
@@ -45,5 +45,4 @@ class WideResNet(Network):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(images))))
-        logits: Tensor = self.fc0(global_average(torch.relu(self.bn1(x))))
-        return logits
+        return classify(self.fc0, torch.relu(self.bn1(x)))

@@ -1,0 +1,63 @@
+"""Forward passes of one module, and the input gradient that the attack climbs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast
+from fastiseat.methods import Method
+
+
+class Passes:
+    """The only place where the step calls the module: at chosen weights, in one precision."""
+
+    def __init__(self, model: nn.Module, *, precision: str, device: torch.device) -> None:
+        self.model, self.precision, self.device = model, precision, device
+        autocast(precision, device)  # refuses an unknown precision at once
+
+    def __call__(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Tensor:
+        """Logits (m, C) in the dtype of ``x``, which is the parameters': losses and ranks never see half precision.
+
+        ``weights`` replace the module's own; without ``trace`` its buffers, such as BatchNorm's running
+        statistics, are left alone.
+        """
+        logits: Tensor = self.raw(x, weights, trace=trace).to(x.dtype)
+        return logits
+
+    def raw(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Any:
+        """Whatever the module returns."""
+        replaced = dict(weights or {})
+        if not trace:
+            replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+        with autocast(self.precision, self.device):
+            return functional_call(self.model, replaced, (x,)) if replaced else self.model(x)
+
+
+class InputGradient:
+    """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
+
+    Only the input's gradient is asked for: eager autograd then computes none of the weights'.
+    """
+
+    def __init__(self, passes: Passes, method: Method, labels: Tensor, *, keep_graph: bool) -> None:
+        self.passes, self.method, self.labels = passes, method, labels
+        self.keep_graph = keep_graph
+        self.first_logits: Tensor | None = None
+        self.scale = FP16_ATTACK_SCALE if passes.precision == "fp16" else 1.0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The gradient at ``x``, up to a positive factor."""
+        first = self.first_logits is None
+        x = x.detach().requires_grad_()
+        logits = self.passes(x)
+        keep = first and self.keep_graph
+        loss = self.method.inner_loss(logits, self.labels) * self.scale
+        (gradient,) = torch.autograd.grad(loss, x, retain_graph=keep)
+        if first:
+            self.first_logits = logits if keep else logits.detach()
+        return gradient
