@@ -15,6 +15,26 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 
+# torch notes its constructors at the first use of a device context; it must not note the poisoned ones.
+with torch.device("meta"):
+    torch.empty(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how close the engine came to the oracle, over all the tests that compare them."""
+    differences = [
+        (value, report.nodeid)
+        for report in terminalreporter.stats.get("passed", [])
+        for name, value in getattr(report, "user_properties", [])
+        if name == "oracle_difference"
+    ]
+    if differences:
+        largest, test = max(differences)
+        terminalreporter.write_line(
+            f"largest relative difference from the oracle, {len(differences)} comparisons: {largest:.2g} ({test})"
+        )
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="needs a CUDA device")
