@@ -7,7 +7,7 @@ they are the same on every device; ``tl.philox`` of Triton and cuRAND's Philox c
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, unique
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 
+@unique
 class Stream(IntEnum):
     """The counter's last word: one number for each op that draws, so that no two share a draw under one seed."""
 

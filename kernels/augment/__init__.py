@@ -1,0 +1,125 @@
+"""Horizontal flip and random crop, drawn by counter: the same for every loader, device and resume."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fastiseat.errors import UserError, unknown
+from fastiseat.kernels.augment import reference
+from fastiseat.kernels.augment.reference import PadMode
+from fastiseat.kernels.dispatch import Op
+
+_OP = Op("augment", reference.augment)
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
+
+
+def augment(
+    images: Tensor,
+    index: Tensor,
+    *,
+    seed: int,
+    epoch: int | Tensor,
+    flip: bool = True,
+    pad: int = 4,
+    pad_mode: PadMode = "zero",
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.channels_last,
+) -> Tensor:
+    """Mirror each image with probability ½, then cut a window of its own size out of the padded image.
+
+    A sample's fate is a function of (seed, epoch, index) alone, whatever batch it comes in. Its four words are
+
+        ``philox(counter=(index & M, index >> 32, epoch, Stream.AUGMENT), key=(seed & M, seed >> 32))``
+
+    with M = 2**32 - 1, ``Stream.AUGMENT`` = 1 and each of them a 32-bit word (index as two's complement). Word 0:
+    mirrored if its top bit is set. Words 1 and 2: the window's top and left in the padded image,
+    ``(word · (2·pad + 1)) >> 32`` in 0 … 2·pad. Word 3 is not used. ``flip`` and ``pad`` switch an operation on
+    and change no draw of the other. The value of a pixel is ``images.to(dtype).div(255)``.
+
+    The paper's recipe is the default; Rice et al. pad CIFAR-10 by reflection; SVHN is not augmented
+    (``flip=False, pad=0``: only the conversion). Nothing waits for the device, and with ``epoch`` as a tensor
+    on it a captured graph draws anew at every replay.
+
+    Args:
+        images: uint8 (m, H, W, C).
+        index: int64 (m,), each sample's place in the data set, on the device of ``images``.
+        seed: 0 … 2**64 - 1.
+        epoch: 0 … 2**32 - 1; as an integer tensor, 0-dimensional and on the device of ``images``, it is not
+            looked at, and its low 32 bits count.
+        flip: whether to mirror at all.
+        pad: pixels added on each side; 0 for no crop.
+        pad_mode: ``"zero"`` for black, or ``"reflect"`` for the image mirrored at its outermost pixels, which
+            are not repeated (``pad`` below H and W).
+        dtype: float32, float64, bfloat16 or float16.
+        memory_format: ``torch.channels_last`` or ``torch.contiguous_format``.
+
+    Returns:
+        (m, C, H, W) of ``dtype`` in [0, 1]; no argument is changed.
+
+    Raises:
+        UserError: for an argument that is not as described.
+    """
+    _check_tensors(images, index, epoch)
+    _check_numbers(seed, epoch)
+    _check_padding(images, pad, pad_mode)
+    _check_result(dtype, memory_format)
+    return _OP(
+        images,
+        index,
+        seed=seed,
+        epoch=epoch,
+        flip=flip,
+        pad=pad,
+        pad_mode=pad_mode,
+        dtype=dtype,
+        memory_format=memory_format,
+    )
+
+
+def _check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor) -> None:
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise UserError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 of shape (m, H, W, C) is needed"
+        )
+    if index.dtype != torch.int64 or index.shape != images.shape[:1]:
+        raise UserError(
+            f"index is {index.dtype} of shape {tuple(index.shape)}; int64 of shape ({len(images)},) is needed"
+        )
+    if isinstance(epoch, Tensor) and (epoch.dim() > 0 or epoch.is_floating_point() or epoch.is_complex()):
+        raise UserError(
+            f"epoch is {epoch.dtype} of shape {tuple(epoch.shape)}; one integer, of shape (), is needed"
+        )
+    for name, value in {"index": index, "epoch": epoch}.items():
+        if isinstance(value, Tensor) and value.device != images.device:
+            raise UserError(f"{name} lies on {value.device}, images on {images.device}; move one of them")
+
+
+def _check_numbers(seed: int, epoch: int | Tensor) -> None:
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed={seed} must lie in 0 … 2**64 - 1")
+    if not isinstance(epoch, Tensor) and not 0 <= epoch < 2**32:
+        raise UserError(f"epoch={epoch} must lie in 0 … 2**32 - 1")
+
+
+def _check_padding(images: Tensor, pad: int, pad_mode: str) -> None:
+    if pad_mode not in get_args(PadMode):
+        raise unknown("pad_mode", pad_mode, get_args(PadMode))
+    if pad < 0:
+        raise UserError(f"pad={pad} must not be negative; 0 turns the crop off")
+    smaller = min(images.shape[1:3])
+    if pad_mode == "reflect" and 0 < smaller <= pad:
+        raise UserError(
+            f"pad={pad}: images of {images.shape[1]}×{images.shape[2]} pixels reflect at most {smaller - 1}; "
+            'take a smaller pad, or pad_mode="zero"'
+        )
+
+
+def _check_result(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    for name, value, known in (("dtype", dtype, _DTYPES), ("memory_format", memory_format, _MEMORY_FORMATS)):
+        if value not in known:
+            raise UserError(f"{name}={value} is not offered; choose among {', '.join(map(str, known))}")
