@@ -1,8 +1,8 @@
 """Which implementation serves an op: chosen once for each op, device and dtype, and said once.
 
 Every op has a reference in plain PyTorch, which defines its results, and may have faster backends. The
-environment variable ``FASTISEAT_KERNELS`` names the one to use for every op; where that one cannot serve a
-call, the call is an error and never quietly served by another.
+environment variable ``FASTISEAT_KERNELS`` names the one to use for every op that has it; where that one cannot
+serve a call, the call is an error and never quietly served by another.
 """
 
 from __future__ import annotations
@@ -79,6 +79,8 @@ class Op(Generic[P, R]):
             raise unknown(f"value of {VARIABLE}", wanted, NAMES)
         if wanted == REFERENCE:
             return None, f"{VARIABLE}={REFERENCE}"
+        if wanted != AUTO and wanted not in {backend.name for backend in self.backends}:
+            return None, f"it has no {wanted} implementation"  # of the others the wish can still be granted
         passed_over = {}
         for backend in self.backends:
             if wanted in (AUTO, backend.name):
@@ -87,7 +89,7 @@ class Op(Generic[P, R]):
                     return backend, ""
                 passed_over[backend.name] = problem
         if wanted != AUTO:
-            raise self._refusal(wanted, passed_over.get(wanted, "the op has no such implementation"))
+            raise self._refusal(wanted, passed_over[wanted])
         return None, "; ".join(f"{name}: {problem}" for name, problem in passed_over.items())
 
     def _refusal(self, wanted: str, problem: str) -> UserError:
