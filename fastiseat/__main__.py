@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from importlib import import_module
 
@@ -10,6 +12,7 @@ from fastiseat.version import __version__
 
 COMMANDS = {
     "train": "train a robust network; without arguments ISEAT on handwritten digits",
+    "data": "prepare, verify or show a data set",
     "eval": "accuracy of a run or a weights file, clean and under attack",
 }
 HELP = f"""\
@@ -23,32 +26,50 @@ options:
   --help     this text; after a command, its options
   --version  the version
 
-exit codes: 0 done; 1 a defect in fastiseat, with a traceback; 2 something to mend in the command, its input
-or its surroundings, said in one line; 130 interrupted
+exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output;
+2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted
 """
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    arguments = sys.argv[1:] if argv is None else argv
+    if argv is None:
+        _print_what_can_be_printed()
+    try:
+        try:
+            return _command(sys.argv[1:] if argv is None else argv)
+        finally:
+            print(end="", flush=True)  # a full disk or a reader that has left shows here, not at exit
+    except BrokenPipeError:
+        # head or less has read enough. What is still buffered goes nowhere; 1 is what rich exits with too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (UserError, OSError) as error:  # an OSError is the surroundings': it names the file and what is wrong
+        print(f"fastiseat: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fastiseat: interrupted", file=sys.stderr)
+        return 130
+
+
+def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"fastiseat {__version__}")
         return 0
-    try:
-        if arguments[0] not in COMMANDS:
-            raise unknown("command", arguments[0], COMMANDS)
-        command = import_module(f"fastiseat.cli.{arguments[0]}")
-        command.main(arguments[1:])
-    except UserError as error:
-        print(f"fastiseat: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fastiseat: interrupted", file=sys.stderr)
-        return 130
+    if arguments[0] not in COMMANDS:
+        raise unknown("command", arguments[0], COMMANDS)
+    import_module(f"fastiseat.cli.{arguments[0]}").main(arguments[1:])
     return 0
+
+
+def _print_what_can_be_printed() -> None:
+    """In a terminal that has no ε, print a question mark instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,16 @@ def _torch_bytes(state: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """The library writes metadata in random order; sorted, equal runs have files of equal checksums."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)  # the format aligns the tensors
+    return len(encoded).to_bytes(8, "little") + encoded + content[end:]
+
+
 class RunDirectory:
     """One run's files: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``weights/``, ``results.json``."""
 
@@ -76,15 +86,19 @@ class RunDirectory:
             return run
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
-        changed = changes(run.stored_config(), as_json(config))
+        changed = changes(run.stored()["config"], as_json(config))
         if changed:
-            raise UserError(f"{path} holds a run with other settings ({'; '.join(changed)}): change them back")
+            raise UserError(
+                f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, or "
+                f"repeat them with --config {path / 'config.json'}"
+            )
         return run
 
-    def stored_config(self) -> dict[str, Any]:
-        """The settings in ``config.json``; :class:`UserError` where this is no run's directory."""
+    def stored(self) -> dict[str, Any]:
+        """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""
         try:
-            return dict(json.loads((self.path / "config.json").read_text())["config"])
+            content = json.loads((self.path / "config.json").read_text())
+            return {**content, "config": dict(content["config"])}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"{self.path} holds no readable config.json: it is not a run's directory") from error
 
@@ -104,7 +118,7 @@ class RunDirectory:
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
         content = to_safetensors(export_state_dict(model), metadata)
-        write_atomically(self.path / WEIGHTS[which], content)
+        write_atomically(self.path / WEIGHTS[which], _with_sorted_metadata(content))
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Everything that the run needs to continue."""
@@ -113,10 +127,14 @@ class RunDirectory:
     def read_checkpoint(self) -> dict[str, Any] | None:
         """What :meth:`write_checkpoint` wrote last, on the CPU, or None; no code in the file is executed."""
         path = self.path / CHECKPOINT
-        if not path.exists():
-            return None
         try:
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
+            content = io.BytesIO(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
+        try:
+            return dict(torch.load(content, map_location="cpu", weights_only=True))
         except Exception as error:  # torch.load raises a dozen types for damaged files
             raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to start afresh") from error
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,14 +14,23 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from fastiseat.errors import UserError
-from fastiseat.models.names import canonical_arch
+from fastiseat.models.names import canonical_arch, canonical_variant
+
+
+def _pixels(words: list[str]) -> float:
+    numerator, slash, denominator = words[0].partition("/")
+    divisor = float(denominator) if slash else 1.0
+    if divisor == 0:
+        raise ValueError("division by 0")  # the type that tyro words as a usage error
+    return float(numerator) / divisor
+
 
 Pixels = Annotated[
     float,
     PrimitiveConstructorSpec[Any](
         nargs=1,
         metavar="FLOAT|A/B",
-        instance_from_str=lambda words: float(Fraction(words[0])),
+        instance_from_str=_pixels,
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [format(value, ".6g")],
     ),
@@ -36,7 +44,13 @@ def _require(condition: bool, name: str, value: object, rule: str) -> None:
 
 
 def _require_at_least(minimum: float, name: str, value: float, *, what: str = "") -> None:
-    _require(value >= minimum and math.isfinite(value), name, value, f"must be at least {minimum}{what}")
+    _require(value < math.inf, name, value, "must be a finite number")
+    _require(value >= minimum, name, value, f"must be at least {minimum}{what}")
+
+
+def _require_pixels(name: str, value: float, what: str) -> None:
+    _require_at_least(0, name, value, what=f" ({what}, in pixel values 0 … 1)")
+    _require(value <= 1, name, value, "is beyond the pixel values, 0 … 1; 8 of 255 levels are written 8/255")
 
 
 def _require_fraction(name: str, value: float) -> None:
@@ -48,9 +62,19 @@ class Data:
     """Which images, and how many a step."""
 
     dataset: str = "digits"
-    """Data set by name."""
+    """digits, cifar10, cifar100, svhn, tinyimagenet, or own data: imagefolder:DIR, npz:PATH."""
     batch_size: int = 128
     """Images a step; the last partial batch of an epoch is dropped. Paper: 128."""
+    flip: bool = False
+    """Mirror every second training image, drawn anew each epoch. Paper: yes, SVHN no."""
+    crop_padding: int = 0
+    """Crop training images at random after padding them by as many pixels on each side. Paper: 4, SVHN none."""
+    padding_mode: Literal["zero", "reflect"] = "zero"
+    """What they are padded with. Released code: zero."""
+    limit_train: int | None = None
+    """Train on this many images only, of all classes alike, the same for every seed."""
+    limit_test: int | None = None
+    """Test on this many images only, chosen in the same way."""
     val_split: float = 0.0
     """Share of the training images held out, by class, to select the best weights on; 0 selects on the test
     set, which is the paper's protocol."""
@@ -58,6 +82,11 @@ class Data:
     def __post_init__(self) -> None:
         _require_at_least(1, "batch_size", self.batch_size)
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
+        _require_at_least(0, "crop_padding", self.crop_padding)
+        _require(self.padding_mode in ("zero", "reflect"), "padding_mode", self.padding_mode, "is zero or reflect")
+        for name, limit in {"limit_train": self.limit_train, "limit_test": self.limit_test}.items():
+            if limit is not None:
+                _require_at_least(1, name, limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +102,7 @@ class Network:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arch", canonical_arch(self.arch))
+        canonical_variant(self.variant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +135,8 @@ class PGD:
     more forward a step where λ ≠ 0."""
 
     def __post_init__(self) -> None:
-        _require_at_least(0, "eps", self.eps, what=" (the radius of the perturbation, in pixel values 0 … 1)")
-        _require_at_least(0, "step_size", self.step_size)
+        _require_pixels("eps", self.eps, "the radius of the perturbation")
+        _require_pixels("step_size", self.step_size, "the length of a step")
         _require_at_least(1, "steps", self.steps)
         _require(self.bn_mode in ("train", "eval"), "bn_mode", self.bn_mode, "must be train or eval")
 
@@ -149,6 +179,8 @@ class Schedule:
 
     epochs: int = 200
     """Passes over the training images. Paper: 200."""
+    max_steps: int | None = None
+    """Stop after this many steps, validate and finish; the schedule stays that of all the epochs."""
     lr_drops: tuple[float, ...] = (0.5, 0.75)
     """Where the learning rate is multiplied by lr_factor. Paper: at 50% and 75% of the epochs."""
     lr_factor: float = 0.1
@@ -163,6 +195,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         _require_at_least(1, "epochs", self.epochs)
+        if self.max_steps is not None:
+            _require_at_least(1, "max_steps", self.max_steps)
         _require(0 < self.lr_factor <= 1, "lr_factor", self.lr_factor, "must lie in 0 … 1, 0 excluded")
         for drop in self.lr_drops:
             _require_fraction("lr_drops", drop)
@@ -177,6 +211,9 @@ class Run:
 
     seed: int = 0
     """Seed of the first weights, the order of the images and the random starts."""
+    amp: bool = False
+    """Compute in half precision: bf16 on NVIDIA Ampere and later and on CPUs with bf16 instructions, fp16 on older
+    GPUs, float32 with a notice elsewhere. Weights, BatchNorm's statistics, δ, losses and ranks stay float32."""
     deterministic: bool = False
     """Bit-identical repetition on CUDA too, at some cost in speed; on a CPU every run is."""
     final_steps: int = 50

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastiseat.errors import UserError
+
+PARTS = 20  # of an epoch, for its curve of the loss
 
 
 def vulnerability_statistics(av: Tensor) -> dict[str, float]:
@@ -39,9 +42,13 @@ class EpochMeter:
         for name, value in metrics.items():
             self._values[name].append(value)
 
-    def row(self) -> dict[str, float]:
-        """Means over the epoch as ``train_<name>``, and the AV of its steps as ``av_step_<statistic>``."""
-        row = {
+    def row(self) -> dict[str, Any]:
+        """Means over the epoch as ``train_<name>``, and the AV of its steps as ``av_step_<statistic>``.
+
+        ``train_loss_parts`` are the mean losses of up to 20 equal parts of the epoch, in order: a curve for runs of
+        few epochs.
+        """
+        row: dict[str, Any] = {
             f"train_{name}": float(torch.stack(values).mean())
             for name, values in self._values.items()
             if name != "av"
@@ -49,6 +56,9 @@ class EpochMeter:
         if "av" in self._values:
             statistics = vulnerability_statistics(torch.cat(self._values["av"]))
             row |= {f"av_step_{name}": value for name, value in statistics.items()}
+        if "loss" in self._values:
+            parts = torch.stack(self._values["loss"]).chunk(PARTS)
+            row["train_loss_parts"] = [float(part.mean()) for part in parts]
         return row
 
 
@@ -57,9 +67,19 @@ def require_finite(loss: Tensor, *, epoch: int, step: int) -> None:
 
     ``epoch`` and ``step`` count from 0, in the message from 1.
     """
-    value = float(loss)
     if not torch.isfinite(loss):
-        raise UserError(
-            f"the loss is {value} in epoch {epoch + 1}, step {step + 1}: training diverged; lower --lr, --lam or "
-            "--awp-gamma, then start anew; the last epoch's checkpoint and weights are intact"
-        )
+        raise _diverged(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}")
+
+
+def require_finite_network(model: nn.Module, *, epoch: int) -> None:
+    """The same for weights and buffers: the last update of an epoch shows in none of its losses."""
+    floating = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
+    if not torch.stack([tensor.isfinite().all() for tensor in floating]).all():
+        raise _diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
+
+
+def _diverged(finding: str) -> UserError:
+    return UserError(
+        f"{finding}: training diverged; lower --lr, --lam or --awp-gamma, then start anew; what earlier epochs "
+        "wrote is intact"
+    )

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from fastiseat.pipelines.base import DataSet
 from fastiseat.version import __version__
 
 
-def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
-    """Command line, time, versions, machine, device and the fingerprint of the data."""
+def provenance(device: torch.device, precision: str, data: DataSet) -> dict[str, Any]:
+    """Command line, time, versions, machine, device and precision; what the data is, and if the official release."""
     return {
         "argv": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -33,7 +34,9 @@ def provenance(device: torch.device, fingerprint: str) -> dict[str, Any]:
             "threads": torch.get_num_threads(),
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "data_fingerprint": fingerprint,
+        "precision": precision,
+        "data_fingerprint": data.fingerprint,
+        "data_official": data.official,
     }
 
 

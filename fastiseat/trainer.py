@@ -6,25 +6,28 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastiseat import methods, models
-from fastiseat.checkpoint import WEIGHTS, RunDirectory
+from fastiseat.checkpoint import CHECKPOINT, WEIGHTS, RunDirectory
 from fastiseat.config import Config, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import own_randomness
+from fastiseat.engine.precision import precision_for_amp
+from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
-from fastiseat.metrics import EpochMeter, require_finite
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.base import DataSet, Loader, Split, held_out
+from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
+from fastiseat.pipelines.base import DataSet, Loader, Split
+from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.provenance import provenance
 from fastiseat.report.curves import draw_curves
+from fastiseat.rundata import load_run_data, network_batch
 from fastiseat.schedule import scalars_at
 
 Row = dict[str, Any]
@@ -44,8 +47,11 @@ class Observer(Protocol):
     def evaluating(self, what: str, done: int, total: int) -> None:
         """While a split is evaluated: ``done`` of ``total`` images."""
 
+    def say(self, line: str) -> None:
+        """Something that the user should know."""
 
-def build_network(network: Network, data: DataSet, *, seed: int) -> nn.Module:
+
+def build_network(network: Network, data: DataSet, *, seed: int) -> models.Network:
     """The network with its first weights: PyTorch's defaults drawn from ``seed``, or those of ``init``."""
     with own_randomness(torch.device("cpu"), seed):
         model = models.build(
@@ -65,42 +71,66 @@ class Trainer:
     """
 
     def __init__(
-        self, config: Config, out: Path, *, device: torch.device, observer: Observer, resume: bool = False
+        self,
+        config: Config,
+        out: Path,
+        *,
+        device: torch.device,
+        observer: Observer,
+        resume: bool = False,
+        data_dir: Path | None = None,
+        progress: Progress = SILENT,
     ) -> None:
+        """``progress`` is told of data that is prepared first."""
         self.config, self.device, self.observer = config, device, observer
         self.directory = RunDirectory.open(out, config, resume=resume)
-        self.data = datasets.load(config.data.dataset)
-        training, self.selection, self.selection_name = self._splits()
-        self.loader: Loader = TorchLoader(training, batch_size=config.data.batch_size, seed=config.run.seed)
-        self.model = build_network(config.network, self.data, seed=config.run.seed).to(device)
+        self.data = load_run_data(config, data_dir=data_dir, progress=progress)
+        self.loader: Loader = TorchLoader(
+            self.data.training, batch_size=config.data.batch_size, seed=config.run.seed
+        )
+        model = build_network(config.network, self.data.whole, seed=config.run.seed)
+        self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.precision = self._precision()
         self.step = TrainStep(
             self.model,
             method=methods.from_config(config.objective),
             attack=config.attack,
             awp=config.awp,
             optimizer=config.optimizer,
+            precision=self.precision,
             seed=config.run.seed,
         )
         self.rows: list[Row] = []
         if resume:
             self._restore()
 
-    def _splits(self) -> tuple[Split, Split, str]:
-        """What trains, what the best weights are chosen on, and the latter's name."""
-        share = self.config.data.val_split
-        if share == 0:
-            return self.data.train, self.data.test, "test"
-        mask = held_out(self.data.train.labels, share, seed=self.config.run.seed)
-        held, kept = np.flatnonzero(mask), np.flatnonzero(~mask)
-        return self.data.train.take(kept), self.data.train.take(held), "val"
+    def _precision(self) -> str:
+        if not self.config.run.amp:
+            return "full"
+        precision = precision_for_amp(self.device)
+        if precision == "full":
+            self.observer.say(
+                "--amp: this CPU has no bf16 instructions and would emulate them; training in float32"
+            )
+        return precision
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        planned = self.config.schedule.epochs * len(self.loader)
+        return min(planned, self.config.schedule.max_steps or planned)
 
     def run(self) -> list[Row]:
         """Train what is left of the run, then attack best and last weights; returns their results."""
-        if not self.rows:
-            self.directory.write_config(self.config, provenance(self.device, self.data.fingerprint()))
+        if self.rows:
+            # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
+            self.directory.write_metrics(self.rows)
+        else:
+            where = provenance(self.device, self.precision, self.data.whole)
+            self.directory.write_config(self.config, where)
         with deterministic(self.config.run.deterministic):
-            for epoch in range(len(self.rows), self.config.schedule.epochs):
-                self._finish_epoch(self._train_epoch(epoch) | self._validate())
+            while self.step.steps_taken < self.total_steps:
+                self._finish_epoch(self._train_epoch(len(self.rows)) | self._validate())
             results = [self._final(which) for which in WEIGHTS]
         self.directory.write_results(results)
         draw_curves(self.directory.path)
@@ -110,18 +140,28 @@ class Trainer:
         scalars = asdict(scalars_at(self.config, epoch))
         self._set(scalars)
         meter, began = EpochMeter(), time.perf_counter()
-        for number, batch in enumerate(self.loader.epoch(epoch)):
-            images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        steps = min(len(self.loader), self.total_steps - self.step.steps_taken)
+        for number, batch in enumerate(islice(self.loader.epoch(epoch), steps)):
+            images, labels = network_batch(
+                batch, self.config.data, seed=self.config.run.seed, epoch=epoch, device=self.device
+            )
             metrics = self.step(images, labels)
             meter.add(metrics)
-            if self.device.type == "cpu" or number % FINITE_EVERY == 0:
+            if self.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
                 require_finite(metrics["loss"], epoch=epoch, step=number)
             self.observer.step(epoch=epoch, step=number, images=len(labels), metrics=metrics)
-        require_finite(metrics["loss"], epoch=epoch, step=number)
+        require_finite_network(self.model, epoch=epoch)
         row = meter.row()
         seconds = time.perf_counter() - began
-        trained = len(self.loader) * self.config.data.batch_size
-        return {"epoch": epoch, **scalars, **row, "seconds": seconds, "images_per_second": trained / seconds}
+        trained = steps * self.config.data.batch_size
+        return {
+            "epoch": epoch,
+            "steps": steps,
+            **scalars,
+            **row,
+            "seconds": seconds,
+            "images_per_second": trained / seconds,
+        }
 
     def _set(self, scalars: dict[str, float]) -> None:
         if not self.config.objective.lam:
@@ -130,14 +170,10 @@ class Trainer:
 
     def _validate(self) -> Row:
         began = time.perf_counter()
-        eps = self.config.attack.eps
+        split, name, eps = self.data.selection, self.data.selection_name, self.config.attack.eps
         row = {
-            f"{self.selection_name}_clean": self._accuracy(
-                self.model, self.selection, attack_named("clean", eps=eps)
-            ),
-            f"{self.selection_name}_pgd10": self._accuracy(
-                self.model, self.selection, attack_named("pgd", eps=eps)
-            ),
+            f"{name}_clean": self._accuracy(self.model, split, attack_named("clean", eps=eps)),
+            f"{name}_pgd10": self._accuracy(self.model, split, attack_named("pgd", eps=eps)),
         }
         return row | {"validation_seconds": time.perf_counter() - began}
 
@@ -150,7 +186,7 @@ class Trainer:
     def _score(self, row: Row) -> float:
         """What the best weights are chosen by: accuracy under PGD-10, on clean images for ``none``."""
         attacked = methods.METHODS[self.config.objective.method].attacked
-        return float(row[f"{self.selection_name}_{'pgd10' if attacked else 'clean'}"])
+        return float(row[f"{self.data.selection_name}_{'pgd10' if attacked else 'clean'}"])
 
     def _finish_epoch(self, row: Row) -> None:
         # Ties take the later epoch (released code).
@@ -179,9 +215,20 @@ class Trainer:
         state = self.directory.read_checkpoint()
         if state is None:
             return
-        self.model.load_state_dict(state["model"])
-        self.step.load_state_dict(state["step"])
-        self.rows = state["rows"]
+        if self.directory.stored().get("data_fingerprint") != self.data.whole.fingerprint:
+            raise UserError(
+                f"{self.directory.path} was trained on other {self.data.whole.name} images than are found now: bring "
+                "those back, or choose another --out"
+            )
+        try:
+            self.model.load_state_dict(state["model"])
+            self.step.load_state_dict(state["step"])
+            self.rows = state["rows"]
+        except (KeyError, RuntimeError, TypeError, UserError) as error:
+            raise UserError(
+                f"{self.directory.path / CHECKPOINT} is not of this run ({type(error).__name__}): remove it to "
+                "start afresh"
+            ) from error
 
     def _final(self, which: str) -> Row:
         """Accuracy on the test set of one of the two weight files, as written."""
@@ -199,12 +246,12 @@ class Trainer:
 def deterministic(wanted: bool) -> Iterator[None]:
     """Deterministic algorithms in the block if ``wanted``; the caller's settings afterwards."""
     cudnn = torch.backends.cudnn
-    found = torch.are_deterministic_algorithms_enabled(), cudnn.deterministic, cudnn.benchmark
+    found = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
     try:
         if wanted:
             torch.use_deterministic_algorithms(True)
             cudnn.deterministic, cudnn.benchmark = True, False
         yield
     finally:
-        torch.use_deterministic_algorithms(found[0])
+        torch.set_deterministic_debug_mode(found[0])
         cudnn.deterministic, cudnn.benchmark = found[1:]

@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.progress import SILENT, Progress
+
+if TYPE_CHECKING:
+    from torch import Tensor  # preparing data needs no torch, and does not wait for it
+
+_HASHED_AT_ONCE = 1024
 
 
 class Batch(NamedTuple):
@@ -19,7 +24,7 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +44,21 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """A training and a test split of labelled images."""
+    """A training and a test split of labelled images.
+
+    Attributes:
+        fingerprint: what :func:`fingerprint` says of both splits; computed where it isn't given.
+        official: whether these are the pixels and labels of the official release; None where nothing tells.
+        class_names: one a class; the numbers where they aren't given.
+    """
 
     name: str
     num_classes: int
     train: Split
     test: Split
+    fingerprint: str = ""
+    official: bool | None = None
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, split in {"training": self.train, "test": self.test}.items():
@@ -54,20 +68,32 @@ class DataSet:
             if len(wrong):
                 last = self.num_classes - 1
                 raise UserError(f"{self.name}: {name} label {wrong[0]} is out of range: labels lie in 0 … {last}")
+        if not self.fingerprint:
+            object.__setattr__(self, "fingerprint", fingerprint(self.train, self.test))
+        if not self.class_names:
+            object.__setattr__(self, "class_names", tuple(map(str, range(self.num_classes))))
+        if len(self.class_names) != self.num_classes:
+            raise UserError(f"{self.name}: {len(self.class_names)} names of {self.num_classes} classes")
 
     @property
     def num_channels(self) -> int:
         """Colour planes of an image."""
         return int(self.train.images.shape[3])
 
-    def fingerprint(self) -> str:
-        """SHA-256 over pixels and labels of both splits, as 16 hexadecimal digits."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.test):
-            for array in (split.images, split.labels):
-                digest.update(repr((array.shape, array.dtype.str)).encode())
-                digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()[:16]
+
+def fingerprint(train: Split, test: Split, progress: Progress = SILENT) -> str:
+    """SHA-256 over pixels and labels of both splits, as 16 hexadecimal digits."""
+    digest, done, total = hashlib.sha256(), 0, len(train) + len(test)
+    for split in (train, test):
+        for array in (split.images, split.labels):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            for first in range(0, len(split), _HASHED_AT_ONCE):
+                part = array[first : first + _HASHED_AT_ONCE]
+                digest.update(np.ascontiguousarray(part).data)
+                if array is split.images:
+                    done += len(part)
+                    progress.count("images checked", done, total)
+    return digest.hexdigest()[:16]
 
 
 class Loader(Protocol):
@@ -98,3 +124,12 @@ def held_out(labels: npt.NDArray[np.int64], share: float, *, seed: int) -> npt.N
         members = np.flatnonzero(labels == label)
         mask[members[np.argsort(keys[members], kind="stable")[: round(share * len(members))]]] = True
     return mask
+
+
+def balanced_subset(labels: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
+    """``size`` of the indices into ``labels``, in ascending order: the classes take turns, a fixed draw in each."""
+    keys = _random_keys(0, 2**63 + 1, len(labels))  # the same for every seed: a limit is part of the data
+    order = np.lexsort((keys, labels))
+    _, first, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    turn = np.arange(len(labels)) - np.repeat(first, counts)  # the how-manieth of its class
+    return np.sort(order[np.lexsort((keys[order], turn))[:size]]).astype(np.int64)

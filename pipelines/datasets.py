@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from pathlib import Path
 
-from fastiseat.errors import unknown
 from fastiseat.pipelines.base import DataSet
+from fastiseat.pipelines.places import BUNDLED
+from fastiseat.pipelines.prepare import find_store, prepare
+from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.releases import RELEASES
+
+DATASETS = (*BUNDLED, *RELEASES)
+"""The names; ``imagefolder:DIR`` and ``npz:PATH`` are own data."""
 
 
-def _digits() -> DataSet:
-    from fastiseat.pipelines.formats import digits  # scikit-learn takes a second to import
+def load(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> DataSet:
+    """The data set ``name``, its arrays mapped into memory and read-only; prepared first where only its files are.
 
-    return digits.read()
+    It is looked for in ``data_dir``, then ``$FASTISEAT_DATA``, then ``~/.cache/fastiseat``.
 
+    Raises:
+        UserError: an unknown name, files that are missing, damaged or not what they should be.
+    """
+    if name in BUNDLED:
+        from fastiseat.pipelines.formats import digits  # scikit-learn takes a second to import
 
-DATASETS: dict[str, Callable[[], DataSet]] = {"digits": _digits}
-
-
-def load(name: str) -> DataSet:
-    """The data set ``name``; :class:`fastiseat.errors.UserError` for an unknown one."""
-    if name not in DATASETS:
-        raise unknown("data set", name, DATASETS)
-    return DATASETS[name]()
+        return digits.read()
+    store = find_store(name, data_dir=data_dir) or prepare(name, data_dir=data_dir, progress=progress)
+    return store.open()

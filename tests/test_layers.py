@@ -39,6 +39,7 @@ LAYERS = [
         "sweep",
         "distributed",
     ],
+    ["rundata"],
     ["trainer"],
     ["bench"],
     ["cli"],

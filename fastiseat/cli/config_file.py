@@ -18,10 +18,10 @@ from fastiseat.recipes import recipe
 def read_settings(path: Path) -> dict[str, Any]:
     """The nested settings of a JSON file; :class:`UserError` where there are none."""
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"--config {path} is not JSON: {error}") from error
     settings = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(settings, dict):
@@ -33,12 +33,13 @@ def settle(settings: Mapping[str, Any], *, dataset: str | None, method: str | No
     """``settings`` over the recipe that they name, or that ``dataset`` and ``method`` name instead."""
     named = {group: value for group, value in settings.items() if isinstance(value, dict)}
     base = recipe(
-        dataset or named.get("data", {}).get("dataset", "digits"),
-        method or named.get("objective", {}).get("method", "iseat"),
+        dataset or str(named.get("data", {}).get("dataset", "digits")),
+        method or str(named.get("objective", {}).get("method", "iseat")),
     )
     merged = _over(as_json(base), settings, "")
     try:
-        return TypeAdapter(Config).validate_python(merged)
+        # Strict: true and "12" are no numbers. As JSON, because there a list still makes a tuple.
+        return TypeAdapter(Config).validate_json(json.dumps(merged), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

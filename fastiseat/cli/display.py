@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from fastiseat.config import Config
@@ -40,13 +41,12 @@ class Display:
     @contextmanager
     def showing(self, trainer: Trainer) -> Iterator[None]:
         """Show ``trainer``'s run in the block."""
-        epochs, batches = trainer.config.schedule.epochs, len(trainer.loader)
-        self._epochs, self._batches, self._images = epochs, batches, 0
-        self._first = len(trainer.rows) * batches
+        self._epochs, self._batches, self._images = trainer.config.schedule.epochs, len(trainer.loader), 0
+        self._first, self._total = trainer.step.steps_taken, trainer.total_steps
         self._began = self._shown = time.perf_counter()
-        self._task = self._progress.add_task("starting", total=epochs * batches, completed=self._first, status="")
+        self._task = self._progress.add_task("starting", total=self._total, completed=self._first, status="")
         if not self.quiet:
-            self.console.print(_heading(trainer), highlight=False, soft_wrap=True)
+            self._line(_heading(trainer))
         with self._progress:
             yield
 
@@ -62,7 +62,7 @@ class Display:
         status = f"loss {float(metrics['loss']):.3f}  {self._images / (now - self._began):.0f} images/s"
         self._progress.update(self._task, status=status)
         if not self.console.is_terminal:
-            left = timedelta(seconds=round((self._epochs * self._batches - done) / pace))
+            left = timedelta(seconds=round((self._total - done) / pace))
             self._line(f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._batches}  {status}  {left} left")
 
     def epoch(self, row: Row) -> None:
@@ -75,8 +75,17 @@ class Display:
         """Where an evaluation stands."""
         self._progress.update(self._task, status=f"{what} {done}/{total}")
 
+    def say(self, line: str) -> None:
+        """A notice, however quiet the run."""
+        self._line(line)
+
     def _line(self, text: str) -> None:
-        self.console.print(text, highlight=False, soft_wrap=True)
+        print_line(self.console, text)
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print ``text`` as it is: brackets and colons of a path are no markup of rich's."""
+    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def epoch_line(row: Row, epochs: int) -> str:
@@ -108,9 +117,8 @@ def _heading(trainer: Trainer) -> str:
 
 def result_table(config: Config, results: list[dict[str, Any]]) -> Table:
     """Test accuracy of best and last weights, a column an attack."""
-    table = Table(
-        title=f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
-    )
+    title = f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
+    table = Table(title=Text(title))  # Text: brackets are no markup
     table.add_column("weights")
     table.add_column("epoch", justify="right")
     for attack in results[0]["accuracy"]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -15,9 +17,8 @@ from fastiseat.config import Pixels
 from fastiseat.errors import UserError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from fastiseat.evaluation import Attack
+    from fastiseat.models import Network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
 def evaluate(arguments: Eval) -> dict[str, Any]:
     """What ``--json`` prints: the network, the data and for each attack its parameters and accuracy."""
     from fastiseat import models
-    from fastiseat.cli.machine import choose_device
+    from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.evaluation import evaluate_split
     from fastiseat.pipelines import datasets
 
@@ -87,17 +88,11 @@ def evaluate(arguments: Eval) -> dict[str, Any]:
     model = model.to(choose_device(arguments.device))
     rows = []
     for attack in attacks:
-
-        def progress(done: int, name: str = attack.name) -> None:
-            if sys.stderr.isatty():
-                print(f"\r{name} {done}/{len(split)} ", end="", file=sys.stderr, flush=True)
-
-        verdicts = evaluate_split(
-            model, split, attack, batch_size=arguments.batch_size, seed=arguments.seed, progress=progress
-        )
+        with memory_hint(arguments.batch_size), _progress(attack.name, len(split)) as progress:
+            verdicts = evaluate_split(
+                model, split, attack, batch_size=arguments.batch_size, seed=arguments.seed, progress=progress
+            )
         rows.append(_row(attack, int(verdicts.sum()), len(verdicts)))
-    if sys.stderr.isatty():
-        print(end="\r\x1b[K", file=sys.stderr)
     return {
         "weights": str(file),
         "network": str(model.spec),
@@ -106,6 +101,22 @@ def evaluate(arguments: Eval) -> dict[str, Any]:
         "seed": arguments.seed,
         "attacks": rows,
     }
+
+
+@contextmanager
+def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A counter on a terminal's error stream, wiped away afterwards, however the block ends."""
+    shown = sys.stderr.isatty()
+
+    def progress(done: int) -> None:
+        if shown:
+            print(f"\r{name} {done}/{total} ", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield progress
+    finally:
+        if shown:
+            print(end="\r\x1b[K", file=sys.stderr, flush=True)
 
 
 def weights_file(target: Path, which: str) -> Path:
@@ -125,9 +136,11 @@ def _attacks(arguments: Eval, trained_eps: str | None) -> list[Attack]:
 
     if arguments.batch_size < 1:
         raise UserError(f"batch_size={arguments.batch_size}: must be at least 1")
+    if not arguments.attack:
+        raise UserError("--attack: name one or more of clean, fgsm and pgd")
     eps = 0.0
     if set(arguments.attack) != {"clean"}:
-        eps = float(_told("eps", arguments.eps, trained_eps))
+        eps = _number(_told("eps", arguments.eps, trained_eps))
     return [
         attack_named(
             name, eps=eps, steps=arguments.steps, step_size=arguments.step_size, restarts=arguments.restarts
@@ -142,7 +155,14 @@ def _told(name: str, flag: Any, metadata: str | None) -> Any:
     return metadata if flag is None else flag
 
 
-def _check_fit(model: nn.Module, channels: int, classes: int, what: str, dataset: str) -> None:
+def _number(eps: float | str) -> float:
+    try:
+        return float(eps)
+    except ValueError:
+        raise UserError(f"the weights file tells eps {eps!r}, which is no number: give --eps") from None
+
+
+def _check_fit(model: Network, channels: int, classes: int, what: str, dataset: str) -> None:
     spec = model.spec
     if (spec.in_channels, spec.num_classes) != (channels, classes):
         raise UserError(
@@ -166,8 +186,10 @@ def _row(attack: Attack, correct: int, total: int) -> dict[str, Any]:
 
 def _table(result: dict[str, Any]) -> Any:
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}")
+    title = f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}"
+    table = Table(title=Text(title))  # Text: a path's brackets are no markup
     for name in ("attack", "ε", "steps", "step size", "restarts", "correct", "accuracy"):
         table.add_column(name, justify="left" if name == "attack" else "right")
     for row in result["attacks"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -25,3 +27,17 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         raise UserError(f"device {name!r}: this machine shows {torch.cuda.device_count()} GPUs; use cpu or auto")
     return device
+
+
+@contextmanager
+def memory_hint(batch_size: int) -> Iterator[None]:
+    """Turn running out of memory in the block into a :class:`UserError` that says what to lower."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        # On a CPU torch raises a bare RuntimeError for it.
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+            raise
+        raise UserError(
+            f"out of memory with batch_size={batch_size}: lower --batch-size or take a smaller --arch"
+        ) from error

@@ -13,6 +13,7 @@ import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.config import Config
+from fastiseat.errors import UserError
 from fastiseat.recipes import check, recipe
 from fastiseat.schedule import scalars_at
 
@@ -32,6 +33,9 @@ class Train:
     """The run's directory; default: runs/DATASET-METHOD-sSEED-TIME. One that is not empty is refused."""
     resume: FlagCreatePairsOff[bool] = False
     """Continue the run in --out after its last finished epoch; starts afresh where the folder is empty."""
+    data_dir: Path | None = None
+    """The folder that holds the data set's archive or its content; default: $FASTISEAT_DATA, then
+    ~/.cache/fastiseat. What is not prepared yet is prepared first."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU if there is one."""
     quiet: FlagCreatePairsOff[bool] = False
@@ -52,6 +56,8 @@ def parse(argv: list[str]) -> Train:
     defaults = _defaults(named.dataset, named.method, named.config)
     arguments = tyro.cli(Train, prog="fastiseat train", args=argv, default=Train(config=defaults))
     check(arguments.config)
+    if arguments.resume and arguments.out is None:
+        raise UserError("--resume: say which run to continue with --out DIR")
     return arguments
 
 
@@ -68,25 +74,30 @@ def main(argv: list[str]) -> None:
     """Train, or with ``--dry-run`` say what would be trained."""
     arguments = parse(argv)
     if arguments.dry_run:
-        print(json.dumps(plan(arguments.config), indent=2))
+        print(json.dumps(plan(arguments.config, arguments.data_dir), indent=2))
         return
-    from fastiseat.cli.display import Display, result_table
-    from fastiseat.cli.machine import choose_device
+    from fastiseat.cli.display import Display, print_line, result_table
+    from fastiseat.cli.machine import choose_device, memory_hint
+    from fastiseat.cli.progress import ConsoleProgress
     from fastiseat.trainer import Trainer
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
-    trainer = Trainer(
-        config,
-        arguments.out or default_directory(config),
-        device=choose_device(arguments.device, deterministic=config.run.deterministic),
-        observer=display,
-        resume=arguments.resume,
-    )
-    with display.showing(trainer):
-        results = trainer.run()
+    with memory_hint(config.data.batch_size):
+        with ConsoleProgress() as progress:
+            trainer = Trainer(
+                config,
+                arguments.out or default_directory(config),
+                device=choose_device(arguments.device, deterministic=config.run.deterministic),
+                observer=display,
+                resume=arguments.resume,
+                data_dir=arguments.data_dir,
+                progress=progress,
+            )
+        with display.showing(trainer):
+            results = trainer.run()
     display.console.print(result_table(config, results))
-    display.console.print(f"run: {trainer.directory.path}", soft_wrap=True, highlight=False)
+    print_line(display.console, f"run: {trainer.directory.path}")
 
 
 def default_directory(config: Config) -> Path:
@@ -95,14 +106,14 @@ def default_directory(config: Config) -> Path:
     return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def plan(config: Config) -> dict[str, object]:
+def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     """What ``--dry-run`` prints."""
     from fastiseat.checkpoint import as_json
-    from fastiseat.pipelines import datasets
+    from fastiseat.rundata import load_run_data
     from fastiseat.trainer import build_network
 
-    data = datasets.load(config.data.dataset)
-    model = build_network(config.network, data, seed=config.run.seed)
+    data = load_run_data(config, data_dir=data_dir)
+    model = build_network(config.network, data.whole, seed=config.run.seed)
     return {
         "config": as_json(config),
         "parameters": sum(weight.numel() for weight in model.parameters()),

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastiseat.attacks import pgd, random_start
+from fastiseat.config import PGD
 from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.borrow import counter_seed, modes_restored
 from fastiseat.errors import UserError, unknown
@@ -36,14 +37,12 @@ class Attack:
     restarts: int = 1
 
     def __post_init__(self) -> None:
-        for field, value, least in (
-            ("eps", self.eps, 0),
-            ("step_size", self.step_size, 0),
-            ("steps", self.steps, 0),
-            ("restarts", self.restarts, 1),
-        ):
+        PGD(eps=self.eps, step_size=self.step_size)  # the one place that knows which ε and α are allowed
+        for field, value, least in (("steps", self.steps, 0), ("restarts", self.restarts, 1)):
             if not value >= least:
                 raise UserError(f"{field}={value}: must be at least {least}")
+        if self.steps and self.eps and not self.step_size:
+            raise UserError(f"step_size=0 with eps={self.eps:.4g}: the attack would never move; use eps/4 or so")
 
 
 def attack_named(
@@ -55,6 +54,8 @@ def attack_named(
     if name == "fgsm":
         return Attack(name="fgsm", eps=eps, step_size=eps, steps=1)
     if name == "pgd":
+        if steps < 1:
+            raise UserError(f"steps={steps}: must be at least 1; the attack of no steps is called clean")
         step = eps / 4 if step_size is None else step_size
         return Attack(name=f"pgd-{steps}", eps=eps, step_size=step, steps=steps, restarts=restarts)
     raise unknown("attack", name, ATTACKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -53,17 +54,27 @@ def draw_curves(run: Path) -> Path:
             points = [(epoch, scale * row[name]) for epoch, row in zip(epochs, rows, strict=True) if name in row]
             if points:
                 axis.plot(*zip(*points, strict=True), label=label, marker="." if len(rows) < 30 else None)
+        if names is LOSSES:
+            axis.plot(*_loss_within_epochs(rows), color="0.6", linewidth=1, label="total, by step", zorder=1)
         axis.set_title(title)
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize="small")
-    axes[1, 1].set_yscale("log")
+    if any(row["lr"] > 0 for row in rows):
+        axes[1, 1].set_yscale("log")
     for axis in axes[1]:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.suptitle(run.name)
+    figure.suptitle(run.resolve().name, parse_math=False)  # a folder may be called a$b$
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     path = run / "figures" / "curves.png"
     write_atomically(path, buffer.getvalue())
     return path
+
+
+def _loss_within_epochs(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+    """The loss of each part of each epoch, and where on the axis of epochs the part ends."""
+    losses = [(row["epoch"], row["train_loss_parts"]) for row in rows if "train_loss_parts" in row]
+    ends = [epoch + (part + 1) / len(parts) for epoch, parts in losses for part in range(len(parts))]
+    return ends, [loss for _, parts in losses for loss in parts]

@@ -24,6 +24,7 @@ def read() -> DataSet:
     return DataSet(
         name="digits",
         num_classes=10,
+        official=True,
         train=both.take(np.flatnonzero(~test)),
         test=both.take(np.flatnonzero(test)),
     )

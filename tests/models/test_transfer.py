@@ -64,9 +64,7 @@ def test_init_from_believes_who_knows_better_than_the_convention(tmp_path):
 
 def test_load_model_asks_for_the_variant_where_nothing_tells(tmp_path):
     save_file(export_state_dict(build("small")), tmp_path / "w.safetensors")
-    with pytest.raises(
-        UserError, match=r"w\.safetensors: small, and the file does not tell its variant; say"
-    ):
+    with pytest.raises(UserError, match=r"w\.safetensors: small, and the file does not tell its variant; say"):
         load_model(tmp_path / "w.safetensors")
 
 

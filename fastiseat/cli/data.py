@@ -1,0 +1,178 @@
+"""``fastiseat data``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, subcommand
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.places import BUNDLED, roots
+from fastiseat.pipelines.releases import verdict
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from fastiseat.pipelines.base import DataSet
+    from fastiseat.pipelines.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepare:
+    """Turn a data set's files into the arrays that training maps into memory.
+
+    NAME is cifar10, cifar100, svhn, tinyimagenet, imagefolder:DIR or npz:PATH. Files are looked for in --data-dir,
+    then $FASTISEAT_DATA, then ~/.cache/fastiseat, and the arrays written beside them, into prepared/.
+    """
+
+    name: Positional[str]
+    """The data set."""
+    source: Path | None = None
+    """The release's archive or unpacked folder, where it lies elsewhere."""
+    download: FlagCreatePairsOff[bool] = False
+    """Fetch the release from its home, check its MD5, and go on where an earlier transfer broke off."""
+    data_dir: Path | None = None
+    """The folder that holds the archive or its content."""
+    force: FlagCreatePairsOff[bool] = False
+    """Prepare again what is prepared."""
+    image_size: int | None = None
+    """For imagefolder: resize the shorter side to this (bilinear, antialiased) and cut out the centre."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verify:
+    """Read the prepared arrays again, and say whether they are intact and whether they are the official release."""
+
+    name: Positional[str]
+    """The data set."""
+    data_dir: Path | None = None
+    """The folder that holds it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """Show what a prepared data set is and where it lies."""
+
+    name: Positional[str]
+    """The data set."""
+    data_dir: Path | None = None
+    """The folder that holds it."""
+
+
+Command = (
+    Annotated[Prepare, subcommand(name="prepare")]
+    | Annotated[Verify, subcommand(name="verify")]
+    | Annotated[Info, subcommand(name="info")]
+)
+
+
+def main(argv: list[str]) -> None:
+    """Prepare, verify or show a data set."""
+    command: Prepare | Verify | Info = tyro.cli(Command, prog="fastiseat data", args=argv)
+    match command:
+        case Prepare():
+            _prepare(command)
+        case Verify():
+            _verify(command)
+        case Info():
+            _info(command)
+
+
+def _prepare(command: Prepare) -> None:
+    if command.name in BUNDLED:
+        print(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to prepare")
+        return
+    from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.pipelines.prepare import prepare
+
+    with ConsoleProgress() as progress:
+        store = prepare(
+            command.name,
+            data_dir=command.data_dir,
+            source=command.source,
+            download=command.download,
+            image_size=command.image_size,
+            force=command.force,
+            progress=progress,
+        )
+    print(_summary(store))
+
+
+def _verify(command: Verify) -> None:
+    if command.name in BUNDLED:
+        print(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to verify")
+        return
+    from fastiseat.cli.progress import ConsoleProgress
+
+    store = _store(command.name, command.data_dir)
+    with ConsoleProgress() as progress:
+        store.verify(progress)
+    print(f"intact: {_summary(store)}")
+
+
+def _summary(store: Store) -> str:
+    info = store.info
+    return f"{info.name} in {store.path}, fingerprint {info.fingerprint}, {verdict(info.official, info.remark)}"
+
+
+def _store(name: str, data_dir: Path | None) -> Store:
+    from fastiseat.pipelines.prepare import find_store
+
+    store = find_store(name, data_dir=data_dir)
+    if store is None:
+        looked = " or ".join(map(str, roots(data_dir)))
+        raise UserError(
+            f"{name} is not prepared in {looked}: run fastiseat data prepare {name}, with its --data-dir"
+        )
+    return store
+
+
+def _info(command: Info) -> None:
+    from rich.console import Console
+
+    from fastiseat.pipelines import datasets
+
+    store = None if command.name in BUNDLED else _store(command.name, command.data_dir)
+    data = datasets.load(command.name) if store is None else store.open()
+    Console().print(_table(data, store))
+
+
+def _table(data: DataSet, store: Store | None) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(data.name), show_header=False)
+    for name, value in _facts(data, store).items():
+        table.add_row(name, Text(value))  # Text: a path's brackets are no markup
+    return table
+
+
+def _facts(data: DataSet, store: Store | None) -> dict[str, str]:
+    import numpy as np
+
+    facts = {}
+    for name, split in {"training": data.train, "test": data.test}.items():
+        counts = np.bincount(split.labels, minlength=data.num_classes)
+        height, width, channels = split.images.shape[1:]
+        least, most = counts.min(), counts.max()
+        each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
+        facts[f"{name} images"] = f"{len(split):,} of {width}×{height}×{channels}, {each} a class"
+    facts["classes"] = f"{data.num_classes}: {', '.join(data.class_names[:3])}, …, {data.class_names[-1]}"
+    facts["fingerprint"] = data.fingerprint
+    return facts | (_facts_of_store(store) if store else {"where": BUNDLED[data.name]})
+
+
+def _facts_of_store(store: Store) -> dict[str, str]:
+    from fastiseat.pipelines.writer import in_bytes
+
+    info = store.info
+    return {
+        "official": verdict(info.official, info.remark).removeprefix("official: "),
+        "where": str(store.path),
+        "on disk": in_bytes(store.size()),
+        "prepared from": info.source + (f", resized to {info.image_size}" if info.image_size else ""),
+        "prepared at": f"{info.date}, in {info.seconds:g} s",
+    }

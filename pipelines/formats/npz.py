@@ -1,0 +1,138 @@
+"""Arrays that numpy saved: ``train.npz`` and ``test.npz`` in a folder, or one file with both splits."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.source import Source, SourceSplit, as_labels, block_size
+
+# What the arrays of a split may be called: in a file of their own, and after "train_" or "test_" in a common one.
+_IMAGES, _LABELS = ("image", "images"), ("label", "labels")
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_MOST_IMAGES = 10**8
+LAYOUT = (
+    "a folder with train.npz and test.npz, each with uint8 'image' (n, H, W, C) and integer 'label' (n,), or one file "
+    "with train_images, train_labels, test_images and test_labels, or x_train, y_train, x_test and y_test"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Array:
+    """An array in an open archive, known by its header."""
+
+    archive: zipfile.ZipFile
+    member: str
+    where: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    header_size: int
+
+    def blocks(self, step: int) -> Iterator[npt.NDArray[Any]]:
+        """``step`` rows at a time."""
+        with self.archive.open(self.member) as file:
+            file.read(self.header_size)
+            for first in range(0, self.shape[0], step):
+                shape = (min(step, self.shape[0] - first), *self.shape[1:])
+                with _damage_told(self.where):
+                    content = file.read(math.prod(shape) * self.dtype.itemsize)
+                    block = np.frombuffer(content, self.dtype).reshape(shape)
+                yield block
+
+
+@contextmanager
+def read(path: Path) -> Iterator[Source]:
+    """Images uint8 (n, H, W, C), or (n, H, W) for grey ones, and labels from 0, (n,) or (n, 1); classes by number.
+
+    Pixels are read block by block and never lie in memory together.
+    """
+    with ExitStack() as stack:
+        train, test = (_read_split(stack, path, split) for split in ("train", "test"))
+        num_classes = int(max(train.labels.max(initial=0), test.labels.max(initial=0))) + 1
+        if num_classes > len(train.labels):
+            raise UserError(
+                f"{path}: label {num_classes - 1}, but {len(train.labels)} training images; labels count from 0, and "
+                "every class needs a training image"
+            )
+        yield Source(
+            where=str(path),
+            class_names=tuple(map(str, range(num_classes))),
+            train=train,
+            test=test,
+            official=None,
+            remark="own arrays",
+        )
+
+
+def _read_split(stack: ExitStack, path: Path, split: str) -> SourceSplit:
+    names: tuple[tuple[str, ...], ...] = (_IMAGES, _LABELS)
+    if path.is_dir():
+        file = path / f"{split}.npz"
+    else:
+        file = path
+        names = (
+            (*(f"{split}_{name}" for name in _IMAGES), f"x_{split}"),
+            (*(f"{split}_{name}" for name in _LABELS), f"y_{split}"),
+        )
+    if not file.is_file():
+        raise UserError(f"{file}: no such file; the layout is {LAYOUT}")
+    with _damage_told(str(file)):
+        archive = stack.enter_context(zipfile.ZipFile(file))
+    images, labels = (_find(archive, candidates, file) for candidates in names)
+    return _as_split(images, labels)
+
+
+def _find(archive: zipfile.ZipFile, candidates: Sequence[str], path: Path) -> _Array:
+    members = set(archive.namelist())
+    name = next((name for name in candidates if f"{name}.npy" in members), None)
+    if name is None:
+        raise UserError(f"{path}: holds no array {' or '.join(candidates)}; the layout is {LAYOUT}")
+    where = f"{path}: {name}"
+    with _damage_told(where), archive.open(f"{name}.npy") as file:
+        shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+        header_size = file.tell()
+    if fortran:
+        raise UserError(f"{where}: saved in Fortran's order; save numpy.ascontiguousarray(array)")
+    if archive.getinfo(f"{name}.npy").file_size != header_size + math.prod(shape) * dtype.itemsize:
+        raise UserError(f"{where}: {dtype} {shape} is not the size of what it holds; save it again")
+    return _Array(
+        archive=archive, member=f"{name}.npy", where=where, shape=shape, dtype=dtype, header_size=header_size
+    )
+
+
+def _as_split(images: _Array, labels: _Array) -> SourceSplit:
+    shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
+    if images.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+        raise UserError(
+            f"{images.where}: {images.dtype} {images.shape}; uint8 (n, height, width, 3) is needed, or (n, height, "
+            "width) for grey images"
+        )
+    count = shape[0]
+    if labels.shape not in ((count,), (count, 1)) or labels.dtype.kind not in "iu" or count > _MOST_IMAGES:
+        raise UserError(f"{labels.where}: {labels.dtype} {labels.shape}; whole numbers ({count},) are needed")
+    (values,) = labels.blocks(count)
+    step = block_size(shape[1:])
+    return SourceSplit(
+        labels=as_labels(values.reshape(-1), labels.where, count=count),
+        image_shape=(shape[1], shape[2], shape[3]),
+        blocks=lambda: (block.reshape(-1, *shape[1:]) for block in images.blocks(step)),
+    )
+
+
+@contextmanager
+def _damage_told(where: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, OSError) as error:
+        raise UserError(f"{where}: damaged, truncated or not saved by numpy ({error}); save it again") from error

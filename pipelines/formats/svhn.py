@@ -1,0 +1,76 @@
+"""SVHN's cropped digits: ``train_32x32.mat`` and ``test_32x32.mat``, MATLAB files of version 5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.releases import RELEASES, md5_of
+from fastiseat.pipelines.source import Source, SourceSplit, as_labels, in_blocks, released
+
+_MOST_IMAGES = 10**6
+
+
+@contextmanager
+def read(path: Path) -> Iterator[Source]:
+    """The folder's two files: ``X`` 32×32×3×N, ``y`` 1 … 10, where 10 is the digit 0. ``extra`` is not used."""
+    files = {split: path / f"{split}_32x32.mat" for split in ("train", "test")}
+    for file in files.values():
+        if not file.is_file():
+            raise UserError(
+                f"{file}: no such file; SVHN needs both {' and '.join(f.name for f in files.values())}"
+            )
+    yield released(
+        RELEASES["svhn"],
+        where=str(path),
+        class_names=tuple(map(str, range(10))),
+        train=_split(files["train"]),
+        test=_split(files["test"]),
+        md5s={file.name: md5_of(file) for file in files.values()},
+    )
+
+
+def _split(path: Path) -> SourceSplit:
+    arrays = _arrays(path)
+    images, labels = arrays["X"], arrays["y"]
+    if images.dtype != np.uint8:
+        raise UserError(f"{path}: X is {images.dtype}; uint8 is needed; fetch the official file")
+    labels = as_labels(labels.reshape(-1), str(path), count=images.shape[3])
+    wrong = labels[(labels < 1) | (labels > 10)]
+    if len(wrong):
+        raise UserError(
+            f"{path}: label {wrong[0]} is out of range: the release has 1 … 10, where 10 is the digit 0"
+        )
+    blocks = in_blocks(images.transpose(3, 0, 1, 2))
+    return SourceSplit(labels=labels % 10, image_shape=(32, 32, 3), blocks=blocks)
+
+
+def _arrays(path: Path) -> dict[str, Any]:
+    """``X`` and ``y``, read once the sizes that the file declares are those of images and their labels."""
+    try:
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
+        problem = _problem(shapes)
+        if not problem:
+            return dict(scipy.io.loadmat(path, variable_names=["X", "y"]))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or 'truncated'}; fetch it again") from error
+    except NotImplementedError as error:
+        raise UserError(f"{path}: a MATLAB file of version 7.3; SVHN is released in version 5") from error
+    except Exception as error:  # damaged bytes make the reader fail in too many ways to list
+        raise UserError(f"{path}: damaged, truncated or no MATLAB file ({error}); fetch it again") from error
+    raise UserError(f"{path}: {problem}; fetch the official file")
+
+
+def _problem(shapes: dict[str, tuple[int, ...]]) -> str:
+    if missing := {"X", "y"} - shapes.keys():
+        return f"truncated, or holds no {' and no '.join(sorted(missing))}"
+    images, labels = shapes["X"], shapes["y"]
+    if len(images) != 4 or images[:3] != (32, 32, 3) or images[3] > _MOST_IMAGES:
+        return f"X is {images}; (32, 32, 3, n) is needed"
+    return "" if int(np.prod(labels)) == images[3] else f"{images[3]} images, {labels} labels"

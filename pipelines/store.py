@@ -1,0 +1,116 @@
+"""Prepared data: plain ``.npy`` files that training maps into memory, and ``info.json``, which tells what they are.
+
+A store is a folder that appears when it is complete, and never changes afterwards.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.base import DataSet, Split, fingerprint
+from fastiseat.pipelines.progress import SILENT, Progress
+
+FORMAT = 1
+_AGAIN = "prepare it again with --force"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What ``info.json`` tells about the arrays beside it."""
+
+    format: int
+    name: str
+    class_names: tuple[str, ...]
+    train_shape: tuple[int, int, int, int]
+    test_shape: tuple[int, int, int, int]
+    fingerprint: str
+    official: bool | None
+    remark: str
+    source: str
+    md5s: dict[str, str]
+    image_size: int | None
+    date: str
+    seconds: float
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A folder of prepared arrays."""
+
+    path: Path
+    info: Info
+
+    @classmethod
+    def at(cls, path: Path) -> Store | None:
+        """The store in ``path``, or None where there is none; :class:`UserError` for a damaged one."""
+        try:
+            content = (path / "info.json").read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror}; check its permissions") from error
+        try:
+            found = json.loads(content)["format"]
+            if found != FORMAT:
+                raise UserError(f"{path}: written in format {found}, this version reads {FORMAT}; {_AGAIN}")
+            return cls(path=path, info=TypeAdapter(Info).validate_json(content, strict=True))
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path / 'info.json'}: damaged ({type(error).__name__}); {_AGAIN}") from error
+
+    def open(self) -> DataSet:
+        """The data set, its arrays mapped into memory and read-only."""
+        train, test = self._splits()
+        return DataSet(
+            name=self.info.name,
+            num_classes=len(self.info.class_names),
+            train=train,
+            test=test,
+            fingerprint=self.info.fingerprint,
+            official=self.info.official,
+            class_names=self.info.class_names,
+        )
+
+    def verify(self, progress: Progress = SILENT) -> None:
+        """Read everything again; :class:`UserError` where it is not what was prepared."""
+        found = self.compute_fingerprint(progress)
+        if found != self.info.fingerprint:
+            raise UserError(
+                f"{self.path}: damaged: its fingerprint is {found}, and was {self.info.fingerprint} when it was "
+                f"prepared; {_AGAIN}"
+            )
+
+    def compute_fingerprint(self, progress: Progress = SILENT) -> str:
+        """The fingerprint of what lies in the files now."""
+        return fingerprint(*self._splits(), progress)
+
+    def size(self) -> int:
+        """Bytes on the disk."""
+        return sum(file.stat().st_size for file in self.path.iterdir())
+
+    def _splits(self) -> tuple[Split, Split]:
+        return self._split("train", self.info.train_shape), self._split("test", self.info.test_shape)
+
+    def _split(self, split: str, shape: tuple[int, int, int, int]) -> Split:
+        return Split(
+            images=self._array(f"{split}_images.npy", shape, np.dtype(np.uint8)),
+            labels=self._array(f"{split}_labels.npy", shape[:1], np.dtype(np.int64)),
+        )
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        file = self.path / name
+        try:
+            array = np.load(file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(f"{file}: missing, truncated or unreadable ({error}); {_AGAIN}") from error
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise UserError(f"{file}: {array.dtype} {array.shape}, {dtype} {shape} was prepared; {_AGAIN}")
+        return np.asarray(array)

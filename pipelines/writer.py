@@ -1,0 +1,203 @@
+"""Writes a store: into a folder beside it that takes its name when all is on the disk, one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.lib.format as npy
+import numpy.typing as npt
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.progress import Progress
+from fastiseat.pipelines.source import Source
+from fastiseat.pipelines.store import FORMAT, Info, Store
+from fastiseat.version import __version__
+
+
+def first_writable(stores: Iterable[Path]) -> Path:
+    """The first of ``stores`` whose folder can be written, which is made; :class:`UserError` where none can."""
+    problem = ""
+    for store in stores:
+        try:
+            store.parent.mkdir(parents=True, exist_ok=True)
+            _lock_file(store).touch()
+        except OSError as error:
+            problem = problem or f"cannot write {store}: {error.strerror}; choose another --data-dir"
+        else:
+            return store
+    raise UserError(problem)
+
+
+@contextmanager
+def exclusive(store: Path, progress: Progress) -> Iterator[None]:
+    """Let no other process write ``store`` in the block, and remove what a killed one left."""
+    with _lock_file(store).open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say(f"waiting for another process, which prepares {store}")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            _discard_unfinished(store)
+            yield
+        finally:
+            _discard_unfinished(store)
+
+
+def write(
+    store: Path, source: Source, *, name: str, image_size: int | None, began: float, progress: Progress
+) -> Store:
+    """Make ``store`` hold ``source`` and nothing else. The caller holds :func:`exclusive`, and ``began`` when
+    ``time.perf_counter()`` said so.
+
+    Pixels are written block by block, not through a mapped file: there a full disk would be a crash.
+    """
+    temporary = _temporary(store)
+    _require_space(store, source, name, progress)
+    with _failure_told(store):
+        temporary.mkdir()
+        for split, content in {"train": source.train, "test": source.test}.items():
+            images = _counted(content.blocks(), f"{split} images", len(content.labels), progress)
+            _write_array(temporary / f"{split}_images.npy", content.shape, np.dtype(np.uint8), images)
+            _write_array(
+                temporary / f"{split}_labels.npy", content.labels.shape, np.dtype(np.int64), [content.labels]
+            )
+        written = Store(path=temporary, info=_describe(source, name, image_size))
+        info = replace(
+            written.info,
+            fingerprint=written.compute_fingerprint(progress),
+            seconds=round(time.perf_counter() - began, 1),
+        )
+        _write_bytes(temporary / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
+        _put_in_place(temporary, store)
+    return Store(path=store, info=info)
+
+
+def _describe(source: Source, name: str, image_size: int | None) -> Info:
+    return Info(
+        format=FORMAT,
+        name=name,
+        class_names=source.class_names,
+        train_shape=source.train.shape,
+        test_shape=source.test.shape,
+        fingerprint="",
+        official=source.official,
+        remark=source.remark,
+        source=source.where,
+        md5s=dict(source.md5s),
+        image_size=image_size,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0.0,
+        # The decoder of an image decides its last bit.
+        versions={"fastiseat": __version__, "pillow": version("pillow")},
+    )
+
+
+def in_bytes(count: float) -> str:
+    """``1.35 GB``, ``12.3 MB``."""
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _require_space(store: Path, source: Source, name: str, progress: Progress) -> None:
+    splits = (source.train, source.test)
+    needed = sum(math.prod(split.shape) + split.labels.nbytes for split in splits)
+    free = shutil.disk_usage(store.parent).free
+    height, width, _ = source.train.image_shape
+    progress.say(
+        f"{name}: {len(splits[0].labels):,} training and {len(splits[1].labels):,} test images of {width}×{height} in "
+        f"{len(source.class_names)} classes; {in_bytes(needed)} on the disk, of {in_bytes(free)} free"
+    )
+    if needed > free:
+        raise UserError(
+            f"cannot write {store}: {in_bytes(needed)} are needed and {in_bytes(free)} are free; free space or choose "
+            "another --data-dir"
+        )
+
+
+def _counted(
+    blocks: Iterator[npt.NDArray[Any]], what: str, total: int, progress: Progress
+) -> Iterator[npt.NDArray[Any]]:
+    done = 0
+    for block in blocks:
+        yield block
+        done += len(block)
+        progress.count(what, done, total)
+    assert done == total, f"{done} {what}, {total} labels"
+
+
+def _write_array(
+    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[npt.NDArray[Any]]
+) -> None:
+    with path.open("wb") as file:
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(file, header)
+        for block in blocks:
+            assert block.dtype == dtype
+            file.write(np.ascontiguousarray(block).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(temporary: Path, store: Path) -> None:
+    _flush_folder(temporary)
+    if store.exists():
+        store.rename(_replaced(store))
+    temporary.rename(store)
+    _flush_folder(store.parent)
+
+
+def _flush_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _failure_told(store: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {store}: {error.strerror or error}; free space or choose another --data-dir"
+        ) from error
+
+
+def _lock_file(store: Path) -> Path:
+    return store.with_name(f".{store.name}.lock")
+
+
+def _temporary(store: Path) -> Path:
+    return store.with_name(f".{store.name}.unfinished")
+
+
+def _replaced(store: Path) -> Path:
+    return store.with_name(f".{store.name}.replaced")
+
+
+def _discard_unfinished(store: Path) -> None:
+    if _replaced(store).exists() and not store.exists():
+        _replaced(store).rename(store)  # the process that was replacing it was killed in between
+    for folder in (_temporary(store), _replaced(store)):
+        shutil.rmtree(folder, ignore_errors=True)

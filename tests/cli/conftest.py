@@ -1,0 +1,72 @@
+"""The commands as functions, on a few digits."""
+
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+import tiny
+
+from fastiseat.__main__ import main
+
+
+class Result(NamedTuple):
+    """What a command leaves."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self):
+        """The one line of an error that the user can mend, without its prefix."""
+        assert self.code == 2, self
+        assert self.err.startswith("fastiseat: error: "), self
+        assert self.err.count("\n") == 1, self
+        return self.err.removeprefix("fastiseat: error: ").rstrip()
+
+
+@pytest.fixture(autouse=True)
+def few_digits(monkeypatch, tmp_path):
+    """In an empty folder, with an output that is no terminal and 120 columns wide."""
+    tiny.install(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def fastiseat(capsys):
+    """The command ``fastiseat`` within this process."""
+
+    def run(*words):
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as stopped:  # the parser's way out
+            code = stopped.code or 0
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def process(tmp_path):
+    """The command ``fastiseat`` as a process of its own."""
+
+    def run(*words, **more):
+        command = [sys.executable, "-m", "fastiseat", *map(str, words)]
+        result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60, **more)
+        return Result(result.returncode, result.stdout, result.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The directory of a finished run of two epochs; not to be changed."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch)
+        tiny.trainer(tiny.config("at", epochs=2), out).run()
+    return out

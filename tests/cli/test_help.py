@@ -1,0 +1,106 @@
+"""Help is quick and true, and the flags are those that scripts rely on."""
+
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fastiseat import __version__
+from fastiseat.__main__ import COMMANDS
+
+# A change here is a change of the public interface: it belongs into CHANGELOG.md.
+TRAIN_FLAGS = """
+--help --config --out --resume --data-dir --device --quiet --dry-run
+--dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --limit-train --limit-test
+--arch --variant --init
+--method --lam
+--eps --step-size --steps --random-start --no-random-start --attack-bn
+--awp-gamma --awp-norm
+--lr --momentum --weight-decay
+--epochs --max-steps --lr-drops --lr-factor --lam-from --awp-from --warmup
+--seed --amp --no-amp --deterministic --no-deterministic --final-steps
+"""
+EVAL_FLAGS = """
+--help --attack --steps --step-size --restarts --eps --weights --variant --dataset --split --batch-size --seed
+--device --json
+"""
+
+
+@pytest.mark.parametrize(("command", "flags"), [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS)])
+def test_the_flags_of_a_command_are_frozen(fastiseat, command, flags):
+    """Also: each flag that a help text mentions exists."""
+    result = fastiseat(command, "--help")
+    assert result.code == 0
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", result.out)) == set(flags.split())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"]])
+def test_help_names_the_commands_and_the_exit_codes(fastiseat, words):
+    result = fastiseat(*words)
+    assert (result.code, result.err) == (0, "")
+    for name, summary in COMMANDS.items():
+        assert f"  {name}" in result.out
+        assert summary in result.out
+    for code in ("0 done", "1 a defect", "2 something to mend", "130 interrupted"):
+        assert code in result.out
+    assert max(map(len, result.out.splitlines())) <= 115
+
+
+def test_version(fastiseat):
+    assert fastiseat("--version") == (0, f"fastiseat {__version__}\n", "")
+
+
+def test_without_a_command_help_is_an_error(fastiseat):
+    result = fastiseat()
+    assert result.code == 2
+    assert "commands:" in result.out
+
+
+def default(help_text, flag):
+    """The default that ``--help`` shows for a flag."""
+    text = " ".join(help_text.replace("│", " ").split())
+    return re.search(rf"{flag} [A-Z]{{2,}}.*?\(default: (.*?)\)", text)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "defaults"),
+    [
+        ([], {"--method": "iseat", "--lam": "0.1", "--awp-gamma": "0.007", "--eps": "0.15", "--epochs": "20"}),
+        (["--method", "at"], {"--method": "at", "--lam": "0.0", "--awp-gamma": "0.0"}),
+        (["--method=lsi"], {"--method": "lsi", "--lam": "0.1", "--awp-gamma": "0.0"}),
+        (["--method", "at", "--method", "at-awp"], {"--method": "at-awp", "--lam": "0.0", "--awp-gamma": "0.007"}),
+    ],
+)
+def test_help_shows_the_recipe_of_the_chosen_method(fastiseat, words, defaults):
+    text = fastiseat("train", *words, "--help").out
+    assert {flag: default(text, flag) for flag in defaults} == defaults
+
+
+def test_help_shows_units_and_the_papers_values(fastiseat):
+    text = " ".join(fastiseat("train", "--help").out.replace("│", " ").split())
+    for words in ("FLOAT|A/B", "in units of pixel values in [0, 1]. Paper: 8/255.", "Paper: 0.1, SVHN 0.01."):
+        assert words in text
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"]])
+def test_help_is_quick(words):
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "fastiseat", *words], check=True, capture_output=True)
+        times.append(time.perf_counter() - began)
+    assert min(times) < 0.5
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["train", "--help"], ["eval", "--help"], ["train", "--epochs", "x"], ["tarin"]]
+)
+def test_help_and_usage_errors_load_no_torch(words):
+    code = (
+        "import sys\nfrom fastiseat.__main__ import main\n"
+        f"try:\n    main({words})\nexcept SystemExit:\n    pass\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0

@@ -1,0 +1,179 @@
+"""PGD's verdicts against networks whose robustness is known exactly, and the order that attacks must come in."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import nn
+
+from fastiseat.errors import UserError
+from fastiseat.evaluation import attack_named, evaluate_split
+from fastiseat.evaluation.robustness import ATTACKS, Attack
+from fastiseat.pipelines.base import Split
+
+EPS = 0.03
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A briefly trained network and the digits it was not trained on."""
+    with pytest.MonkeyPatch.context() as patch:
+        tiny.install(patch, train=250, test=120)
+        trainer = tiny.trainer(
+            tiny.config("at", epochs=4, attack={"steps": 3}), tmp_path_factory.mktemp("trained")
+        )
+        trainer.run()
+    return trainer.model, trainer.data.test
+
+
+def interior(n, classes, *, seed=0):
+    """Images so far from black and white that no attack of size EPS is clipped, and labels at random."""
+    generator = np.random.default_rng(seed)
+    images = generator.integers(30, 226, size=(n, 4, 4, 2), dtype=np.uint8)
+    return Split(images=images, labels=generator.integers(0, classes, size=n))
+
+
+def linear(classes, *, disjoint):
+    """A linear network on 32 numbers in float64; ``disjoint`` classes look at pixels of their own."""
+    model = nn.Sequential(nn.Flatten(), nn.Linear(32, classes)).double()
+    if disjoint:
+        with torch.no_grad():
+            model[1].weight *= torch.arange(32) % classes == torch.arange(classes)[:, None]
+    return model
+
+
+def exact_slack(model, split, eps):
+    """min over k ≠ y of (z_y - z_k) - ε ‖w_y - w_k‖₁, which an L∞ attack can't change the sign of (n,)."""
+    weight, y = model[1].weight, torch.from_numpy(split.labels)
+    logits = model(torch.from_numpy(split.images).permute(0, 3, 1, 2).double() / 255)
+    margins = logits.gather(1, y[:, None]) - logits
+    reach = eps * (weight[y][:, None] - weight[None]).abs().sum(2)
+    return (margins - reach).scatter(1, y[:, None], torch.inf).min(1).values.detach().numpy()
+
+
+@pytest.mark.parametrize(("classes", "disjoint"), [(2, False), (2, True), (3, True), (10, True)])
+@pytest.mark.parametrize("name", ["fgsm", "pgd"])
+def test_a_linear_networks_robustness_is_found_exactly(classes, disjoint, name):
+    """Where two classes, or classes on separate pixels, compete, one direction is the worst for all of them."""
+    model, split = linear(classes, disjoint=disjoint), interior(500, classes)
+    with torch.no_grad():
+        slack = exact_slack(model, split, EPS)
+    clear = np.abs(slack) > 1e-9
+    verdicts = evaluate_split(model, split, attack_named(name, eps=EPS))
+    assert clear.sum() > 450
+    assert 10 < (slack > 0).sum() < 490, "a test in which every verdict is the same shows little"
+    assert np.array_equal(verdicts[clear], slack[clear] > 0)
+
+
+def test_a_certified_sample_is_never_lost():
+    model, split = linear(10, disjoint=False), interior(500, 10)
+    certified = exact_slack(model, split, 0.01) > 1e-9
+    verdicts = evaluate_split(model, split, attack_named("pgd", eps=0.01, steps=20, restarts=3))
+    assert certified.sum() > 5
+    assert verdicts[certified].all()
+
+
+def test_clean_is_what_the_network_says():
+    model, split = linear(10, disjoint=False), interior(300, 10)
+    correct = exact_slack(model, split, 0.0) > 0
+    for attack in (attack_named("clean", eps=EPS), attack_named("pgd", eps=0), attack_named("fgsm", eps=0)):
+        assert np.array_equal(evaluate_split(model, split, attack), correct), attack
+
+
+def test_stronger_attacks_find_more(trained):
+    model, split = trained
+    attacks = [attack_named(name, eps=0.15) for name in ("clean", "fgsm", "pgd")]
+    attacks.append(attack_named("pgd", eps=0.15, steps=50))
+    accuracies = [evaluate_split(model, split, attack).mean() for attack in attacks]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] > 0.5
+    assert accuracies[3] < accuracies[0] - 0.1
+
+
+def test_restarts_only_ever_find_more(trained):
+    model, split = trained
+    verdicts = [
+        evaluate_split(model, split, attack_named("pgd", eps=0.15, steps=3, restarts=restarts), seed=1)
+        for restarts in (1, 2, 5)
+    ]
+    for fewer, more in pairwise(verdicts):
+        assert not (more & ~fewer).any()
+    assert verdicts[2].sum() < verdicts[0].sum(), "further restarts start somewhere else"
+
+
+def test_random_starts_come_from_the_seed_alone(trained):
+    model, split = trained
+    attack = attack_named("pgd", eps=0.15, steps=1, restarts=2)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    one = evaluate_split(model, split, attack, seed=5)
+    assert torch.get_rng_state().equal(before)
+    torch.manual_seed(2)
+    assert np.array_equal(evaluate_split(model, split, attack, seed=5), one)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
+def test_verdicts_do_not_depend_on_the_batch_size(trained, batch_size):
+    model, split = trained
+    some = split.take(np.arange(40))
+    attack = attack_named("pgd", eps=0.15, steps=5)
+    told = []
+    verdicts = evaluate_split(model, some, attack, batch_size=batch_size, progress=told.append)
+    assert np.array_equal(verdicts, evaluate_split(model, some, attack))
+    assert told == [min(done, 40) for done in range(batch_size, 40 + batch_size, batch_size)]
+
+
+def test_the_network_is_left_as_found(trained):
+    model, split = trained
+    for number, part in enumerate(model.modules()):
+        part.training = number % 2 == 0
+    modes = [part.training for part in model.modules()]
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    some = split.take(np.arange(20))
+    in_this_mode = evaluate_split(model, some, attack_named("pgd", eps=0.15))
+    assert [part.training for part in model.modules()] == modes
+    assert all(weight.grad is None and weight.requires_grad for weight in model.parameters())
+    assert tiny.same_weights(model.state_dict(), state), "BatchNorm's statistics included"
+    assert np.array_equal(evaluate_split(model.eval(), some, attack_named("pgd", eps=0.15)), in_this_mode)
+
+
+def test_modes_are_put_back_after_an_interrupt_too(trained):
+    model, split = trained
+    model.train()
+
+    def stop(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_split(model, split, attack_named("clean", eps=0), progress=stop)
+    assert model.training
+
+
+def test_what_a_name_stands_for():
+    assert attack_named("pgd", eps=0.2) == Attack(name="pgd-10", eps=0.2, step_size=0.05, steps=10)
+    assert attack_named("pgd", eps=0.2, steps=50, step_size=0.01, restarts=3) == Attack(
+        name="pgd-50", eps=0.2, step_size=0.01, steps=50, restarts=3
+    )
+    assert attack_named("fgsm", eps=0.2) == Attack(name="fgsm", eps=0.2, step_size=0.2, steps=1)
+    assert attack_named("clean", eps=0.2).steps == 0
+    assert {attack_named(name, eps=0.1).name.split("-")[0] for name in ATTACKS} == set(ATTACKS)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("pgd", {"eps": -0.1}, "eps=-0.1: must be at least 0"),
+        ("pgd", {"eps": 8}, "eps=8: is beyond the pixel values, .* written 8/255"),
+        ("pgd", {"eps": float("nan")}, "eps=nan: must be a finite number"),
+        ("pgd", {"eps": 0.1, "step_size": float("inf")}, "step_size=inf: must be a finite number"),
+        ("pgd", {"eps": 0.1, "step_size": 0.0}, "step_size=0 with eps=0.1: the attack would never move"),
+        ("pgd", {"eps": 0.1, "steps": 0}, "steps=0: must be at least 1; the attack of no steps is called clean"),
+        ("pgd", {"eps": 0.1, "restarts": 0}, "restarts=0: must be at least 1"),
+        ("pdg", {"eps": 0.1}, "unknown attack 'pdg'; did you mean pgd"),
+    ],
+)
+def test_an_attack_that_can_not_be_meant_is_refused(name, settings, message):
+    with pytest.raises(UserError, match=message):
+        attack_named(name, **settings)

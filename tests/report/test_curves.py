@@ -1,0 +1,77 @@
+"""The picture of a run, from whatever its metrics hold."""
+
+import json
+import warnings
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from fastiseat.errors import UserError
+from fastiseat.report.curves import draw_curves
+from fastiseat.report.reader import read_metrics
+
+ROW = {
+    "lr": 0.1,
+    "train_loss_adversarial": 2.0,
+    "train_accuracy_adversarial": 0.3,
+    "test_clean": 0.8,
+    "test_pgd10": 0.4,
+    "av_step_mean": 0.5,
+}
+
+
+def run_of(rows, folder):
+    folder.mkdir(parents=True)
+    lines = [json.dumps({"epoch": epoch} | row) + "\n" for epoch, row in enumerate(rows)]
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    return folder
+
+
+def pixels(path):
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        assert picture.size == (1320, 840)
+        return np.asarray(picture.convert("L"))
+
+
+def test_curves_are_drawn(tmp_path):
+    late = {"train_loss_stability": 0.1, "lr": 0.01}
+    path = draw_curves(run_of([ROW, ROW | late, ROW | late], tmp_path / "run"))
+    assert path == tmp_path / "run" / "figures" / "curves.png"
+    assert (pixels(path) < 255).mean() > 0.01
+    other = draw_curves(run_of([ROW] * 3, tmp_path / "other" / "run"))
+    assert not np.array_equal(pixels(path), pixels(other)), "the curves are in the picture"
+
+
+@pytest.mark.parametrize("name", ["a$b$c", r"lr$\foo$", "[bold]", "50%", "x" * 100])
+def test_a_folders_name_is_no_formula(tmp_path, name):
+    pixels(draw_curves(run_of([ROW], tmp_path / name)))
+
+
+@pytest.mark.parametrize("rows", [[ROW | {"lr": 0.0}], [ROW] * 40, [{"lr": 1.0}]])
+def test_runs_that_lack_something(tmp_path, rows):
+    pixels(draw_curves(run_of(rows, tmp_path / "run")))
+
+
+def test_no_global_state_of_matplotlib_is_touched(tmp_path):
+    before, backend = dict(mpl.rcParams), mpl.get_backend(auto_select=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw_curves(run_of([ROW], tmp_path / "run"))
+    assert dict(mpl.rcParams) == before
+    assert mpl.get_backend(auto_select=False) == backend
+
+
+def test_metrics_are_read_in_order(tmp_path):
+    rows = read_metrics(run_of([ROW, ROW], tmp_path / "run"))
+    assert [row["epoch"] for row in rows] == [0, 1]
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"epoch": 0}\nnonsense\n', b"\xff\xfe\x00"])
+def test_metrics_that_can_not_be_read_are_named(tmp_path, content):
+    if content is not None:
+        (tmp_path / "metrics.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError, match=r"metrics.jsonl can't be read: "):
+        draw_curves(tmp_path)

@@ -1,0 +1,97 @@
+"""The named settings are complete, and settings that contradict each other are refused."""
+
+from dataclasses import replace
+
+import pytest
+
+from fastiseat import methods
+from fastiseat.config import AWP, PGD, Config, Data, Network, Objective, Schedule
+from fastiseat.errors import UserError
+from fastiseat.pipelines import datasets
+from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, check, recipe
+
+NAMED = [f"{kind}:somewhere" if kind in OWN_DATA else kind for kind in DATASETS]
+ALL = [(dataset, method) for dataset in NAMED for method in METHODS]
+
+
+@pytest.mark.parametrize(
+    ("method", "lam", "gamma"),
+    [("none", 0, 0), ("at", 0, 0), ("at-awp", 0, 0.007), ("lsi", 0.1, 0), ("iseat", 0.1, 0.007)],
+)
+def test_what_each_method_is_made_of(method, lam, gamma):
+    expected = Config(
+        data=Data(dataset="digits"),
+        network=Network(arch="small"),
+        objective=Objective(method=method, lam=lam),
+        attack=PGD(eps=0.15, step_size=0.0375),
+        awp=AWP(gamma=gamma),
+        schedule=Schedule(epochs=20),
+    )
+    assert recipe("digits", method) == expected
+
+
+def test_the_default_is_iseat_on_digits():
+    assert recipe() == recipe("digits", "iseat")
+
+
+@pytest.mark.parametrize(("dataset", "method"), ALL)
+def test_every_recipe_is_free_of_contradictions(dataset, method):
+    config = recipe(dataset, method)
+    assert check(config) is config
+    assert (config.data.dataset, config.objective.method) == (dataset, method)
+
+
+def test_names_agree_with_what_they_name():
+    assert set(METHODS) == set(methods.METHODS)
+    assert set(DATASETS) == {*datasets.DATASETS, *OWN_DATA}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "message"),
+    [
+        ("digit", "at", "unknown data set 'digit'; did you mean digits"),
+        ("npz", "at", "own data is named imagefolder:PATH or npz:PATH"),
+        ("digits:x", "at", "own data is named imagefolder:PATH or npz:PATH"),
+        ("digits", "isaet", "unknown method 'isaet'; did you mean iseat"),
+        ("digits", "AT", "unknown method 'AT'; did you mean at"),
+        ("digits", "trades?", "unknown method 'trades.'; known: at, at-awp, iseat, lsi, none"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(dataset, method, message):
+    with pytest.raises(UserError, match=message):
+        recipe(dataset, method)
+
+
+def with_method(method, *, lam=0.0, gamma=0.0, attack=None):
+    config = replace(recipe(), objective=Objective(method=method, lam=lam), awp=AWP(gamma=gamma))
+    return config if attack is None else replace(config, attack=attack)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (with_method("at", lam=0.1), "lam=0.1: method at has no stability term; .* or method lsi or iseat"),
+        (with_method("none", lam=0.1), "method none has no stability term"),
+        (with_method("at", gamma=0.007), "gamma=0.007: method at has no weight perturbation; .* or method at-awp"),
+        (with_method("lsi", lam=0.1, gamma=0.007), "method lsi has no weight perturbation; .* or method iseat"),
+        (with_method("none", gamma=0.007), "method none has no weight perturbation"),
+        (with_method("at", attack=PGD(eps=0.1, step_size=0)), "step_size=0 with eps=0.1: .* would never move"),
+        (replace(recipe(), data=Data(dataset="digitz")), "unknown data set"),
+        (with_method("isaet"), "unknown method"),
+    ],
+)
+def test_contradictions_are_refused(config, message):
+    with pytest.raises(UserError, match=message):
+        check(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        with_method("iseat"),  # both parts off: AT, at ISEAT's name, as an ablation
+        with_method("none", attack=PGD(eps=0.1, step_size=0)),
+        with_method("at", attack=PGD(eps=0, step_size=0)),
+    ],
+)
+def test_an_ablation_is_no_contradiction(config):
+    assert check(config) is config

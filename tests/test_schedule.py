@@ -1,0 +1,110 @@
+"""Which scalars each epoch trains with: the paper's stages to the epoch, and what holds for any schedule."""
+
+from dataclasses import asdict, fields
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
+from fastiseat.engine.step import SCALARS
+from fastiseat.schedule import Scalars, first_epoch, scalars_at
+
+FRACTIONS = st.floats(0, 1)
+SCHEDULES = st.builds(
+    Schedule,
+    epochs=st.integers(1, 60),
+    lr_drops=st.lists(FRACTIONS, max_size=4).map(tuple),
+    lr_factor=st.floats(0.01, 1),
+    lam_from=FRACTIONS,
+    awp_from=FRACTIONS,
+    warmup=FRACTIONS,
+)
+
+
+def run_of(schedule, **groups):
+    config = Config(schedule=schedule, **groups)
+    return [scalars_at(config, epoch) for epoch in range(schedule.epochs)]
+
+
+def test_the_papers_200_epochs():
+    run = run_of(Schedule())
+    expected = [0.1] * 100 + [0.01] * 50 + [0.001] * 50
+    assert [epoch.lr for epoch in run] == pytest.approx(expected, rel=1e-12)
+    assert [epoch.lam for epoch in run] == [0.0] * 100 + [0.1] * 100
+    assert {epoch.gamma for epoch in run} == {0.007}
+    assert {(epoch.eps, epoch.step_size) for epoch in run} == {(8 / 255, 2 / 255)}
+
+
+def test_the_warm_start_of_svhn():
+    schedule = Schedule(lam_from=0, warmup=0.025)
+    attack = PGD(eps=8 / 255, step_size=1 / 255)
+    run = run_of(schedule, attack=attack, awp=AWP(gamma=0.009), optimizer=SGD(lr=0.01))
+    for number in range(5):
+        epoch = asdict(run[number])
+        assert epoch["eps"] == pytest.approx(8 / 255 * number / 5)
+        assert epoch["step_size"] == pytest.approx(1 / 255 * number / 5)
+        assert (epoch["lr"], epoch["lam"], epoch["gamma"]) == (0.01, 0.0, 0.0)
+    assert run[0].eps == 0
+    assert run[5] == Scalars(lr=0.01, eps=8 / 255, step_size=1 / 255, lam=0.1, gamma=0.009)
+
+
+def test_fine_tuning_of_tables_7_to_9():
+    run = run_of(Schedule(epochs=40, lr_drops=(0.5,), lam_from=0), optimizer=SGD(lr=0.01))
+    assert [epoch.lr for epoch in run] == pytest.approx([0.01] * 20 + [0.001] * 20)
+    assert {epoch.lam for epoch in run} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "starts"), [(1, [0]), (2, [0, 1]), (3, [0, 2]), (4, [0, 2, 3]), (5, [0, 3, 4]), (7, [0, 4, 6])]
+)
+def test_short_and_odd_runs(epochs, starts):
+    rates = [epoch.lr for epoch in run_of(Schedule(epochs=epochs))]
+    assert [number for number in range(epochs) if number == 0 or rates[number] < rates[number - 1]] == starts
+
+
+@given(epochs=st.integers(4, 500))
+def test_a_run_of_four_epochs_or_more_enters_every_stage(epochs):
+    assert len({epoch.lr for epoch in run_of(Schedule(epochs=epochs))}) == 3
+
+
+@given(epochs=st.integers(1, 500))
+def test_lam_is_off_as_long_as_the_learning_rate_is_at_its_first_value(epochs):
+    for epoch in run_of(Schedule(epochs=epochs)):
+        assert (epoch.lam == 0) == (epoch.lr == 0.1)
+
+
+@given(st.integers(1, 1000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_stage_begins_at_the_epoch_that_its_fraction_names(k_of_n):
+    k, n = k_of_n
+    assert first_epoch(k / n, n) == k
+
+
+@given(fraction=FRACTIONS, epochs=st.integers(1, 1000))
+def test_no_stage_begins_before_its_fraction_or_an_epoch_late(fraction, epochs):
+    assert 0 <= first_epoch(fraction, epochs) - fraction * epochs + 1e-8 < 1 + 1e-7
+
+
+@given(SCHEDULES, st.floats(0, 10), st.floats(0, 1))
+def test_scalars_of_any_schedule(schedule, lam, gamma):
+    run = run_of(schedule, objective=Objective(lam=lam), awp=AWP(gamma=gamma))
+    assert all(late.lr <= early.lr for early, late in pairwise(run))
+    assert {epoch.lam for epoch in run} <= {0.0, lam}
+    assert {epoch.gamma for epoch in run} <= {0.0, gamma}
+    for name in ("eps", "step_size", "lam", "gamma"):
+        values = [getattr(epoch, name) for epoch in run]
+        assert values == sorted(values), f"{name} only ever grows"
+    for epoch in run:
+        if epoch.eps < 8 / 255:
+            assert epoch.lam == epoch.gamma == 0
+
+
+@given(SCHEDULES)
+def test_the_learning_rate_ends_with_one_factor_for_each_drop_that_was_reached(schedule):
+    reached = sum(first_epoch(drop, schedule.epochs) < schedule.epochs for drop in schedule.lr_drops)
+    assert run_of(schedule)[-1].lr == pytest.approx(0.1 * schedule.lr_factor**reached)
+
+
+def test_the_step_takes_all_of_them():
+    assert {field.name for field in fields(Scalars)} == set(SCALARS)
