@@ -35,7 +35,7 @@ class RunData:
 def load_run_data(config: Config, *, data_dir: Path | None = None, progress: Progress = SILENT) -> RunData:
     """Load, limit and split; :class:`UserError` where nothing would be left."""
     whole = datasets.load(config.data.dataset, data_dir=data_dir, progress=progress)
-    training, test = _limited(whole.train, config.data.limit_train), _limited(whole.test, config.data.limit_test)
+    training, test = limited(whole.train, config.data.limit_train), limited(whole.test, config.data.limit_test)
     share = config.data.val_split
     if share == 0:
         return RunData(whole=whole, training=training, selection=test, selection_name="test", test=test)
@@ -46,7 +46,8 @@ def load_run_data(config: Config, *, data_dir: Path | None = None, progress: Pro
     return RunData(whole=whole, training=kept, selection=held, selection_name="val", test=test)
 
 
-def _limited(split: Split, limit: int | None) -> Split:
+def limited(split: Split, limit: int | None) -> Split:
+    """``limit`` images of ``split``, of all classes alike and always the same ones; all of them if None."""
     if limit is None or limit >= len(split):
         return split
     return split.take(balanced_subset(split.labels, limit))

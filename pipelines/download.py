@@ -88,6 +88,7 @@ def _transfer(file: File, part: Path, progress: Progress) -> None:
                 response, part, have, total, lambda done: progress.count(file.name, done, total or done)
             )
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             return  # nothing is left to come, or too much has come: the MD5 will tell
         raise UserError(f"{file.url}: the server answers {error.code} {error.reason}; try again later") from None

@@ -107,8 +107,10 @@ def _describe(source: Source, name: str, image_size: int | None) -> Info:
 
 
 def in_bytes(count: float) -> str:
-    """``1.35 GB``, ``12.3 MB``."""
-    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    """``1.35 GB``, ``12.3 MB``, ``4.8 kB``."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f} GB"
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _require_space(store: Path, source: Source, name: str, progress: Progress) -> None:

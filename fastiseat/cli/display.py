@@ -15,6 +15,7 @@ from rich.text import Text
 from torch import Tensor
 
 from fastiseat.config import Config
+from fastiseat.report.marks import data_mark
 from fastiseat.trainer import Row, Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
@@ -59,7 +60,7 @@ class Display:
             return
         self._shown = now
         pace = (done - self._first) / (now - self._began)
-        status = f"loss {float(metrics['loss']):.3f}  {self._images / (now - self._began):.0f} images/s"
+        status = f"loss {float(metrics['loss']):.3f}  {pace_text(self._images / (now - self._began))}"
         self._progress.update(self._task, status=status)
         if not self.console.is_terminal:
             left = timedelta(seconds=round((self._total - done) / pace))
@@ -88,6 +89,11 @@ def print_line(console: Console, text: str) -> None:
     console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
+def pace_text(images_per_second: float) -> str:
+    """Images a second, with a decimal where they are few."""
+    return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
+
+
 def epoch_line(row: Row, epochs: int) -> str:
     """An epoch in one line."""
     accuracies = [
@@ -101,7 +107,7 @@ def epoch_line(row: Row, epochs: int) -> str:
             f"lr {row['lr']:g}",
             f"loss {row['train_loss']:.3f}",
             *accuracies,
-            f"{row['images_per_second']:.0f} images/s",
+            pace_text(row["images_per_second"]),
             *(["best"] if row["best"] else []),
         ]
     )
@@ -111,13 +117,15 @@ def _heading(trainer: Trainer) -> str:
     config = trainer.config
     return (
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
-        f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps -> {trainer.directory.path}"
+        f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
+        f"-> {trainer.directory.path}"
     )
 
 
-def result_table(config: Config, results: list[dict[str, Any]]) -> Table:
+def result_table(config: Config, results: list[dict[str, Any]], *, official: bool | None = True) -> Table:
     """Test accuracy of best and last weights, a column an attack."""
     title = f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
+    title += data_mark(official)
     table = Table(title=Text(title))  # Text: brackets are no markup
     table.add_column("weights")
     table.add_column("epoch", justify="right")

@@ -47,6 +47,10 @@ class Eval:
     """What the network's blocks are, for a file that does not tell."""
     dataset: str | None = None
     """Data set; default: what the network was trained on, as its file says."""
+    data_dir: Path | None = None
+    """The folder that holds the data set; default: $FASTISEAT_DATA, then ~/.cache/fastiseat."""
+    subset: int | None = None
+    """Evaluate on this many images only, of all classes alike."""
     split: Literal["test", "train"] = "test"
     """Which part of it."""
     batch_size: int = 512
@@ -77,14 +81,15 @@ def evaluate(arguments: Eval) -> dict[str, Any]:
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.evaluation import evaluate_split
     from fastiseat.pipelines import datasets
+    from fastiseat.rundata import limited
 
     file = weights_file(arguments.target, arguments.weights)
     metadata = models.read_weights(file).metadata
     model = models.load_model(file, variant=arguments.variant)
     attacks = _attacks(arguments, metadata.get("eps"))
-    data = datasets.load(_told("dataset", arguments.dataset, metadata.get("dataset")))
+    data = datasets.load(_told("dataset", arguments.dataset, metadata.get("dataset")), data_dir=arguments.data_dir)
     _check_fit(model, data.num_channels, data.num_classes, f"{file} is for", data.name)
-    split = data.test if arguments.split == "test" else data.train
+    split = limited(data.test if arguments.split == "test" else data.train, arguments.subset)
     model = model.to(choose_device(arguments.device))
     rows = []
     for attack in attacks:
@@ -98,6 +103,7 @@ def evaluate(arguments: Eval) -> dict[str, Any]:
         "network": str(model.spec),
         "dataset": data.name,
         "split": arguments.split,
+        "official": data.official,
         "seed": arguments.seed,
         "attacks": rows,
     }
@@ -134,8 +140,9 @@ def weights_file(target: Path, which: str) -> Path:
 def _attacks(arguments: Eval, trained_eps: str | None) -> list[Attack]:
     from fastiseat.evaluation import attack_named
 
-    if arguments.batch_size < 1:
-        raise UserError(f"batch_size={arguments.batch_size}: must be at least 1")
+    for name, count in {"batch_size": arguments.batch_size, "subset": arguments.subset}.items():
+        if count is not None and count < 1:
+            raise UserError(f"{name}={count}: must be at least 1")
     if not arguments.attack:
         raise UserError("--attack: name one or more of clean, fgsm and pgd")
     eps = 0.0
@@ -188,7 +195,10 @@ def _table(result: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    title = f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}"
+    from fastiseat.report.marks import data_mark
+
+    mark = data_mark(result["official"])
+    title = f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}{mark}"
     table = Table(title=Text(title))  # Text: a path's brackets are no markup
     for name in ("attack", "ε", "steps", "step size", "restarts", "correct", "accuracy"):
         table.add_column(name, justify="left" if name == "attack" else "right")

@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
             )
         with display.showing(trainer):
             results = trainer.run()
-    display.console.print(result_table(config, results))
+    display.console.print(result_table(config, results, official=trainer.data.whole.official))
     print_line(display.console, f"run: {trainer.directory.path}")
 
 

@@ -102,6 +102,8 @@ def _find(archive: zipfile.ZipFile, candidates: Sequence[str], path: Path) -> _A
     with _damage_told(where), archive.open(f"{name}.npy") as file:
         shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
         header_size = file.tell()
+    if dtype.hasobject:
+        raise UserError(f"{where}: holds objects, which are never unpickled; save numbers")
     if fortran:
         raise UserError(f"{where}: saved in Fortran's order; save numpy.ascontiguousarray(array)")
     if archive.getinfo(f"{name}.npy").file_size != header_size + math.prod(shape) * dtype.itemsize:

@@ -3,9 +3,9 @@
 import re
 import subprocess
 import sys
-import time
 
 import pytest
+from cpu_time import children_seconds
 
 from fastiseat import __version__
 from fastiseat.__main__ import COMMANDS
@@ -23,7 +23,7 @@ TRAIN_FLAGS = """
 --seed --amp --no-amp --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """
---help --attack --steps --step-size --restarts --eps --weights --variant --dataset --split --batch-size --seed
+--help --attack --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split --batch-size --seed
 --device --json
 """
 
@@ -86,11 +86,12 @@ def test_help_shows_units_and_the_papers_values(fastiseat):
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"]])
 def test_help_is_quick(words):
+    """In seconds of work: on a clock, whatever else the machine does would count too."""
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = children_seconds()
         subprocess.run([sys.executable, "-m", "fastiseat", *words], check=True, capture_output=True)
-        times.append(time.perf_counter() - began)
+        times.append(children_seconds() - began)
     assert min(times) < 0.5
 
 

@@ -41,7 +41,12 @@ def test_names_homes_and_members():
         (dict(CIFAR.members), COUNTS, True, "by MD5"),
         ({"test_batch": "0" * 32}, COUNTS, False, f"test_batch has MD5 {'0' * 32}, the release's has 40351d58"),
         ({}, COUNTS, None, "only the whole has a published MD5"),
-        ({}, COUNTS | {"num_classes": 9}, False, "9 classes, 50,000 and 10,000 images of 32×32; the release has 10"),
+        (
+            {},
+            COUNTS | {"num_classes": 9},
+            False,
+            "9 classes, 50,000 and 10,000 images of 32×32; the release has 10",
+        ),
         ({}, COUNTS | {"num_images": (3, 4)}, False, "10 classes, 3 and 4 images"),
         ({}, COUNTS | {"side": 8}, False, "images of 8×8; the release"),
     ],

@@ -89,7 +89,9 @@ def test_empty_classes(tmp_path, split):
     assert f"{folder / split / 'dog'}: holds no images" in refusal(folder)
 
 
-@pytest.mark.parametrize(("split", "words"), [("train", "in test, but not in train"), ("test", "in train, but not")])
+@pytest.mark.parametrize(
+    ("split", "words"), [("train", "in test, but not in train"), ("test", "in train, but not")]
+)
 def test_classes_of_one_split_alone(tmp_path, split, words):
     folder = write_image_folder(tmp_path / "own")
     shutil.rmtree(folder / split / "dog")

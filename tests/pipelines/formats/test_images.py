@@ -118,7 +118,7 @@ def test_blocks_keep_the_order(tmp_path, monkeypatch):
 def test_another_size_is_told_by_its_path(tmp_path):
     (tmp_path / "a.png").write_bytes(jpeg(size=(8, 6)))
     (tmp_path / "b.png").write_bytes(jpeg(size=(6, 8)))
-    with pytest.raises(UserError, match="b.png: 6×8 pixels, but .*a.png has 8×6; all must have one size"):
+    with pytest.raises(UserError, match=r"b.png: 6×8 pixels, but .*a.png has 8×6; all must have one size"):
         list(decoded(Tree(tmp_path), ["a.png", "b.png"])())
     assert next(decoded(Tree(tmp_path), ["a.png", "b.png"], side=4)()).shape == (2, 4, 4, 3)
 

@@ -1,7 +1,6 @@
 """Tiny ImageNet: labels by sorted WordNet id, validation labels by its table, and every way to get them wrong."""
 
 import io
-import os
 import shutil
 import zipfile
 from dataclasses import replace
@@ -272,5 +271,5 @@ def test_images_of_another_size_are_named(tree, form):
 def test_a_file_that_cannot_be_read(tree, monkeypatch):
     target = tree / "val" / "images" / "val_4.JPEG"
     target.unlink()
-    os.symlink(tree / "nowhere", target)
+    target.symlink_to(tree / "nowhere")
     assert f"{target}: No such file" in refusal(tree)
