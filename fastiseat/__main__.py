@@ -41,15 +41,15 @@ def main(argv: list[str] | None = None) -> int:
         finally:
             print(end="", flush=True)  # a full disk or a reader that has left shows here, not at exit
     except BrokenPipeError:
-        # head or less has read enough. What is still buffered goes nowhere; 1 is what rich exits with too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        code = 1  # head or less has read enough; rich exits with 1 too
     except (UserError, OSError) as error:  # an OSError is the surroundings': it names the file and what is wrong
         print(f"fastiseat: error: {error}", file=sys.stderr)
-        return 2
+        code = 2
     except KeyboardInterrupt:
         print("fastiseat: interrupted", file=sys.stderr)
-        return 130
+        code = 130
+    _forget_what_can_not_be_printed()
+    return code
 
 
 def _command(arguments: list[str]) -> int:
@@ -63,6 +63,14 @@ def _command(arguments: list[str]) -> int:
         raise unknown("command", arguments[0], COMMANDS)
     import_module(f"fastiseat.cli.{arguments[0]}").main(arguments[1:])
     return 0
+
+
+def _forget_what_can_not_be_printed() -> None:
+    """Else Python tries again at exit, fails again and says so in its own words."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_what_can_be_printed() -> None:

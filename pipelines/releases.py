@@ -56,16 +56,16 @@ class Release:
         return place if any(next(place.glob(mark), None) for mark in self.marks) else None
 
 
-def _cifar(name: str, folder: str, md5: str, members: dict[str, str], num_classes: int, mark: str) -> Release:
-    archive = f"{name}.tar.gz"
+def _cifar(number: int, folder: str, md5: str, members: dict[str, str], marks: tuple[str, ...]) -> Release:
+    archive = f"cifar-{number}-python.tar.gz"
     return Release(
-        name=folder.removesuffix("-batches-py").removesuffix("-python").replace("-", ""),
+        name=f"cifar{number}",
         files=(File(name=archive, url=f"https://www.cs.toronto.edu/~kriz/{archive}", md5=md5),),
         folder=folder,
-        marks=(mark,),
+        marks=marks,
         layout=f"{archive} or the folder {folder}",
         members=members,
-        num_classes=num_classes,
+        num_classes=number,
         num_images=(50_000, 10_000),
         side=32,
     )
@@ -73,7 +73,7 @@ def _cifar(name: str, folder: str, md5: str, members: dict[str, str], num_classe
 
 _ALL = (
     _cifar(
-        "cifar-10-python",
+        10,
         "cifar-10-batches-py",
         "c58f30108f718f92721af3b95e74349a",
         {
@@ -85,11 +85,10 @@ _ALL = (
             "test_batch": "40351d587109b95175f43aff81a1287e",
             "batches.meta": "5ff9c542aee3614f3951f8cda6e48888",
         },
-        10,
-        "*_batch*",
+        ("data_batch_?", "test_batch"),
     ),
     _cifar(
-        "cifar-100-python",
+        100,
         "cifar-100-python",
         "eb9058c3a382ffc7106e4002c42a8d85",
         {
@@ -97,8 +96,7 @@ _ALL = (
             "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
             "meta": "7973b15100ade9c7d40fb424638fde48",
         },
-        100,
-        "meta",
+        ("meta",),
     ),
     Release(
         name="svhn",
@@ -162,7 +160,7 @@ def judge(
         return True, "by MD5"
     found = (num_classes, *num_images, side)
     if found == (release.num_classes, *release.num_images, release.side):
-        return None, f"the release's counts, but of {release.archive} only the whole has a published MD5"
+        return None, f"the release's counts; MD5s are published of {release.archive} alone, not of its content"
     expected = _counts(release.num_classes, release.num_images, release.side)
     return False, f"{_counts(num_classes, num_images, side)}; the release has {expected}"
 

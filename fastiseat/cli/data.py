@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
-from tyro.conf import FlagCreatePairsOff, Positional, subcommand
+from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.places import BUNDLED, roots
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from fastiseat.pipelines.store import Store
 
 
+Name = Annotated[str, Positional, arg(metavar="NAME")]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
     """Turn a data set's files into the arrays that training maps into memory.
@@ -28,7 +31,7 @@ class Prepare:
     then $FASTISEAT_DATA, then ~/.cache/fastiseat, and the arrays written beside them, into prepared/.
     """
 
-    name: Positional[str]
+    name: Name
     """The data set."""
     source: Path | None = None
     """The release's archive or unpacked folder, where it lies elsewhere."""
@@ -46,7 +49,7 @@ class Prepare:
 class Verify:
     """Read the prepared arrays again, and say whether they are intact and whether they are the official release."""
 
-    name: Positional[str]
+    name: Name
     """The data set."""
     data_dir: Path | None = None
     """The folder that holds it."""
@@ -56,7 +59,7 @@ class Verify:
 class Info:
     """Show what a prepared data set is and where it lies."""
 
-    name: Positional[str]
+    name: Name
     """The data set."""
     data_dir: Path | None = None
     """The folder that holds it."""

@@ -12,6 +12,8 @@ from fastiseat import __main__ as cli
 from fastiseat.checkpoint import RunDirectory
 
 COMMAND = [sys.executable, "-m", "fastiseat"]
+# With a buffer, an output that nobody takes shows at the end only, where it is easily lost.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
 
 def test_done_is_0(process):
@@ -81,7 +83,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(words):
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
-        result = subprocess.run(COMMAND + words, stdout=closed, stderr=subprocess.PIPE, text=True)
+        result = subprocess.run(COMMAND + words, stdout=closed, stderr=subprocess.PIPE, text=True, env=BUFFERED)
     assert (result.returncode, result.stderr) == (1, "")
 
 
@@ -89,7 +91,7 @@ def test_a_reader_that_leaves_early_is_no_traceback(words):
 @pytest.mark.parametrize("words", [["--help"], ["train", "--dry-run"]])
 def test_a_full_disk_behind_the_output_is_2(words):
     with open("/dev/full", "w") as full:  # noqa: PTH123 (no file of ours)
-        result = subprocess.run(COMMAND + words, stdout=full, stderr=subprocess.PIPE, text=True)
+        result = subprocess.run(COMMAND + words, stdout=full, stderr=subprocess.PIPE, text=True, env=BUFFERED)
     assert result.returncode == 2
     assert result.stderr == "fastiseat: error: [Errno 28] No space left on device\n"
 

@@ -23,7 +23,8 @@ TRAIN_FLAGS = """
 --seed --amp --no-amp --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """
---help --attack --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split --batch-size --seed
+--help --attack --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split
+--batch-size --seed
 --device --json
 """
 

@@ -8,8 +8,9 @@ import tiny
 import torch
 from torch import nn
 
+from fastiseat.attacks import random_start
 from fastiseat.errors import UserError
-from fastiseat.evaluation import attack_named, evaluate_split
+from fastiseat.evaluation import attack_named, evaluate_split, robustness
 from fastiseat.evaluation.robustness import ATTACKS, Attack
 from fastiseat.pipelines.base import Split
 
@@ -112,6 +113,22 @@ def test_random_starts_come_from_the_seed_alone(trained):
     assert torch.get_rng_state().equal(before)
     torch.manual_seed(2)
     assert np.array_equal(evaluate_split(model, split, attack, seed=5), one)
+
+
+def test_every_restart_batch_and_seed_starts_somewhere_else(monkeypatch):
+    starts = []
+
+    def recorded(*words, **more):
+        starts.append(random_start(*words, **more))
+        return starts[-1]
+
+    monkeypatch.setattr(robustness, "random_start", recorded)
+    attack = attack_named("pgd", eps=EPS, steps=1, restarts=3)
+    for seed in (0, 1):
+        evaluate_split(linear(2, disjoint=False), interior(8, 2), attack, batch_size=4, seed=seed)
+    assert len(starts) == 2 * 2 * 2, "of three restarts the first starts at the image"
+    assert len({start.numpy().tobytes() for start in starts}) == len(starts)
+    assert all(0.9 * EPS < start.abs().max() <= EPS for start in starts)
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])

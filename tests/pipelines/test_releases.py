@@ -40,7 +40,7 @@ def test_names_homes_and_members():
     [
         (dict(CIFAR.members), COUNTS, True, "by MD5"),
         ({"test_batch": "0" * 32}, COUNTS, False, f"test_batch has MD5 {'0' * 32}, the release's has 40351d58"),
-        ({}, COUNTS, None, "only the whole has a published MD5"),
+        ({}, COUNTS, None, "the release's counts; MD5s are published of"),
         (
             {},
             COUNTS | {"num_classes": 9},
