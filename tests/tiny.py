@@ -1,6 +1,7 @@
 """Runs of a second: a few of the digits, and an observer that remembers what it saw and can interfere."""
 
 import functools
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +12,6 @@ from fastiseat.recipes import recipe
 from fastiseat.trainer import Trainer
 
 CPU = torch.device("cpu")
-# See tests/models/conftest.py: torch has to note the real torch.empty before it is poisoned.
-with torch.device("meta"):
-    torch.empty(0)
 # Whatever a run's clock says, which no two runs agree in.
 CLOCKS = {"seconds", "images_per_second", "validation_seconds"}
 
@@ -78,6 +76,13 @@ def config(method="iseat", *, epochs=2, batch_size=50, data=None, attack=None, r
 def trainer(config, out, *, observer=None, resume=False):
     """A trainer on the CPU."""
     return Trainer(config, out, device=CPU, observer=observer or Watcher(), resume=resume)
+
+
+def settings_file(folder, settings):
+    """A file for ``--config``: ``settings`` as JSON, or a string as it is."""
+    path = folder / "settings.json"
+    path.write_text(settings if isinstance(settings, str) else json.dumps(settings), encoding="utf-8")
+    return path
 
 
 def without_clocks(rows):

@@ -102,21 +102,26 @@ def main(argv: list[str]) -> None:
 
 def default_directory(config: Config) -> Path:
     """``runs/<dataset>-<method>-s<seed>-<time>``, below the current folder."""
-    name = f"{config.data.dataset}-{config.objective.method}-s{config.run.seed}"
+    kind, _, own = config.data.dataset.partition(":")
+    dataset = f"{kind}-{Path(own).stem}" if own else kind
+    name = f"{dataset}-{config.objective.method}-s{config.run.seed}"
     return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
 def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     """What ``--dry-run`` prints."""
     from fastiseat.checkpoint import as_json
+    from fastiseat.pipelines.torch import TorchLoader
     from fastiseat.rundata import load_run_data
     from fastiseat.trainer import build_network
 
     data = load_run_data(config, data_dir=data_dir)
+    loader = TorchLoader(data.training, batch_size=config.data.batch_size, seed=config.run.seed)
     model = build_network(config.network, data.whole, seed=config.run.seed)
     return {
         "config": as_json(config),
         "parameters": sum(weight.numel() for weight in model.parameters()),
+        "steps_per_epoch": len(loader),
         "schedule": [
             {"epoch": epoch} | asdict(scalars_at(config, epoch)) for epoch in range(config.schedule.epochs)
         ],

@@ -5,6 +5,7 @@ import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 
 import pytest
@@ -91,8 +92,13 @@ def test_two_of_a_name_are_refused(tmp_path):
 def test_a_tar_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "LARGEST_TAR", 10**6)
     path = tmp_path / "a.tar.gz"
-    path.write_bytes(gzip.compress(bytes(10**7)))
-    assert "unpacks to over 1,000,000 bytes" in refusal(read_tar, path, ["a"])
+    path.write_bytes(gzip.compress(bytes(10**8)))
+    tracemalloc.start()
+    try:
+        assert "unpacks to over 1,000,000 bytes" in refusal(read_tar, path, ["a"])
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_zip_bomb_is_refused(tmp_path, monkeypatch):

@@ -99,13 +99,16 @@ def test_the_folders_are_tried_in_turn(tmp_path, home, monkeypatch):
     for number, folder in enumerate(folders.values(), start=1):
         write_cifar(folder / "cifar-10-batches-py", per_batch=2 * number)
     monkeypatch.setenv("FASTISEAT_DATA", str(folders["named"]))
-    assert len(datasets.load("cifar10", data_dir=folders["given"]).test) == 2
+    # The last one first: what is prepared there must not win over files that lie before it.
+    with monkeypatch.context() as patch:
+        patch.delenv("FASTISEAT_DATA")
+        assert len(datasets.load("cifar10").test) == 6
     assert len(datasets.load("cifar10").test) == 4
-    monkeypatch.delenv("FASTISEAT_DATA")
-    assert len(datasets.load("cifar10").test) == 6
+    assert find_store("cifar10", data_dir=folders["given"]) is None
+    assert len(datasets.load("cifar10", data_dir=folders["given"]).test) == 2
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert len(datasets.load("cifar10", data_dir=empty).test) == 6
+    assert len(datasets.load("cifar10", data_dir=empty).test) == 4
 
 
 def test_missing_data_is_told_in_one_line(root, home, monkeypatch):
