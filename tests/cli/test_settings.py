@@ -1,6 +1,8 @@
 """A flag outranks the file of --config, which outranks the recipe."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -9,6 +11,12 @@ from fastiseat.checkpoint import as_json
 from fastiseat.cli.train import default_directory
 from fastiseat.config import Data
 from fastiseat.recipes import recipe
+
+
+@pytest.fixture(autouse=True)
+def enough_digits(monkeypatch):
+    """As many as a batch of the recipe takes."""
+    tiny.install(monkeypatch, train=256)
 
 
 @pytest.fixture
