@@ -144,10 +144,11 @@ def _info(command: Info) -> None:
 
 
 def _table(data: DataSet, store: Store | None) -> Table:
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(data.name), show_header=False)
+    from fastiseat.cli.tables import titled_table
+
+    table = titled_table(data.name, show_header=False)
     for name, value in _facts(data, store).items():
         table.add_row(name, Text(value))  # Text: a path's brackets are no markup
     return table

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 from torch import Tensor
 
+from fastiseat.cli.tables import titled_table
 from fastiseat.config import Config
 from fastiseat.report.marks import data_mark
 from fastiseat.trainer import Row, Trainer
@@ -126,7 +126,7 @@ def result_table(config: Config, results: list[dict[str, Any]], *, official: boo
     """Test accuracy of best and last weights, a column an attack."""
     title = f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
     title += data_mark(official)
-    table = Table(title=Text(title))  # Text: brackets are no markup
+    table = titled_table(title)
     table.add_column("weights")
     table.add_column("epoch", justify="right")
     for attack in results[0]["accuracy"]:

@@ -192,14 +192,13 @@ def _row(attack: Attack, correct: int, total: int) -> dict[str, Any]:
 
 
 def _table(result: dict[str, Any]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
+    from fastiseat.cli.tables import titled_table
     from fastiseat.report.marks import data_mark
 
     mark = data_mark(result["official"])
-    title = f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}{mark}"
-    table = Table(title=Text(title))  # Text: a path's brackets are no markup
+    table = titled_table(
+        f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}{mark}"
+    )
     for name in ("attack", "ε", "steps", "step size", "restarts", "correct", "accuracy"):
         table.add_column(name, justify="left" if name == "attack" else "right")
     for row in result["attacks"]:
