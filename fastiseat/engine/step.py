@@ -28,8 +28,8 @@ class TrainStep:
     """Attack, weight perturbation, objective and update for any ``nn.Module`` that returns logits.
 
     ``step(images, labels)`` trains on one batch and returns metrics as device tensors: ``loss`` and
-    ``loss_<term>`` (scalars), ``accuracy_adversarial``, and where the clean logits are at hand
-    ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of Eq. 13 (m,).
+    ``loss_<term>`` (scalars), ``accuracy_adversarial`` if the method attacks, and where the clean logits are at
+    hand ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of Eq. 13 (m,).
 
     The module's parameters must all be float32 or all float64; each submodule's train/eval flag, the global
     random state and the frozen parameters are left as found, and θ+ν is never written into the module.
@@ -133,7 +133,10 @@ class TrainStep:
                 momentum=self.optimizer.momentum,
                 weight_decay=self.optimizer.weight_decay,
             )
-        return _metrics(loss, terms, logits, clean_logits, y)
+        metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
+        if not self.method.attacked:
+            return metrics | {"accuracy_clean": _accuracy(logits, y)}
+        return metrics | _attack_metrics(logits, clean_logits, y)
 
     def _attack(
         self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None
@@ -144,13 +147,12 @@ class TrainStep:
         if delta is not None:
             clean = self._passes(x) if self.method.needs_clean else None
             return (x + delta.detach()).clamp(0, 1), clean
-        if start is None:
-            start = self._start(x)
+        start = self._start(x) if start is None else start.detach()
         attack = self.attack
         train_mode = attack.bn_mode == "train"
         gradient = InputGradient(self._passes, self.method, y, keep_graph=train_mode and self.method.needs_clean)
         self.model.train(train_mode)
-        _, x_adv = pgd(gradient, x, start.detach(), eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        _, x_adv = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
         if train_mode:
             return x_adv, gradient.first_logits
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
@@ -201,16 +203,16 @@ class TrainStep:
         self._loss_scale.load_state_dict(state["loss_scale"])
 
 
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.argmax(1) == y).to(logits.dtype).mean()
+
+
 @torch.no_grad()
-def _metrics(
-    loss: Tensor, terms: dict[str, Tensor], logits: Tensor, clean_logits: Tensor | None, y: Tensor
-) -> dict[str, Tensor]:
-    losses = F.cross_entropy(logits, y, reduction="none")
-    metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
-    metrics["accuracy_adversarial"] = (logits.argmax(1) == y).to(losses.dtype).mean()
+def _attack_metrics(logits: Tensor, clean_logits: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+    metrics = {"accuracy_adversarial": _accuracy(logits, y)}
     if clean_logits is not None:
         clean_losses = F.cross_entropy(clean_logits, y, reduction="none")
         metrics["loss_clean"] = clean_losses.mean()
-        metrics["accuracy_clean"] = (clean_logits.argmax(1) == y).to(losses.dtype).mean()
-        metrics["av"] = losses - clean_losses
+        metrics["accuracy_clean"] = _accuracy(clean_logits, y)
+        metrics["av"] = F.cross_entropy(logits, y, reduction="none") - clean_losses
     return metrics

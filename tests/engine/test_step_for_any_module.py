@@ -161,6 +161,11 @@ def test_metrics_are_what_they_say() -> None:
     assert not any(value.requires_grad for value in metrics.values())
 
 
+def test_without_an_attack_no_metric_is_called_adversarial() -> None:
+    metrics = TrainStep(small(), method=Standard())(*batch())
+    assert set(metrics) == {"loss", "loss_clean", "accuracy_clean"}
+
+
 def test_scalars_change_between_calls_all_or_none() -> None:
     step = TrainStep(small(), method=ISEAT(lam=0.1), awp=AWP(gamma=0.01))
     step.set(lr=0.5, eps=0.1, step_size=0.02, lam=0.0, gamma=0.0)
