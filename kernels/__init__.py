@@ -6,7 +6,16 @@ if __name__ != "fastiseat.kernels":
         "after `pip install -e .` in a checkout"
     )
 
+from importlib import import_module
+from typing import Any
+
 from fastiseat.kernels.augment import augment
+from fastiseat.kernels.dispatch import Op
 from fastiseat.kernels.pgd_step import pgd_step
 
 __all__ = ["augment", "pgd_step"]
+
+
+def ops() -> list[Op[Any, Any]]:
+    """The ops behind the functions of this package: what tells how a call will be served."""
+    return [import_module(f"fastiseat.kernels.{name}")._OP for name in __all__]

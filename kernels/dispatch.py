@@ -74,6 +74,11 @@ class Op(Generic[P, R]):
             self._choices[key] = backend
         return self._choices[key]
 
+    def explain(self, device: str, dtype: torch.dtype, wanted: str = AUTO) -> tuple[str, str]:
+        """The name of what :meth:`choice` picks, and why nothing faster; empty where nothing faster exists."""
+        backend, why = self._choose(device, dtype, wanted)
+        return backend.name if backend else REFERENCE, why
+
     def _choose(self, device: str, dtype: torch.dtype, wanted: str) -> tuple[Backend[P, R] | None, str]:
         if wanted not in NAMES:
             raise unknown(f"value of {VARIABLE}", wanted, NAMES)

@@ -36,6 +36,7 @@ LAYERS = [
         "evaluation",
         "analysis",
         "report",
+        "diagnosis",
         "sweep",
         "distributed",
     ],

@@ -27,9 +27,12 @@ EVAL_FLAGS = """
 --batch-size --seed
 --device --json
 """
+DOCTOR_FLAGS = "--help --json"
 
 
-@pytest.mark.parametrize(("command", "flags"), [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS)])
+@pytest.mark.parametrize(
+    ("command", "flags"), [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS), ("doctor", DOCTOR_FLAGS)]
+)
 def test_the_flags_of_a_command_are_frozen(fastiseat, command, flags):
     """Also: each flag that a help text mentions exists."""
     result = fastiseat(command, "--help")
@@ -85,7 +88,9 @@ def test_help_shows_units_and_the_papers_values(fastiseat):
         assert words in text
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"]])
+@pytest.mark.parametrize(
+    "words", [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"], ["doctor", "--help"]]
+)
 def test_help_is_quick(words):
     """In seconds of work: on a clock, whatever else the machine does would count too."""
     times = []
@@ -97,7 +102,15 @@ def test_help_is_quick(words):
 
 
 @pytest.mark.parametrize(
-    "words", [["--version"], ["train", "--help"], ["eval", "--help"], ["train", "--epochs", "x"], ["tarin"]]
+    "words",
+    [
+        ["--version"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["doctor", "--help"],
+        ["train", "--epochs", "x"],
+        ["tarin"],
+    ],
 )
 def test_help_and_usage_errors_load_no_torch(words):
     code = (
