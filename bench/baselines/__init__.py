@@ -1,0 +1,64 @@
+"""What the library is timed against: the training step as users write it from the papers.
+
+Each baseline is built as ``BASELINES[name].build(model, eps=..., step_size=..., lr=..., lam=..., gamma=...)``,
+trains that model by ``step(x, y) -> dict of tensors`` and has it as ``model``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import torch
+
+from fastiseat.bench.baselines.compiled import CompiledCareful, CompiledNaive
+from fastiseat.bench.baselines.eager import Eager
+
+__all__ = ["BASELINES", "Baseline", "CompiledCareful", "CompiledNaive", "Eager"]
+
+
+class Baseline(NamedTuple):
+    """How to build one, what it is, and its cost a step."""
+
+    build: Callable[..., Eager]
+    """Takes the model and the settings of :class:`Eager`, which override the entry's own."""
+    description: str
+    """One line for a table of results."""
+    units: Mapping[str, int]
+    """Passes a step with 10 attack steps, by method: forwards, input- and weight-gradient backwards alike 1."""
+
+
+# The attack's 10 weight-gradient backwards come on top, where it computes them.
+EAGER_UNITS = {"at": 23, "at-awp": 26, "lsi": 25, "iseat": 29}
+WASTEFUL_UNITS = {"at": 33, "at-awp": 36, "lsi": 35, "iseat": 39}
+
+BASELINES = {
+    "eager": Baseline(Eager, "PyTorch's defaults, proxy model for the weight perturbation", EAGER_UNITS),
+    "eager-wasteful": Baseline(
+        partial(Eager, attack_weight_gradients=True),
+        "the same, its attack computing weight gradients and dropping them",
+        WASTEFUL_UNITS,
+    ),
+    "eager-bf16": Baseline(
+        partial(Eager, amp_dtype=torch.bfloat16, channels_last=True),
+        "eager, autocast to bf16, channels-last",
+        EAGER_UNITS,
+    ),
+    "eager-fp16": Baseline(
+        partial(Eager, amp_dtype=torch.float16, channels_last=True),
+        "eager, autocast to fp16 with a GradScaler, channels-last",
+        EAGER_UNITS,
+    ),
+    "compile-naive": Baseline(
+        partial(CompiledNaive, amp_dtype=torch.bfloat16, channels_last=True),
+        "torch.compile(model), bf16, channels-last; the attack computes weight gradients unasked",
+        {"at": 33, "at-awp": 36, "lsi": 36, "iseat": 39},
+    ),
+    "compile-careful": Baseline(
+        partial(CompiledCareful, amp_dtype=torch.bfloat16, channels_last=True),
+        "torch.compile with reduce-overhead, bf16, channels-last; the attack on detached parameters",
+        {"at": 23, "at-awp": 26, "lsi": 26, "iseat": 29},
+    ),
+}
+"""By name; the compiled ones compute LSI's clean pass twice, one unit more than eager's."""
