@@ -120,7 +120,7 @@ class Objective:
 
 @dataclass(frozen=True, kw_only=True)
 class PGD:
-    """The attack inside the training step: projected gradient ascent in the L∞ ball (spec of Algorithm 1)."""
+    """The attack inside the training step: projected gradient ascent in the L∞ ball (PGD in Algorithm 1)."""
 
     eps: Pixels = 8 / 255
     """ε, the radius of the L∞ ball, in units of pixel values in [0, 1]. Paper: 8/255."""

@@ -22,7 +22,7 @@ from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
 from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
-from fastiseat.pipelines.base import DataSet, Loader, Split
+from fastiseat.pipelines.base import Loader, Split
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.provenance import provenance
@@ -51,14 +51,14 @@ class Observer(Protocol):
         """Something that the user should know."""
 
 
-def build_network(network: Network, data: DataSet, *, seed: int) -> models.Network:
+def build_network(network: Network, *, in_channels: int, num_classes: int, seed: int) -> models.Network:
     """The network with its first weights: PyTorch's defaults drawn from ``seed``, or those of ``init``."""
     with own_randomness(torch.device("cpu"), seed):
         model = models.build(
             network.arch,
             variant=network.variant,
-            in_channels=data.num_channels,
-            num_classes=data.num_classes,
+            in_channels=in_channels,
+            num_classes=num_classes,
         )
     if network.init is not None:
         models.init_from(model, network.init)
@@ -88,7 +88,12 @@ class Trainer:
         self.loader: Loader = TorchLoader(
             self.data.training, batch_size=config.data.batch_size, seed=config.run.seed
         )
-        model = build_network(config.network, self.data.whole, seed=config.run.seed)
+        model = build_network(
+            config.network,
+            in_channels=self.data.whole.num_channels,
+            num_classes=self.data.whole.num_classes,
+            seed=config.run.seed,
+        )
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = self._precision()
         self.step = TrainStep(

@@ -41,7 +41,8 @@ class Train:
     quiet: FlagCreatePairsOff[bool] = False
     """Print the result only."""
     dry_run: FlagCreatePairsOff[bool] = False
-    """Print the resolved settings, the schedule of each epoch and the network's size as JSON, and stop."""
+    """Print the resolved settings, the schedule of each epoch and the network's size as JSON, and stop. A released
+    data set need not be there; steps_per_epoch is null until it is prepared."""
 
 
 def parse(argv: list[str]) -> Train:
@@ -111,18 +112,30 @@ def default_directory(config: Config) -> Path:
 def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     """What ``--dry-run`` prints."""
     from fastiseat.checkpoint import as_json
-    from fastiseat.pipelines.torch import TorchLoader
-    from fastiseat.rundata import load_run_data
     from fastiseat.trainer import build_network
 
-    data = load_run_data(config, data_dir=data_dir)
-    loader = TorchLoader(data.training, batch_size=config.data.batch_size, seed=config.run.seed)
-    model = build_network(config.network, data.whole, seed=config.run.seed)
+    in_channels, num_classes, steps = _sizes(config, data_dir)
+    model = build_network(config.network, in_channels=in_channels, num_classes=num_classes, seed=config.run.seed)
     return {
         "config": as_json(config),
         "parameters": sum(weight.numel() for weight in model.parameters()),
-        "steps_per_epoch": len(loader),
+        "steps_per_epoch": steps,
         "schedule": [
             {"epoch": epoch} | asdict(scalars_at(config, epoch)) for epoch in range(config.schedule.epochs)
         ],
     }
+
+
+def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:
+    """Colour planes, classes and steps an epoch; of a release that is not prepared here the last is unknown."""
+    from fastiseat.pipelines.prepare import find_store
+    from fastiseat.pipelines.releases import RELEASES
+    from fastiseat.pipelines.torch import TorchLoader
+    from fastiseat.rundata import load_run_data
+
+    release = RELEASES.get(config.data.dataset)
+    if release is not None and find_store(release.name, data_dir=data_dir) is None:
+        return 3, release.num_classes, None  # a plan needs no data, and must not prepare any
+    data = load_run_data(config, data_dir=data_dir)
+    loader = TorchLoader(data.training, batch_size=config.data.batch_size, seed=config.run.seed)
+    return data.whole.num_channels, data.whole.num_classes, len(loader)

@@ -128,3 +128,17 @@ def test_a_runs_folder_is_named_after_the_last_part_of_a_path():
     folder = default_directory(config)
     assert folder.parent == Path("runs")
     assert folder.name.startswith("npz-mine-iseat-s0-")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "method", "parameters"),
+    [("svhn", "at", 11_172_170), ("tinyimagenet", "iseat", 11_269_640)],
+)
+def test_a_plan_needs_no_data_and_prepares_none(plan, tmp_path, monkeypatch, dataset, method, parameters):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("FASTISEAT_DATA", raising=False)
+    planned = plan("--dataset", dataset, "--method", method)
+    assert planned["config"] == as_json(recipe(dataset, method))
+    assert planned["parameters"] == parameters
+    assert planned["steps_per_epoch"] is None
+    assert list(tmp_path.iterdir()) == []
