@@ -7,11 +7,11 @@ import os
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.failures import write_failures_told
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.releases import File, md5_of
 from fastiseat.version import __version__
@@ -38,7 +38,7 @@ def fetch(file: File, folder: Path, progress: Progress) -> Path:
             raise UserError(f"{target} is not the official file: move it away, or leave out --download to use it")
         progress.say(f"{target} is here already")
         return target
-    with _failure_told(folder):
+    with write_failures_told(folder):
         folder.mkdir(parents=True, exist_ok=True)
     progress.say(f"fetching {file.url} into {folder}")
     while True:
@@ -102,7 +102,7 @@ def _append(
     response: http.client.HTTPResponse, part: Path, done: int, total: int | None, tell: Callable[[int], None]
 ) -> int:
     """Write what the server sends after the first ``done`` bytes of ``part``; how many there are then."""
-    with _failure_told(part):
+    with write_failures_told(part):
         free = shutil.disk_usage(part.parent).free
         if total is not None and total - done > free:
             raise UserError(
@@ -111,21 +111,11 @@ def _append(
         out = part.open("ab" if done else "wb")
     with out:
         while chunk := response.read(_CHUNK):
-            with _failure_told(part):
+            with write_failures_told(part):
                 out.write(chunk)
                 out.flush()
             done += len(chunk)
             tell(done)
-        with _failure_told(part):
+        with write_failures_told(part):
             os.fsync(out.fileno())
     return done
-
-
-@contextmanager
-def _failure_told(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; free space or choose another --data-dir"
-        ) from error

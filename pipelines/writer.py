@@ -21,6 +21,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.failures import write_failures_told
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import FORMAT, Info, Store
@@ -67,7 +68,7 @@ def write(
     """
     temporary = _temporary(store)
     _require_space(store, source, name, progress)
-    with _failure_told(store):
+    with write_failures_told(store):
         temporary.mkdir()
         for split, content in {"train": source.train, "test": source.test}.items():
             images = _counted(content.blocks(), f"{split} images", len(content.labels), progress)
@@ -174,16 +175,6 @@ def _flush_folder(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-@contextmanager
-def _failure_told(store: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot write {store}: {error.strerror or error}; free space or choose another --data-dir"
-        ) from error
 
 
 def _lock_file(store: Path) -> Path:

@@ -139,3 +139,9 @@ def write_image_folder(root, classes=("cat", "dog"), per_class=2, test="test", s
                 noise = pixels(1, max(size), seed=10 * place + number)[0, : size[1], : size[0]]
                 Image.fromarray(noise).save(root / split / name / f"{number}.png")
     return root
+
+
+def arrays_of(source):
+    """Training images and labels, test images and labels, as a reader gives them."""
+    splits = (source.train, source.test)
+    return [array for split in splits for array in (np.concatenate(list(split.blocks())), split.labels)]

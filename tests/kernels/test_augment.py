@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from oracles.philox import philox_oracle
 from torch import Tensor
 
 from fastiseat.errors import UserError
@@ -20,19 +21,10 @@ NUMPY_MODES = {"zero": "constant", "reflect": "reflect"}
 SEEDS, EPOCHS = [0, 1, 2**32 - 1, 2**32, 2**63 + 12345, 2**64 - 1], [0, 199, 2**31, 2**32 - 1]
 
 
-def philox_oracle(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10; ``test_philox.py`` holds the published vectors against the same transcription."""
-    for _ in range(10):
-        a, b = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [b // 2**32 ^ counter[1] ^ key[0], b % 2**32, a // 2**32 ^ counter[3] ^ key[1], a % 2**32]
-        key = [(key[0] + 0x9E3779B9) % 2**32, (key[1] + 0xBB67AE85) % 2**32]
-    return counter
-
-
 def draws_oracle(index: int, seed: int, epoch: int, pad: int) -> tuple[int, int, int]:
     stream = 1
     index %= 2**64
-    words = philox_oracle([index % 2**32, index // 2**32, epoch, stream], [seed % 2**32, seed // 2**32])
+    words = philox_oracle((index % 2**32, index // 2**32, epoch, stream), (seed % 2**32, seed // 2**32))
     return words[0] // 2**31, words[1] * (2 * pad + 1) // 2**32, words[2] * (2 * pad + 1) // 2**32
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny_releases import CIFAR_FILES, cifar_batch, pixels, python2_pickle, write_cifar
+from tiny_releases import CIFAR_FILES, arrays_of, cifar_batch, pixels, python2_pickle, write_cifar
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.formats import cifar
@@ -20,8 +20,7 @@ BOTH = pytest.mark.parametrize("name", FOLDERS)
 def content(name, path):
     """Training images and labels, test images and labels, as the reader gives them."""
     with cifar.read(name, path) as source:
-        splits = (source.train, source.test)
-        return [array for split in splits for array in (np.concatenate(list(split.blocks())), split.labels)]
+        return arrays_of(source)
 
 
 def refusal(path, name="cifar10"):

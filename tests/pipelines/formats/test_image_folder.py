@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_releases import pixels, write_image_folder
+from tiny_releases import arrays_of, pixels, write_image_folder
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.formats import image_folder
@@ -13,8 +13,7 @@ from fastiseat.pipelines.formats import image_folder
 
 def content(path, **options):
     with image_folder.read(path, **options) as source:
-        splits = (source.train, source.test)
-        return [array for split in splits for array in (np.concatenate(list(split.blocks())), split.labels)]
+        return arrays_of(source)
 
 
 def refusal(path, **options):

@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from tiny_releases import pixels
+from tiny_releases import arrays_of, pixels
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.formats import npz
@@ -16,8 +16,7 @@ LABELS = np.array([0, 1, 2, 1])
 
 def content(path):
     with npz.read(path) as source:
-        splits = (source.train, source.test)
-        return [array for split in splits for array in (np.concatenate(list(split.blocks())), split.labels)]
+        return arrays_of(source)
 
 
 def refusal(path):

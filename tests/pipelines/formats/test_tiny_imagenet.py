@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_releases import COLOURS, WNIDS, jpeg, write_tiny_imagenet, zip_tree
+from tiny_releases import COLOURS, WNIDS, arrays_of, jpeg, write_tiny_imagenet, zip_tree
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.formats import tiny_imagenet
@@ -23,8 +23,7 @@ def tree(tmp_path):
 def content(path):
     """Training images and labels, test images and labels, as the reader gives them."""
     with tiny_imagenet.read(path) as source:
-        splits = (source.train, source.test)
-        return [array for split in splits for array in (np.concatenate(list(split.blocks())), split.labels)]
+        return arrays_of(source)
 
 
 def refusal(path):
