@@ -125,7 +125,9 @@ def test_selection_on_held_out_images_never_sees_the_test_set(tmp_path):
 def test_fine_tuning_starts_from_the_file(tmp_path):
     source = build("small", in_channels=1)
     save_file(export_state_dict(source), tmp_path / "w.safetensors", metadata(source.spec))
-    model = build_network(Network(arch="small", init=tmp_path / "w.safetensors"), tiny.data(), seed=9)
+    model = build_network(
+        Network(arch="small", init=tmp_path / "w.safetensors"), in_channels=1, num_classes=10, seed=9
+    )
     assert tiny.same_weights(model.state_dict(), source.state_dict())
 
 
