@@ -23,6 +23,7 @@ from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
 from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
 from fastiseat.pipelines.base import Loader, Split
+from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.provenance import provenance
@@ -85,9 +86,8 @@ class Trainer:
         self.config, self.device, self.observer = config, device, observer
         self.directory = RunDirectory.open(out, config, resume=resume)
         self.data = load_run_data(config, data_dir=data_dir, progress=progress)
-        self.loader: Loader = TorchLoader(
-            self.data.training, batch_size=config.data.batch_size, seed=config.run.seed
-        )
+        order = Order(size=len(self.data.training), batch_size=config.data.batch_size, seed=config.run.seed)
+        self.loader: Loader = TorchLoader(self.data.training, order)
         model = build_network(
             config.network,
             in_channels=self.data.whole.num_channels,

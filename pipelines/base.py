@@ -97,13 +97,13 @@ def fingerprint(train: Split, test: Split, progress: Progress = SILENT) -> str:
 
 
 class Loader(Protocol):
-    """Batches of one training split; the same seed gives the same batches from every implementation."""
+    """Batches of one training split; the same order gives the same batches from every implementation."""
 
     def __len__(self) -> int:
         """Batches an epoch; the last partial one is dropped."""
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0, in the order of :func:`epoch_order`."""
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from step ``first`` on, as the loader's ``Order`` has them."""
 
 
 def _random_keys(seed: int, counter: int, n: int) -> npt.NDArray[np.uint64]:

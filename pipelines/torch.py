@@ -6,26 +6,22 @@ from collections.abc import Iterator
 
 import torch
 
-from fastiseat.errors import UserError
-from fastiseat.pipelines.base import Batch, Split, epoch_order
+from fastiseat.pipelines.base import Batch, Split
+from fastiseat.pipelines.order import Order
 
 
 class TorchLoader:
-    """Batches of ``split`` on the CPU; :class:`fastiseat.errors.UserError` where not even one is full."""
+    """Batches of ``split`` on the CPU, in ``order``."""
 
-    def __init__(self, split: Split, *, batch_size: int, seed: int) -> None:
-        if batch_size > len(split):
-            raise UserError(f"batch_size={batch_size}: there are {len(split)} training images; use at most that")
-        self.split, self.batch_size, self.seed = split, batch_size, seed
+    def __init__(self, split: Split, order: Order) -> None:
+        self.split, self.order = split, order
 
     def __len__(self) -> int:
-        return len(self.split) // self.batch_size
+        return len(self.order)
 
-    def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
-        order = epoch_order(len(self.split), seed=self.seed, epoch=epoch)
-        for step in range(len(self)):
-            index = order[step * self.batch_size : (step + 1) * self.batch_size]
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0, from step ``first`` on."""
+        for index in self.order.epoch(epoch, first=first):
             samples = self.split.take(index)
             yield Batch(
                 torch.from_numpy(samples.images), torch.from_numpy(samples.labels), torch.from_numpy(index)

@@ -128,14 +128,14 @@ def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
 
 def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:
     """Colour planes, classes and steps an epoch; of a release that is not prepared here the last is unknown."""
+    from fastiseat.pipelines.order import Order
     from fastiseat.pipelines.prepare import find_store
     from fastiseat.pipelines.releases import RELEASES
-    from fastiseat.pipelines.torch import TorchLoader
     from fastiseat.rundata import load_run_data
 
     release = RELEASES.get(config.data.dataset)
     if release is not None and find_store(release.name, data_dir=data_dir) is None:
         return 3, release.num_classes, None  # a plan needs no data, and must not prepare any
     data = load_run_data(config, data_dir=data_dir)
-    loader = TorchLoader(data.training, batch_size=config.data.batch_size, seed=config.run.seed)
-    return data.whole.num_channels, data.whole.num_classes, len(loader)
+    order = Order(size=len(data.training), batch_size=config.data.batch_size, seed=config.run.seed)
+    return data.whole.num_channels, data.whole.num_classes, len(order)

@@ -16,6 +16,7 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines import store as store_module
 from fastiseat.pipelines import writer
 from fastiseat.pipelines.base import Split, fingerprint
+from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.progress import SILENT
 from fastiseat.pipelines.source import Source, SourceSplit, in_blocks
 from fastiseat.pipelines.store import Store
@@ -104,7 +105,8 @@ def test_arrays_are_mapped_and_read_only(path):
 def test_training_can_use_them(path):
     """What is gathered from the maps is memory of its own: torch would warn of an array that it must not write."""
     prepare(path)
-    loader = TorchLoader(Store.at(path).open().train, batch_size=5, seed=0)
+    train = Store.at(path).open().train
+    loader = TorchLoader(train, Order(size=len(train), batch_size=5, seed=0))
     for batch in loader.epoch(0):
         batch.images.add_(1)
         assert batch.images.dtype == torch.uint8
