@@ -11,9 +11,10 @@ from typing import Any
 
 from fastiseat.kernels.augment import augment
 from fastiseat.kernels.dispatch import Op
+from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
 
-__all__ = ["augment", "pgd_step"]
+__all__ = ["augment", "idbh", "pgd_step"]
 
 
 def ops() -> list[Op[Any, Any]]:

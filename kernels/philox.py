@@ -23,9 +23,13 @@ _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
 
 @unique
 class Stream(IntEnum):
-    """The counter's last word: one number for each op that draws, so that no two share a draw under one seed."""
+    """The low half of the counter's last word: one number for each op that draws, so that no two share a draw.
+
+    The high half numbers the counters of an op that needs several for one sample.
+    """
 
     AUGMENT = 1
+    IDBH = 2
 
 
 def philox(
@@ -50,12 +54,17 @@ def philox(
     return torch.as_tensor(c0), torch.as_tensor(c1), torch.as_tensor(c2), torch.as_tensor(c3)
 
 
-def below(word: Tensor, bound: int) -> Tensor:
+def below(word: Tensor, bound: Word) -> Tensor:
     """Words as integers 0 … ``bound`` - 1: ``(word · bound) >> 32``, for a bound of at most 2**31.
 
     Each value takes ``2**32 / bound`` words, rounded up or down: uniform but for 1 part in ``2**32 / bound``.
     """
     return (word * bound) >> 32
+
+
+def between(word: Tensor, low: float, high: float) -> Tensor:
+    """Words as numbers from ``low`` up to ``high``, float64: ``low + word / 2**32 · (high - low)``."""
+    return word.double() * 2.0**-32 * (high - low) + low
 
 
 def _low_word(word: Word) -> Word:

@@ -126,6 +126,7 @@ def test_cards_with_a_build_that_serves_them(machine, card, amp):
     assert (chosen.problem, chosen.amp) == ("", amp)
     assert {choice.op: choice.backend for choice in chosen.kernels} == {
         "augment": "reference",
+        "idbh": "reference",
         "pgd_step": "reference",
     }
 
@@ -361,8 +362,9 @@ def test_a_torch_that_can_not_be_imported(machine, bare, monkeypatch):
 
 def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
     monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
-    assert [op.name for op in ops()] == [choice.op for choice in kernel_choices("cpu")] == ["augment", "pgd_step"]
-    step = kernel_choices("cuda")[1]
+    names = ["augment", "idbh", "pgd_step"]
+    assert [op.name for op in ops()] == [choice.op for choice in kernel_choices("cpu")] == names
+    step = kernel_choices("cuda")[2]
     assert (step.backend, step.why) == (
         "reference",
         "native: serves float32 on the CPU, not torch.float32 on cuda",
@@ -373,6 +375,6 @@ def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
 
 def test_a_forced_kernel_that_can_not_serve_is_reported(monkeypatch):
     monkeypatch.setenv("FASTISEAT_KERNELS", "native")
-    augment, step = kernel_choices("cuda")
-    assert (augment.backend, step.backend) == ("reference", "none")
+    augment, idbh, step = kernel_choices("cuda")
+    assert (augment.backend, idbh.backend, step.backend) == ("reference", "reference", "none")
     assert step.why.startswith("FASTISEAT_KERNELS=native cannot serve pgd_step")

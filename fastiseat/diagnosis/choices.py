@@ -14,7 +14,7 @@ from fastiseat.kernels import ops
 from fastiseat.kernels.dispatch import AUTO, VARIABLE
 
 # An op is served by the dtype of its first argument: float32 in training, except for raw images.
-_DTYPES = {"augment": torch.uint8}
+_DTYPES = {"augment": torch.uint8, "idbh": torch.uint8}
 
 
 def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:

@@ -10,12 +10,10 @@ from torch import Tensor
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels.augment import reference
 from fastiseat.kernels.augment.reference import PadMode
+from fastiseat.kernels.checks import check_numbers, check_result, check_tensors
 from fastiseat.kernels.dispatch import Op
 
 _OP = Op("augment", reference.augment)
-
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-_MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
 
 
 def augment(
@@ -64,10 +62,10 @@ def augment(
     Raises:
         UserError: for an argument that is not as described.
     """
-    _check_tensors(images, index, epoch)
-    _check_numbers(seed, epoch)
+    check_tensors(images, index, epoch)
+    check_numbers(seed, epoch)
     _check_padding(images, pad, pad_mode)
-    _check_result(dtype, memory_format)
+    check_result(dtype, memory_format)
     return _OP(
         images,
         index,
@@ -81,31 +79,6 @@ def augment(
     )
 
 
-def _check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor) -> None:
-    if images.dtype != torch.uint8 or images.dim() != 4:
-        raise UserError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 of shape (m, H, W, C) is needed"
-        )
-    if index.dtype != torch.int64 or index.shape != images.shape[:1]:
-        raise UserError(
-            f"index is {index.dtype} of shape {tuple(index.shape)}; int64 of shape ({len(images)},) is needed"
-        )
-    if isinstance(epoch, Tensor) and (epoch.dim() > 0 or epoch.is_floating_point() or epoch.is_complex()):
-        raise UserError(
-            f"epoch is {epoch.dtype} of shape {tuple(epoch.shape)}; one integer, of shape (), is needed"
-        )
-    for name, value in {"index": index, "epoch": epoch}.items():
-        if isinstance(value, Tensor) and value.device != images.device:
-            raise UserError(f"{name} lies on {value.device}, images on {images.device}; move one of them")
-
-
-def _check_numbers(seed: int, epoch: int | Tensor) -> None:
-    if not 0 <= seed < 2**64:
-        raise UserError(f"seed={seed} must lie in 0 … 2**64 - 1")
-    if not isinstance(epoch, Tensor) and not 0 <= epoch < 2**32:
-        raise UserError(f"epoch={epoch} must lie in 0 … 2**32 - 1")
-
-
 def _check_padding(images: Tensor, pad: int, pad_mode: str) -> None:
     if pad_mode not in get_args(PadMode):
         raise unknown("pad_mode", pad_mode, get_args(PadMode))
@@ -117,9 +90,3 @@ def _check_padding(images: Tensor, pad: int, pad_mode: str) -> None:
             f"pad={pad}: images of {images.shape[1]}×{images.shape[2]} pixels reflect at most {smaller - 1}; "
             'take a smaller pad, or pad_mode="zero"'
         )
-
-
-def _check_result(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
-    for name, value, known in (("dtype", dtype, _DTYPES), ("memory_format", memory_format, _MEMORY_FORMATS)):
-        if value not in known:
-            raise UserError(f"{name}={value} is not offered; choose among {', '.join(map(str, known))}")

@@ -42,7 +42,7 @@ def test_json_has_its_schema(fastiseat, v100):
     assert list(found["auto"]) == ["device", "problem", "amp", "kernels"]
     assert found["auto"]["device"] == "cpu"
     assert found["auto"]["amp"] in ("bf16", "full")
-    assert [kernel["op"] for kernel in found["auto"]["kernels"]] == ["augment", "pgd_step"]
+    assert [kernel["op"] for kernel in found["auto"]["kernels"]] == ["augment", "idbh", "pgd_step"]
     assert all(kinds(kernel) == {"op": str, "backend": str, "why": str} for kernel in found["auto"]["kernels"])
 
 

@@ -1,0 +1,45 @@
+"""What the ops on raw images demand of the arguments that they share, and say in the same words."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastiseat.errors import UserError
+
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
+
+
+def check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor) -> None:
+    """Raise UserError unless the tensors have the dtypes and shapes of a batch and lie on one device."""
+    if images.dtype != torch.uint8 or images.dim() != 4:
+        raise UserError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 of shape (m, H, W, C) is needed"
+        )
+    if index.dtype != torch.int64 or index.shape != images.shape[:1]:
+        raise UserError(
+            f"index is {index.dtype} of shape {tuple(index.shape)}; int64 of shape ({len(images)},) is needed"
+        )
+    if isinstance(epoch, Tensor) and (epoch.dim() > 0 or epoch.is_floating_point() or epoch.is_complex()):
+        raise UserError(
+            f"epoch is {epoch.dtype} of shape {tuple(epoch.shape)}; one integer, of shape (), is needed"
+        )
+    for name, value in {"index": index, "epoch": epoch}.items():
+        if isinstance(value, Tensor) and value.device != images.device:
+            raise UserError(f"{name} lies on {value.device}, images on {images.device}; move one of them")
+
+
+def check_numbers(seed: int, epoch: int | Tensor) -> None:
+    """Raise UserError unless seed and epoch fit into the words that the draws are made from."""
+    if not 0 <= seed < 2**64:
+        raise UserError(f"seed={seed} must lie in 0 … 2**64 - 1")
+    if not isinstance(epoch, Tensor) and not 0 <= epoch < 2**32:
+        raise UserError(f"epoch={epoch} must lie in 0 … 2**32 - 1")
+
+
+def check_result(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """Raise UserError for a dtype or a memory format that results are not offered in."""
+    for name, value, known in (("dtype", dtype, _DTYPES), ("memory_format", memory_format, _MEMORY_FORMATS)):
+        if value not in known:
+            raise UserError(f"{name}={value} is not offered; choose among {', '.join(map(str, known))}")

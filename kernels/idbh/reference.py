@@ -1,0 +1,45 @@
+"""The definition of ``idbh``: whole batches in plain PyTorch, on any device, with nothing read back."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastiseat.kernels.idbh import fate
+from fastiseat.kernels.idbh.color import adjust
+from fastiseat.kernels.idbh.crop_shift import place
+from fastiseat.kernels.idbh.erasing import erase
+from fastiseat.kernels.idbh.fate import Fate
+from fastiseat.kernels.idbh.geometry import look_up, matrix, positions
+from fastiseat.kernels.idbh.policies import Policy
+from fastiseat.kernels.philox import Word
+
+
+def idbh(
+    images: Tensor,
+    index: Tensor,
+    *,
+    seed: int,
+    epoch: Word,
+    policy: Policy,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    """``fastiseat.kernels.idbh`` in plain PyTorch, for a policy itself rather than its name."""
+    height, width = images.shape[1:3]
+    drawn = fate.draw(index, seed=seed, epoch=epoch, policy=policy, height=height, width=width)
+    images = apply(images, drawn)
+    return images.permute(0, 3, 1, 2).to(dtype, memory_format=memory_format).div_(255)
+
+
+def apply(images: Tensor, drawn: Fate) -> Tensor:
+    """What the draws make of uint8 images (m, H, W, 3), of the same dtype and shape.
+
+    Erasing comes before the division by 255 here and after it in the paper, which is the same for black.
+    """
+    height, width = images.shape[1:3]
+    rows, columns = drawn.cuts
+    # An image that is sheared or rotated has no other operation: to move all the pixels at once keeps the order.
+    source = positions(*matrix(drawn.kind, drawn.magnitude, drawn.vertical), height, width)
+    images = look_up(images, drawn.flip, (place(rows, height), place(columns, width)), source)
+    return erase(adjust(images, drawn.kind, drawn.magnitude), drawn.box)
