@@ -23,7 +23,7 @@ def provenance(device: torch.device, precision: str, data: DataSet) -> dict[str,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "fastiseat": __version__,
-            "commit": _commit(),
+            "commit": commit(),
             "python": platform.python_version(),
             "torch": torch.__version__,
         },
@@ -40,7 +40,7 @@ def provenance(device: torch.device, precision: str, data: DataSet) -> dict[str,
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit that runs, where the package is a checkout of its own repository."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():

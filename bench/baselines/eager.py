@@ -7,7 +7,8 @@ paper's code; the clean logits are computed once more on the copy, because the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -16,6 +17,18 @@ from torch import Tensor, nn
 
 # fp16 alone: the attack and ν depend on a gradient's direction only, so a fixed factor is scaler enough.
 FP16_SCALE = 8192.0
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """float32 products in float32 in the block; the process's own settings afterwards."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    found = cudnn.allow_tf32, matmul.allow_tf32
+    try:
+        cudnn.allow_tf32 = matmul.allow_tf32 = False
+        yield
+    finally:
+        cudnn.allow_tf32, matmul.allow_tf32 = found
 
 
 class Eager:
@@ -43,8 +56,12 @@ class Eager:
         attack_weight_gradients: bool = False,
         amp_dtype: torch.dtype | None = None,
         channels_last: bool = False,
+        strict: bool = False,
     ) -> None:
-        """``attack_weight_gradients``: the attack calls ``backward()`` and drops what it did not want."""
+        """``attack_weight_gradients``: the attack calls ``backward()`` and drops what it did not want.
+
+        ``strict``: no TF32, whatever the process allows.
+        """
         device = next(model.parameters()).device
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
@@ -54,6 +71,7 @@ class Eager:
         self.eps, self.step_size, self.steps = eps, step_size, steps
         self.lam, self.gamma = lam, gamma
         self.attack_weight_gradients = attack_weight_gradients
+        self.strict = strict
         self.optimizer = torch.optim.SGD(
             self.model.parameters(), lr=lr, momentum=momentum, weight_decay=weight_decay
         )
@@ -66,6 +84,10 @@ class Eager:
 
     def step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Train on images (m, C, H, W) in [0, 1] and labels (m,); losses, ``x_adv`` and, where λ ≠ 0, ``av``."""
+        with without_tf32() if self.strict else nullcontext():
+            return self._step(x, y)
+
+    def _step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         x = x.contiguous(memory_format=self.memory_format)
         self.model.train()
         self.proxy.train()

@@ -1,0 +1,68 @@
+"""Recorded measurements: one file a machine and commit in ``bench/results``, and the README drawn from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fastiseat.bench.machine import slug
+from fastiseat.bench.suite import FORMAT
+from fastiseat.bench.tables import markdown, tables
+from fastiseat.errors import UserError
+
+FOLDER = Path(__file__).parent
+RESULTS, README = FOLDER / "results", FOLDER / "README.md"
+_MARK = "<!-- Below: drawn from results/*.json by `python -m fastiseat.bench.results`. -->\n"
+
+
+def save(document: dict[str, Any], folder: Path) -> Path:
+    """Write the document as ``<device>-<commit>.json``; a later one of the same machine and commit replaces it."""
+    commit = document["machine"]["versions"]["commit"] or f"v{document['machine']['versions']['fastiseat']}"
+    shortened = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
+    path = folder / f"{slug(document['machine']['device'])}-{shortened}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A recorded document; :class:`UserError` for another format."""
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if document.get("format") != FORMAT:
+        raise UserError(f"{path}: written in format {document.get('format')}, this version reads {FORMAT}")
+    return document
+
+
+def readme(text: str, documents: list[dict[str, Any]]) -> str:
+    """``text`` up to the mark, then the tables of all documents, the last measured first."""
+    head, mark, _ = text.partition(_MARK)
+    if not mark:
+        raise UserError(f"{README}: has no line {_MARK.strip()!r}, below which the tables go")
+    ordered = sorted(documents, key=lambda document: document["date"], reverse=True)
+    return head + mark + "".join("\n" + _section(document) for document in ordered)
+
+
+def _section(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    versions = machine["versions"]
+    clocks = document["clocks"]
+    told = [
+        f"## {machine['device']}",
+        "",
+        f"{document['date']}, commit {versions['commit']}, torch {versions['torch']}, Python {versions['python']}, "
+        f"driver {machine['driver'] or 'none'}, {machine['threads']} threads, {document['rounds']} rounds, "
+        f"{document['data']}, clocks seen: {'{min} to {max} MHz'.format(**clocks) if clocks else 'unknown'}.",
+        "",
+    ]
+    return "\n".join([*told, markdown(tables(document), level=3)])
+
+
+def main() -> None:
+    """Write the README anew."""
+    documents = [load(path) for path in sorted(RESULTS.glob("*.json"))]
+    README.write_text(readme(README.read_text(encoding="utf-8"), documents), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

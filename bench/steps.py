@@ -1,0 +1,226 @@
+"""``bench step``: one training step by every variant and method, verified, then timed by turns."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.bench import ceiling as limits_of_device
+from fastiseat.bench.ceiling import Ceiling
+from fastiseat.bench.inputs import SEED, Images, batch, images_of
+from fastiseat.bench.kernels import wrong_ops
+from fastiseat.bench.limits import require_fit
+from fastiseat.bench.machine import Clocks
+from fastiseat.bench.memory import peak_bytes
+from fastiseat.bench.recipe_time import hours
+from fastiseat.bench.rounds import Timing, by_turns
+from fastiseat.bench.variants import NECESSARY, Subject, Variant
+from fastiseat.bench.verify import Gate, WrongResultError, as_numbers
+from fastiseat.config import Config
+from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.recipes import recipe
+from fastiseat.trainer import build_network
+
+# CUDA graphs are recorded in the first calls; a CPU has had its warm-up when the result is verified.
+_WARM_UP = {"cuda": 3, "cpu": 0}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is trained: a network on images of a data set's shape."""
+
+    arch: str
+    dataset: str
+    batch_size: int
+
+    @property
+    def title(self) -> str:
+        """For a table."""
+        side = images_of(self.dataset).side
+        return f"{self.arch} on {self.dataset} ({side}×{side}), batch {self.batch_size}"
+
+    def config(self) -> Config:
+        """The data set's recipe with this network and batch."""
+        base = recipe(self.dataset, "iseat")
+        return replace(
+            base,
+            data=replace(base.data, batch_size=self.batch_size),
+            network=replace(base.network, arch=self.arch),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to measure."""
+
+    device: torch.device
+    rounds: int
+    seconds: float
+    """Of each action in a round, about."""
+    data_dir: Path | None = None
+    """Where real images are; None for random ones."""
+    progress: Progress = SILENT
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A variant and a method: figures, or the problem that there are none for."""
+
+    variant: Variant
+    method: str
+    peak_bytes: int = 0
+    deviations: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+    timing: Timing = field(default_factory=Timing)
+
+    def as_json(self, device: torch.device) -> dict[str, Any]:
+        """For a file of results; a row with a problem has no figure."""
+        variant = self.variant
+        told = {
+            "variant": variant.name,
+            "ours": variant.ours,
+            "precision": variant.precision,
+            "method": self.method,
+            "units": variant.units[self.method],
+            "tf32": device.type == "cuda" and variant.tf32 and torch.backends.cudnn.allow_tf32,
+            "problem": self.problem,
+        }
+        if self.problem:
+            return told
+        figures = {"peak_bytes": self.peak_bytes, "deviations": as_numbers(self.deviations)}
+        return told | figures | {"median": self.timing.median, "spread": self.timing.spread} | asdict(self.timing)
+
+
+class Metered:
+    """A subject that notes the memory of its steps."""
+
+    def __init__(self, variant: Variant, model: nn.Module, config: Config, device: torch.device) -> None:
+        self.device, self.built, self.highest = device, 0, 0
+        self.subject: Subject
+        self.built = self._measure(lambda: self._build(variant, model, config))
+        self.model = self.subject.model
+
+    def _build(self, variant: Variant, model: nn.Module, config: Config) -> None:
+        self.subject = variant.build(copy.deepcopy(model), config)
+
+    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+        """As the subject's."""
+        found: dict[str, Tensor] = {}
+        self.highest = self._measure(lambda: found.update(self.subject.step(method, x, y)))
+        return found
+
+    def start_over(self, state: Mapping[str, Tensor]) -> None:
+        """As the subject's."""
+        self.subject.start_over(state)
+
+    def _measure(self, action: Callable[[], object]) -> int:
+        return peak_bytes(action, self.device)
+
+    @property
+    def peak(self) -> int:
+        """Of the network with all that belongs to it, and the first step of the last method."""
+        return self.built + self.highest
+
+
+def run_case(
+    case: Case,
+    variants: Sequence[Variant],
+    methods: Sequence[str],
+    ceiling: Ceiling,
+    plan: Plan,
+    clocks: Clocks,
+) -> dict[str, Any]:
+    """Verify and time; the result as it goes into a file. :class:`UserError` where the batch does not fit."""
+    config, images = case.config(), images_of(case.dataset)
+    model = build_network(
+        config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
+    ).to(plan.device)
+    require_fit(variants[0], model, config, images.shape, images.num_classes, plan.device)
+    x, y = batch(case.dataset, case.batch_size, plan.data_dir, plan.device)
+    rows = [Row(variant=v, method=m) for v in variants for m in methods if m in v.units]
+    if wrong := wrong_ops(images, case.batch_size, plan.device):
+        for row in rows:
+            row.problem = wrong if row.variant.ours else ""
+    actions = _verified(rows, Gate(model, config, x, y), plan)
+    timings = by_turns(
+        actions,
+        device=plan.device,
+        rounds=plan.rounds,
+        seconds=plan.seconds,
+        warm_up=_WARM_UP[plan.device.type],
+        after_round=partial(_after_round, clocks, plan),
+    )
+    for number, timing in timings.items():
+        rows[number].timing = timing
+    cost = limits_of_device.work(model, images.shape)
+    told = asdict(case) | {"title": case.title, "forward_flops": cost.flops, "bn_elements": cost.bn_elements}
+    return told | {
+        "rows": [_told(row, config, cost, ceiling, plan.device) for row in rows],
+        "recipe_hours": _recipe_hours(rows, config, images),
+    }
+
+
+def _after_round(clocks: Clocks, plan: Plan, number: int) -> None:
+    clocks.look()
+    plan.progress.count("rounds", number, plan.rounds)
+
+
+def _recipe_hours(rows: Sequence[Row], config: Config, images: Images) -> dict[str, float]:
+    """By variant, from its own steps."""
+    times: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if not row.problem:
+            times.setdefault(row.variant.name, {})[row.method] = row.timing.median
+    units = {row.variant.name: row.variant.units for row in rows}
+    return {name: hours(config, times[name], units[name], num_images=images.num_images) for name in times}
+
+
+def _verified(rows: Sequence[Row], gate: Gate, plan: Plan) -> dict[int, Callable[[], object]]:
+    """The actions of the rows that passed, by number; the others get their problem."""
+    actions: dict[int, Callable[[], object]] = {}
+    subjects: dict[str, Metered] = {}
+    for number, row in enumerate(rows):
+        plan.progress.count("variants verified", number, len(rows))
+        name = row.variant.name
+        if row.problem:
+            continue
+        try:
+            if name not in subjects:
+                subjects[name] = Metered(row.variant, gate.model, gate.config, plan.device)
+            row.deviations = gate.check(row.variant, subjects[name], row.method)
+            row.peak_bytes = subjects[name].peak
+        except WrongResultError as error:
+            row.problem = f"wrong: {error}"
+        except torch.OutOfMemoryError:
+            row.problem = "does not fit into memory beside the others"
+        else:
+            actions[number] = _action(subjects[name].subject, row.method, gate)
+    plan.progress.count("variants verified", len(rows), len(rows))
+    return actions
+
+
+def _action(subject: Subject, method: str, gate: Gate) -> Callable[[], object]:
+    return lambda: subject.step(method, gate.x, gate.y)
+
+
+def _told(
+    row: Row, config: Config, cost: limits_of_device.Work, ceiling: Ceiling, device: torch.device
+) -> dict[str, Any]:
+    """The row, and what follows from its time: rate, share of the peak, floor, hours of the recipe."""
+    told = row.as_json(device)
+    if row.problem:
+        return told
+    passes, m, seconds = NECESSARY[row.method], config.data.batch_size, row.timing.median
+    rate = ceiling.flops[row.variant.precision]
+    return told | {
+        "images_per_second": m / seconds,
+        "share_of_peak": limits_of_device.share(cost, passes, m, seconds, rate),
+        "floor": limits_of_device.floor(cost, passes, m, ceiling, row.variant.precision),
+    }

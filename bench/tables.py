@@ -1,0 +1,264 @@
+"""A document of results as tables of words: the same ones for the terminal, for Markdown and for the README."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Document = dict[str, Any]
+Row = dict[str, Any]
+NONE = ""
+# Table 7 of the paper: CIFAR-10, RTX 3080 Ti, seconds a mini-batch.
+PAPER = {"at": 0.253, "lsi": 0.268, "at-awp": 0.277, "iseat": 0.298}
+PARTS_OF_THE_METHOD = {
+    "at": "AT",
+    "lsi": "+ input loss smoothing",
+    "at-awp": "+ weight loss smoothing",
+    "iseat": "+ both (ISEAT)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Words in rows and columns."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    without: tuple[str, ...] = ()
+    """What has no figure, and why."""
+
+
+def tables(document: Document) -> list[Table]:
+    """All tables of a document, ratios before times."""
+    found = [_ceiling(document)]
+    for case in document.get("step", ()):
+        found += [*_comparison(case), *_steps(case), _overhead(case), _limits(case)]
+    found += [_kernels(case) for case in document.get("kernels", ())]
+    found += [_loaders(case) for case in document.get("loaders", ())]
+    found += [_epoch(case) for case in document.get("epoch", ())]
+    return found
+
+
+def _ceiling(document: Document) -> Table:
+    ceiling = document["ceiling"]
+    rates = [(f"matrix product, {name}", f"{rate / 1e12:.3g} TFLOP/s") for name, rate in ceiling["flops"].items()]
+    rows = (*rates, ("copy, read and written", f"{ceiling['bandwidth'] / 1e9:.3g} GB/s"))
+    return Table(title=f"What {document['machine']['device']} does at best", columns=("", "measured"), rows=rows)
+
+
+def _comparison(case: Row) -> Iterator[Table]:
+    """The library's fastest ISEAT step against every baseline."""
+    timed = _timed(case)
+    ours = [row for row in timed if row["ours"] and row["method"] == "iseat"]
+    if not ours:
+        return
+    best = min(ours, key=lambda row: row["median"])
+    rows = [
+        (row["variant"], row["method"], f"{row['median'] / best['median']:.2f}×")
+        for row in timed
+        if not row["ours"] and row["method"] in ("at", "iseat")
+    ]
+    if rows:
+        yield Table(
+            title=f"{case['title']}: ISEAT by {best['variant']} is so much faster than",
+            columns=("baseline", "method", "ratio"),
+            rows=tuple(rows),
+        )
+
+
+def _steps(case: Row) -> Iterator[Table]:
+    eager = {row["method"]: row["median"] for row in case["rows"] if row["variant"] == "eager" and "median" in row}
+    yield Table(
+        title=f"{case['title']}: one training step",
+        columns=("variant", "method", "× eager", "units", "ms", "spread", "images/s"),
+        rows=tuple(_speed(row, eager) for row in _timed(case)),
+        note="× eager: speed relative to the baseline eager by the same method. Units: forward, input-gradient and "
+        "weight-gradient passes. Spread: between the fastest and the slowest round.",
+        without=_without(case, "variant", "method"),
+    )
+    yield Table(
+        title=f"{case['title']}: what else a step takes",
+        columns=("variant", "method", "host ms", "memory", "TF32", "off", "in float64"),
+        rows=tuple(map(_beside, _timed(case))),
+        note="Host: until the call returned. Memory: at its peak, the network's own included. Off: the largest "
+        "relative deviation from the reference among losses, vulnerabilities, running statistics and the update's "
+        "size, which rounding leaves alone. In float64: of the update itself, on a few images.",
+    )
+
+
+def _timed(case: Row) -> list[Row]:
+    return [row for row in case["rows"] if not row["problem"]]
+
+
+def _without(case: Row, *names: str) -> tuple[str, ...]:
+    return tuple(
+        f"{', '.join(row[name] for name in names)}: {row['problem']}" for row in case["rows"] if row["problem"]
+    )
+
+
+def _speed(row: Row, eager: dict[str, float]) -> tuple[str, ...]:
+    seconds = row["median"]
+    return (
+        row["variant"],
+        row["method"],
+        f"{eager[row['method']] / seconds:.2f}×" if row["method"] in eager else NONE,
+        str(row["units"]),
+        _ms(seconds),
+        _percent(row["spread"]),
+        f"{row['images_per_second']:,.0f}",
+    )
+
+
+def _beside(row: Row) -> tuple[str, ...]:
+    deviations = dict(row["deviations"])
+    exact = deviations.pop("exact", None)
+    return (
+        row["variant"],
+        row["method"],
+        _ms(statistics.median(row["host"])),
+        _bytes(row["peak_bytes"]),
+        "on" if row["tf32"] else "off",
+        f"{max(deviations.values()):.1g}",
+        NONE if exact is None else f"{exact:.1g}",
+    )
+
+
+def _overhead(case: Row) -> Table:
+    """The paper's Table 7, row by row."""
+    variants = list(dict.fromkeys(row["variant"] for row in case["rows"]))
+    rows = [("paper, RTX 3080 Ti", *(_part(PAPER[m], PAPER["at"], None) for m in PAPER))]
+    for variant in variants:
+        found = {row["method"]: row for row in case["rows"] if row["variant"] == variant and not row["problem"]}
+        if "at" in found:
+            base = found["at"]["median"]
+            rows.append((variant, *(_part_of(found.get(method), base) for method in PAPER)))
+    return Table(
+        title=f"{case['title']}: what each part of the method costs (the paper's Table 7)",
+        columns=("", *PARTS_OF_THE_METHOD.values()),
+        rows=tuple(rows),
+        note="An attack that also computes weight gradients makes AT dearer, and what comes on top look cheaper: "
+        "compare the times, and the units in brackets.",
+    )
+
+
+def _part_of(row: Row | None, base: float) -> str:
+    return _part(row["median"], base, row["units"]) if row else NONE
+
+
+def _part(seconds: float, base: float, units: int | None) -> str:
+    more = f" {seconds / base - 1:+.0%}" if seconds != base else NONE
+    return f"{_seconds(seconds)}{f' [{units}]' if units else NONE}{more}"
+
+
+def _limits(case: Row) -> Table:
+    return Table(
+        title=f"{case['title']}: how far from the device's limit",
+        columns=("variant", "method", "floor ms", "above it", "of peak", "the recipe"),
+        rows=tuple(_limit(row, case["recipe_hours"]) for row in _timed(case)),
+        note="Floor: products at the measured matrix rate, then BatchNorm's tensors at the measured bandwidth. Of "
+        "peak: the products that the method needs, as a share of that rate. The recipe: hours of the data set's own "
+        "for ISEAT, with this network and batch, and with validation by PGD-10 after each epoch.",
+    )
+
+
+def _limit(row: Row, hours: dict[str, float]) -> tuple[str, ...]:
+    return (
+        row["variant"],
+        row["method"],
+        _ms(row["floor"]),
+        f"{row['median'] / row['floor']:.1f}×",
+        _percent(row["share_of_peak"]),
+        f"{hours[row['variant']]:,.2f} h" if row["method"] == "iseat" else NONE,
+    )
+
+
+def _kernels(case: Row) -> Table:
+    reference = {row["op"]: row["median"] for row in case["rows"] if row["backend"] == "reference"}
+    return Table(
+        title=f"{case['title']}: kernels",
+        columns=("op", "backend", "× reference", "ms", "spread", "of copy bandwidth"),
+        rows=tuple(
+            (
+                row["op"],
+                row["backend"],
+                f"{reference[row['op']] / row['median']:.2f}×",
+                _ms(row["median"]),
+                _percent(row["spread"]),
+                _percent(row["share_of_bandwidth"]),
+            )
+            for row in _timed(case)
+        ),
+        without=_without(case, "op", "backend"),
+    )
+
+
+def _loaders(case: Row) -> Table:
+    timed = _timed(case)
+    return Table(
+        title=f"{case['title']}: loaders alone",
+        columns=("loader", f"× {timed[0]['loader']}", "images/s", "spread"),
+        rows=tuple(
+            (
+                row["loader"],
+                f"{timed[0]['median'] / row['median']:.2f}×",
+                f"{row['images_per_second']:,.0f}",
+                _percent(row["spread"]),
+            )
+            for row in timed
+        ),
+        without=_without(case, "loader"),
+    )
+
+
+def _epoch(case: Row) -> Table:
+    return Table(
+        title=f"{case['title']}: training from a loader, {case['method']} by {case['variant']}",
+        columns=("data", "above the first", "ms a step", "spread"),
+        rows=tuple(
+            (row["loader"], f"{row['overhead']:+.1%}", _ms(row["median"]), _percent(row["spread"]))
+            for row in _timed(case)
+        ),
+        without=_without(case, "loader"),
+    )
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1000:,.3g}" if seconds < 1 else f"{seconds * 1000:,.0f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{_ms(seconds)} ms"
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
+
+
+def _bytes(value: int) -> str:
+    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.0f} MiB"
+
+
+def markdown(found: Sequence[Table], *, level: int) -> str:
+    """The tables as Markdown, their titles as headings."""
+    return "\n\n".join(_markdown(table, level) for table in found) + "\n"
+
+
+def _markdown(table: Table, level: int) -> str:
+    lines = [f"{'#' * level} {table.title}", NONE]
+    lines += map(_line, (table.columns, ["---"] * len(table.columns), *table.rows))
+    for remark in remarks(table):
+        lines += [NONE, remark]
+    return "\n".join(lines)
+
+
+def remarks(table: Table) -> list[str]:
+    """What belongs below a table: what it leaves out, and how to read it."""
+    return [*(f"No figure: {problem}" for problem in table.without), *([table.note] if table.note else [])]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,160 @@
+"""``fastiseat bench``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from fastiseat.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from fastiseat.bench.suite import Selection
+    from fastiseat.bench.tables import Table
+
+Words = tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure this machine: training steps against baselines, kernels, loaders, and what the data costs an epoch.
+
+    Variants take turns in one process; each is first held to a reference, and one that computes something else gets
+    no figure. Lists (--arch a b) are measured in all combinations; what is not given is the preset's.
+    """
+
+    what: Annotated[Positional[Literal["step", "loaders", "kernels", "epoch", "all"]], arg(metavar="PART")]
+    """step, loaders, kernels, epoch, or all of them."""
+    preset: str = "auto"
+    """a100, v100, 3080ti, h200, cpu; auto takes the one for the device at hand."""
+    arch: Words = ()
+    """small, prn18 or wrn-DEPTH-WIDTH."""
+    dataset: Words = ()
+    """Whose images' shape, classes and recipe: digits, cifar10, cifar100, svhn, tinyimagenet."""
+    batch_size: tuple[int, ...] = ()
+    """Images a step."""
+    method: Words = ()
+    """at, at-awp, lsi, iseat."""
+    precision: Words = ()
+    """full, bf16, fp16: of this library's steps."""
+    engine: Words = ("eager",)
+    """This library's engines: eager."""
+    baseline: Words = ()
+    """eager, eager-strict, eager-wasteful, eager-bf16, eager-fp16, compile-naive, compile-careful, these two with
+    -fp16; none for none."""
+    backend: Words = ()
+    """Of kernels: native; the reference is always there."""
+    loader: Words = ()
+    """Loaders to compare."""
+    images: int | None = None
+    """Training images that loaders read."""
+    rounds: int = 5
+    """How often each variant has its turn; at least 5 for a spread that means something."""
+    seconds: float = 0.2
+    """Of each turn, about; a step that takes longer is taken once."""
+    device: str = "auto"
+    """cpu, cuda or cuda:N; auto takes a GPU if there is one."""
+    data_dir: Path | None = None
+    """Train on the data set that lies here; without it on random images of its shape."""
+    results: Path | None = None
+    """Also write DEVICE-COMMIT.json into this folder."""
+    as_json: Annotated[FlagCreatePairsOff[bool], arg(name="json")] = False
+    """Print JSON instead of tables."""
+    markdown: FlagCreatePairsOff[bool] = False
+    """Print the tables as Markdown."""
+
+
+def main(argv: list[str]) -> None:
+    """Measure and print."""
+    arguments = tyro.cli(Bench, prog="fastiseat bench", args=argv)
+    _check(arguments)
+    from fastiseat.bench.results import save
+    from fastiseat.bench.steps import Plan
+    from fastiseat.bench.suite import PARTS, measure
+    from fastiseat.cli.machine import choose_device
+    from fastiseat.cli.progress import ConsoleProgress
+
+    device = choose_device(arguments.device)
+    selection = _selection(arguments, device)
+    with ConsoleProgress() as progress:
+        plan = Plan(
+            device=device,
+            rounds=arguments.rounds,
+            seconds=arguments.seconds,
+            data_dir=arguments.data_dir,
+            progress=progress,
+        )
+        document = measure(PARTS if arguments.what == "all" else (arguments.what,), selection, plan)
+        if arguments.results is not None:
+            progress.say(f"written: {save(document, arguments.results)}")
+    _print(document, arguments)
+
+
+def _check(arguments: Bench) -> None:
+    if arguments.rounds < 1:
+        raise UserError(f"--rounds {arguments.rounds}: at least 1 is needed, 5 for a spread")
+    if not 0 < arguments.seconds < 3600:
+        raise UserError(f"--seconds {arguments.seconds}: must lie in 0 … 3600, both excluded")
+    if arguments.images is not None and arguments.images < 1:
+        raise UserError(f"--images {arguments.images}: at least 1 is needed")
+    if arguments.as_json and arguments.markdown:
+        raise UserError("--json and --markdown: one of them")
+
+
+def _selection(arguments: Bench, device: torch.device) -> Selection:
+    from fastiseat.bench.machine import device_name
+    from fastiseat.bench.presets import cases, preset
+    from fastiseat.bench.steps import Case
+    from fastiseat.bench.suite import Selection
+    from fastiseat.bench.variants import chosen
+
+    base = preset(arguments.preset, device_name=device_name(device), kind=device.type)
+    baselines = () if arguments.baseline == ("none",) else arguments.baseline or base.baselines
+    found = cases(base, arguments.arch, arguments.dataset, arguments.batch_size)
+    return Selection(
+        cases=tuple(Case(arch=arch, dataset=dataset, batch_size=size) for arch, dataset, size in found),
+        variants=tuple(chosen(arguments.engine, arguments.precision or base.precisions, baselines)),
+        methods=arguments.method or base.methods,
+        loaders=arguments.loader,
+        backends=arguments.backend,
+        images=arguments.images or base.images,
+    )
+
+
+def _print(document: dict[str, Any], arguments: Bench) -> None:
+    if arguments.as_json:
+        print(json.dumps(document, indent=1, ensure_ascii=False))
+        return
+    from fastiseat.bench.tables import markdown, tables
+
+    found = tables(document)
+    if arguments.markdown:
+        print(markdown(found, level=2), end="")
+    else:
+        _draw(found)
+
+
+def _draw(found: list[Table]) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from fastiseat.bench.tables import remarks
+    from fastiseat.cli.tables import titled_table
+
+    console = Console()
+    for table in found:
+        drawn = titled_table(table.title)
+        for number, column in enumerate(table.columns):
+            drawn.add_column(column, overflow="fold", justify="left" if number == 0 else "right")
+        for row in table.rows:
+            drawn.add_row(*map(Text, row))
+        console.print(drawn)
+        for remark in remarks(table):
+            console.print(remark, markup=False, highlight=False)
+        console.print()
