@@ -85,13 +85,13 @@ def _make(asked: Wanted, place: Place, *, image_size: int | None, force: bool, p
         # Another process may have made it while this one waited.
         if not force and (found := Store.at(path)):
             return found
-        with _read(asked.kind, place.source.resolve(), image_size) as source:
+        with read_source(asked.kind, place.source.resolve(), image_size) as source:
             progress.say(f"{asked.name}, {verdict(source.official, source.remark)}")
             return write(path, source, name=asked.name, image_size=image_size, began=began, progress=progress)
 
 
-def _read(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
-    """The reader of ``kind``, imported only now: some bring large libraries."""
+def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
+    """The files of ``kind`` at ``path``. Their reader is imported only now: some bring large libraries."""
     match kind:
         case "cifar10" | "cifar100":
             from fastiseat.pipelines.formats import cifar

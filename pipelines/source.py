@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,13 @@ Labels = npt.NDArray[np.int64]
 BLOCK_BYTES = 32 * 2**20
 
 
+class ImageFile(NamedTuple):
+    """The content of an image file, and where it lies, for messages."""
+
+    where: str
+    content: bytes
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceSplit:
     """One split as it lies in its files.
@@ -27,11 +34,14 @@ class SourceSplit:
         labels: int64 (n,).
         image_shape: height, width and channels of every image.
         blocks: called anew for each reading; yields uint8 (m, H, W, C), n images in all, in the labels' order.
+        files: called anew for each reading; the n files that ``blocks`` decodes, in its order. None where images
+            lie in no files of their own, or ``blocks`` resizes them.
     """
 
     labels: Labels
     image_shape: tuple[int, int, int]
     blocks: Callable[[], Iterator[Images]]
+    files: Callable[[], Iterator[ImageFile]] | None = None
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,8 @@ from fastiseat.pipelines.base import DataSet, Split, fingerprint
 from fastiseat.pipelines.progress import SILENT, Progress
 
 FORMAT = 1
-_AGAIN = "prepare it again with --force"
+AGAIN = "prepare it again with --force"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +53,8 @@ class Store:
     @classmethod
     def at(cls, path: Path) -> Store | None:
         """The store in ``path``, or None where there is none; :class:`UserError` for a damaged one."""
-        try:
-            content = (path / "info.json").read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{path}: {error.strerror}; check its permissions") from error
-        try:
-            found = json.loads(content)["format"]
-            if found != FORMAT:
-                raise UserError(f"{path}: written in format {found}, this version reads {FORMAT}; {_AGAIN}")
-            return cls(path=path, info=TypeAdapter(Info).validate_json(content, strict=True))
-        except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{path / 'info.json'}: damaged ({type(error).__name__}); {_AGAIN}") from error
+        info = read_info(path, Info, FORMAT)
+        return None if info is None else cls(path=path, info=info)
 
     def open(self) -> DataSet:
         """The data set, its arrays mapped into memory and read-only."""
@@ -85,7 +75,7 @@ class Store:
         if found != self.info.fingerprint:
             raise UserError(
                 f"{self.path}: damaged: its fingerprint is {found}, and was {self.info.fingerprint} when it was "
-                f"prepared; {_AGAIN}"
+                f"prepared; {AGAIN}"
             )
 
     def compute_fingerprint(self, progress: Progress = SILENT) -> str:
@@ -101,16 +91,38 @@ class Store:
 
     def _split(self, split: str, shape: tuple[int, int, int, int]) -> Split:
         return Split(
-            images=self._array(f"{split}_images.npy", shape, np.dtype(np.uint8)),
-            labels=self._array(f"{split}_labels.npy", shape[:1], np.dtype(np.int64)),
+            images=map_array(self.path / f"{split}_images.npy", shape, np.dtype(np.uint8)),
+            labels=map_array(self.path / f"{split}_labels.npy", shape[:1], np.dtype(np.int64)),
         )
 
-    def _array(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        file = self.path / name
-        try:
-            array = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"{file}: missing, truncated or unreadable ({error}); {_AGAIN}") from error
-        if (array.shape, array.dtype) != (shape, dtype):
-            raise UserError(f"{file}: {array.dtype} {array.shape}, {dtype} {shape} was prepared; {_AGAIN}")
-        return np.asarray(array)
+
+def read_info(path: Path, description: type[T], current: int) -> T | None:
+    """``info.json`` in the folder ``path``, or None where there is none; ``current`` is the format that is read.
+
+    Raises:
+        UserError: damaged, or of another format.
+    """
+    try:
+        content = (path / "info.json").read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; check its permissions") from error
+    try:
+        found = json.loads(content)["format"]
+        if found != current:
+            raise UserError(f"{path}: written in format {found}, this version reads {current}; {AGAIN}")
+        return TypeAdapter(description).validate_json(content, strict=True)
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"{path / 'info.json'}: damaged ({type(error).__name__}); {AGAIN}") from error
+
+
+def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """The array in ``file``, mapped and read-only; :class:`UserError` unless it has that shape and type."""
+    try:
+        array = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file}: missing, truncated or unreadable ({error}); {AGAIN}") from error
+    if (array.shape, array.dtype) != (shape, dtype):
+        raise UserError(f"{file}: {array.dtype} {array.shape}, {dtype} {shape} was prepared; {AGAIN}")
+    return np.asarray(array)

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.lib.format as npy
@@ -26,6 +26,9 @@ from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import FORMAT, Info, Store
 from fastiseat.version import __version__
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 
 def first_writable(stores: Iterable[Path]) -> Path:
@@ -66,25 +69,33 @@ def write(
 
     Pixels are written block by block, not through a mapped file: there a full disk would be a crash.
     """
-    temporary = _temporary(store)
     _require_space(store, source, name, progress)
-    with write_failures_told(store):
-        temporary.mkdir()
+    with complete_folder(store) as temporary:
         for split, content in {"train": source.train, "test": source.test}.items():
             images = _counted(content.blocks(), f"{split} images", len(content.labels), progress)
-            _write_array(temporary / f"{split}_images.npy", content.shape, np.dtype(np.uint8), images)
-            _write_array(
-                temporary / f"{split}_labels.npy", content.labels.shape, np.dtype(np.int64), [content.labels]
-            )
+            write_array(temporary / f"{split}_images.npy", content.shape, np.dtype(np.uint8), images)
+            write_whole(temporary / f"{split}_labels.npy", content.labels)
         written = Store(path=temporary, info=_describe(source, name, image_size))
         info = replace(
             written.info,
             fingerprint=written.compute_fingerprint(progress),
             seconds=round(time.perf_counter() - began, 1),
         )
-        _write_bytes(temporary / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
-        _put_in_place(temporary, store)
+        write_info(temporary, info)
     return Store(path=store, info=info)
+
+
+@contextmanager
+def complete_folder(store: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``store`` at the end of the block, unless that fails.
+
+    The caller holds :func:`exclusive`. A failed write is told as a :class:`UserError` that names ``store``.
+    """
+    temporary = _temporary(store)
+    with write_failures_told(store):
+        temporary.mkdir()
+        yield temporary
+        _put_in_place(temporary, store)
 
 
 def _describe(source: Source, name: str, image_size: int | None) -> Info:
@@ -141,24 +152,41 @@ def _counted(
     assert done == total, f"{done} {what}, {total} labels"
 
 
-def _write_array(
-    path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], blocks: Iterable[npt.NDArray[Any]]
+def write_array(
+    path: Path, shape: tuple[int, ...] | None, dtype: np.dtype[Any], blocks: Iterable[npt.NDArray[Any]]
 ) -> None:
+    """The ``.npy`` file of an array that comes in ``blocks``; ``shape`` None: one-dimensional, as long as they are."""
     with path.open("wb") as file:
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(file, header)
+        _write_header(file, shape or (0,), dtype)
+        begins, count = file.tell(), 0
         for block in blocks:
             assert block.dtype == dtype
             file.write(np.ascontiguousarray(block).data)
+            count += len(block)
+        if shape is None:
+            file.seek(0)
+            _write_header(file, (count,), dtype)
+            assert file.tell() == begins, "numpy leaves room in a header for a longer first axis"
         file.flush()
         os.fsync(file.fileno())
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
+def write_whole(path: Path, array: npt.NDArray[Any]) -> None:
+    """The ``.npy`` file of an array."""
+    write_array(path, array.shape, array.dtype, [array])
+
+
+def write_info(folder: Path, info: DataclassInstance) -> None:
+    """``info.json``, which tells what lies beside it."""
+    with (folder / "info.json").open("wb") as file:
+        file.write((json.dumps(asdict(info), indent=2) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    npy.write_array_header_1_0(file, header)
 
 
 def _put_in_place(temporary: Path, store: Path) -> None:

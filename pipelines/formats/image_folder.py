@@ -10,7 +10,7 @@ import numpy as np
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import Files, Tree
-from fastiseat.pipelines.formats.images import decoded, image_shape, is_image
+from fastiseat.pipelines.formats.images import decoded, image_shape, is_image, undecoded
 from fastiseat.pipelines.source import Source, SourceSplit
 
 LAYOUT = "train/<class>/<images> and test/<class>/<images> (or val instead of test)"
@@ -57,4 +57,5 @@ def _split(files: Files, split: str, classes: Sequence[str], side: int | None) -
         labels=np.array(labels, dtype=np.int64),
         image_shape=image_shape(files, names[0], side=side),
         blocks=decoded(files, names, side=side),
+        files=undecoded(files, names) if side is None else None,
     )

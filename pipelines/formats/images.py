@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import Files
-from fastiseat.pipelines.source import Images, block_size
+from fastiseat.pipelines.source import ImageFile, Images, block_size
 
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 # Not all that Pillow knows: it hands EPS to another program, whatever the file is called.
@@ -87,6 +87,11 @@ def decoded(files: Files, names: Sequence[str], *, side: int | None = None) -> C
                 yield np.stack([image for images in pool.map(some, tasks) for image in images])
 
     return blocks
+
+
+def undecoded(files: Files, names: Sequence[str]) -> Callable[[], Iterator[ImageFile]]:
+    """The ``files`` of a :class:`SourceSplit`: those called ``names``."""
+    return lambda: (ImageFile(files.where(name), files.read(name)) for name in names)
 
 
 def image_shape(files: Files, name: str, *, side: int | None = None) -> tuple[int, int, int]:

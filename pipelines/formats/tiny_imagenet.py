@@ -11,7 +11,7 @@ import numpy as np
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import Files, open_files
-from fastiseat.pipelines.formats.images import decoded, image_shape, is_image
+from fastiseat.pipelines.formats.images import decoded, image_shape, is_image, undecoded
 from fastiseat.pipelines.releases import RELEASES, md5_of
 from fastiseat.pipelines.source import Source, SourceSplit, released
 
@@ -122,6 +122,7 @@ def _split(files: Files, names: Sequence[str], labels: Sequence[str], wnids: Seq
         labels=np.array([place[wnid] for wnid in labels], dtype=np.int64),
         image_shape=image_shape(files, names[0]),
         blocks=decoded(files, names),
+        files=undecoded(files, names),
     )
 
 

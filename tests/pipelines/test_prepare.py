@@ -143,7 +143,7 @@ def test_a_zip_and_its_tree_give_the_same(root, tmp_path):
 
 def test_a_second_time_nothing_is_done(root, cifar, monkeypatch):
     first = prepare_("cifar10", data_dir=root)
-    monkeypatch.setattr(prepare, "_read", None)
+    monkeypatch.setattr(prepare, "read_source", None)
     log = Log()
     assert prepare_("cifar10", data_dir=root, progress=log) == first
     assert log.lines == ["cifar10 is prepared already; --force makes it anew"]
@@ -257,7 +257,7 @@ def test_another_process_may_have_made_it_meanwhile(root, cifar, monkeypatch):
     def late(path, progress):
         monkeypatch.setattr(prepare, "exclusive", exclusive)
         prepare_("cifar10", data_dir=root)
-        monkeypatch.setattr(prepare, "_read", lambda *_: reads.append(1))
+        monkeypatch.setattr(prepare, "read_source", lambda *_: reads.append(1))
         return exclusive(path, progress)
 
     monkeypatch.setattr(prepare, "exclusive", late)

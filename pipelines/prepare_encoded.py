@@ -1,0 +1,70 @@
+"""From the JPEG files that a data set comes in to the store that keeps them beside the prepared arrays."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastiseat.errors import UserError
+from fastiseat.pipelines.encoded_store import EncodedStore, write_encoded
+from fastiseat.pipelines.places import wanted
+from fastiseat.pipelines.prepare import find_store, prepare, read_source
+from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.writer import exclusive, first_writable
+
+WITH_JPEG_FILES = ("tinyimagenet", "imagefolder")
+"""The kinds of data sets whose images may be JPEG files."""
+
+
+def find_encoded(name: str, *, data_dir: Path | None = None) -> EncodedStore | None:
+    """The JPEG files of ``name``, or None where there are none beside its prepared arrays."""
+    packed = find_store(name, data_dir=data_dir)
+    return None if packed is None else EncodedStore.at(EncodedStore.beside(packed.path))
+
+
+def prepare_encoded(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    source: Path | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> EncodedStore:
+    """The JPEG files of ``name``, gathered now unless they are already; the arrays are prepared first.
+
+    The arguments are those of :func:`fastiseat.pipelines.prepare.prepare`; ``force`` makes both anew.
+
+    Raises:
+        UserError: as there, and where the training images aren't JPEG files, or aren't used at their own size.
+    """
+    kind = wanted(name).kind
+    if kind not in WITH_JPEG_FILES:
+        raise UserError(f"{name} has no JPEG files: its images lie in arrays; leave out --format jpeg")
+    packed = prepare(name, data_dir=data_dir, source=source, force=force, progress=progress)
+    if packed.info.image_size is not None:
+        raise UserError(
+            f"{name} is prepared at size {packed.info.image_size}, which its JPEG files don't have; leave out --format "
+            "jpeg"
+        )
+    path = EncodedStore.beside(packed.path)
+    if not force and (found := _current(path, packed)):
+        progress.say(f"the JPEG files of {name} are prepared already; --force makes them anew")
+        return found
+    first_writable([path])
+    with exclusive(path, progress):
+        # Another process may have made it while this one waited.
+        return (not force and _current(path, packed)) or _make(kind, path, packed, progress)
+
+
+def _current(path: Path, packed: Store) -> EncodedStore | None:
+    """The store in ``path`` if it belongs to ``packed``; another one is left over from earlier arrays."""
+    found = EncodedStore.at(path)
+    return found if found and found.info.fingerprint == packed.info.fingerprint else None
+
+
+def _make(kind: str, path: Path, packed: Store, progress: Progress) -> EncodedStore:
+    source = Path(packed.info.source)
+    if not source.exists():
+        raise UserError(f"{source}: gone, but {packed.path} was prepared from it; prepare that again with --force")
+    with read_source(kind, source, None) as content:
+        return write_encoded(path, content.train, packed=packed, progress=progress)
