@@ -66,7 +66,7 @@ def write(
 
     Pixels are written block by block, not through a mapped file: there a full disk would be a crash.
     """
-    temporary = _temporary(store)
+    temporary = temporary_folder(store)
     _require_space(store, source, name, progress)
     with write_failures_told(store):
         temporary.mkdir()
@@ -82,8 +82,8 @@ def write(
             fingerprint=written.compute_fingerprint(progress),
             seconds=round(time.perf_counter() - began, 1),
         )
-        _write_bytes(temporary / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
-        _put_in_place(temporary, store)
+        write_bytes(temporary / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
+        put_in_place(temporary, store)
     return Store(path=store, info=info)
 
 
@@ -123,6 +123,12 @@ def _require_space(store: Path, source: Source, name: str, progress: Progress) -
         f"{name}: {len(splits[0].labels):,} training and {len(splits[1].labels):,} test images of {width}×{height} in "
         f"{len(source.class_names)} classes; {in_bytes(needed)} on the disk, of {in_bytes(free)} free"
     )
+    require_space(store, needed)
+
+
+def require_space(store: Path, needed: int) -> None:
+    """:class:`UserError` where fewer than ``needed`` bytes are free."""
+    free = shutil.disk_usage(store.parent).free
     if needed > free:
         raise UserError(
             f"cannot write {store}: {in_bytes(needed)} are needed and {in_bytes(free)} are free; free space or choose "
@@ -154,14 +160,16 @@ def _write_array(
         os.fsync(file.fileno())
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a whole file, onto the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _put_in_place(temporary: Path, store: Path) -> None:
+def put_in_place(temporary: Path, store: Path) -> None:
+    """Give a complete folder the name ``store``, in place of what has it. The caller holds :func:`exclusive`."""
     _flush_folder(temporary)
     if store.exists():
         store.rename(_replaced(store))
@@ -181,7 +189,8 @@ def _lock_file(store: Path) -> Path:
     return store.with_name(f".{store.name}.lock")
 
 
-def _temporary(store: Path) -> Path:
+def temporary_folder(store: Path) -> Path:
+    """Where ``store`` is written; :func:`exclusive` removes it if it is never put in place."""
     return store.with_name(f".{store.name}.unfinished")
 
 
@@ -192,5 +201,5 @@ def _replaced(store: Path) -> Path:
 def _discard_unfinished(store: Path) -> None:
     if _replaced(store).exists() and not store.exists():
         _replaced(store).rename(store)  # the process that was replacing it was killed in between
-    for folder in (_temporary(store), _replaced(store)):
+    for folder in (temporary_folder(store), _replaced(store)):
         shutil.rmtree(folder, ignore_errors=True)
