@@ -7,8 +7,6 @@ here, and a wait without end there.
 
 from __future__ import annotations
 
-import io
-import itertools
 import json
 import os
 import zlib
@@ -19,11 +17,11 @@ from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from pydantic import Field, TypeAdapter
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.beton_content import image_shape, page_contents, require_readable, sample_offsets
 from fastiseat.pipelines.beton_format import (
     VERSION,
     Kind,
@@ -179,82 +177,60 @@ def write_beton(
     Raises:
         UserError: it can't be written, or FFCV could not decode one of the files.
     """
-    if isinstance(train, EncodedSplit):
-        _require_readable(train, name, progress)
-    offsets = _offsets(train)
+    offsets = sample_offsets(train)
     page_size = page_size_for(int(np.diff(offsets).max()))
     pages = fill_pages(offsets, page_size)
     layout = Layout(
         kind="packed" if isinstance(train, Split) else "jpeg",
-        shape=_shape(train),
+        shape=image_shape(train),
         samples=len(train),
         page_size=page_size,
         num_pages=len(pages),
     )
-    places = place_samples(offsets, pages, layout)
     first_writable([path])
     require_space(path, layout.size)
+    if isinstance(train, EncodedSplit):
+        require_readable(train, name, progress)
+    places = place_samples(offsets, pages, layout)
+    tables = layout.rows(places, train.labels), table_of_places(places, np.diff(offsets))
+    info = _describe(layout, name=name, fingerprint=fingerprint, tables=_checksum(layout.head(), *tables))
     with exclusive(path, progress), write_failures_told(path):
         temporary = temporary_folder(path)
         temporary.mkdir()
-        rows, table = layout.rows(places, train.labels), table_of_places(places, np.diff(offsets))
-        _write_file(temporary / FILE, layout, [rows, table], _contents(train, pages, progress))
-        info = BetonInfo(
-            format=FORMAT,
-            beton_version=VERSION,
-            name=name,
-            fingerprint=fingerprint,
-            kind=layout.kind,
-            shape=layout.shape,
-            samples=layout.samples,
-            page_size=page_size,
-            num_pages=len(pages),
-            bytes=layout.size,
-            tables=_checksum(layout.head(), rows, table),
-            versions={"fastiseat": __version__},
-        )
+        _write_file(temporary / FILE, layout, *tables, page_contents(train, pages, progress))
         write_bytes(temporary / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
         put_in_place(temporary, path)
     return Beton(path=path, info=info)
+
+
+def _describe(layout: Layout, *, name: str, fingerprint: str, tables: int) -> BetonInfo:
+    return BetonInfo(
+        format=FORMAT,
+        beton_version=VERSION,
+        name=name,
+        fingerprint=fingerprint,
+        kind=layout.kind,
+        shape=layout.shape,
+        samples=layout.samples,
+        page_size=layout.page_size,
+        num_pages=layout.num_pages,
+        bytes=layout.size,
+        tables=tables,
+        versions={"fastiseat": __version__},
+    )
 
 
 def _again(name: str, prepared_as: str) -> str:
     return f"run: fastiseat data prepare {name} --format {prepared_as or PREPARED_AS['packed']} --force"
 
 
-def _shape(train: Split | EncodedSplit) -> tuple[int, int, int]:
-    if isinstance(train, EncodedSplit):
-        return (train.height, train.width, 3)
-    height, width, channels = train.images.shape[1:]
-    return (height, width, channels)
-
-
-def _offsets(train: Split | EncodedSplit) -> npt.NDArray[np.int64]:
-    """Where each sample begins in all content, and where the last one ends."""
-    if isinstance(train, EncodedSplit):
-        return train.offsets
-    return np.arange(len(train) + 1, dtype=np.int64) * int(np.prod(_shape(train)))
-
-
-def _contents(
-    train: Split | EncodedSplit, pages: list[tuple[int, int]], progress: Progress
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """The content of each page."""
-    for first, last in pages:
-        if isinstance(train, EncodedSplit):
-            yield train.data[train.offsets[first] : train.offsets[last]]
-        else:
-            yield np.ascontiguousarray(train.images[first:last]).reshape(-1)
-        progress.count("training images written", last, len(train))
-
-
 def _write_file(
     path: Path,
     layout: Layout,
-    tables: list[npt.NDArray[np.void]],
+    rows: npt.NDArray[np.void],
+    table: npt.NDArray[np.void],
     contents: Iterator[npt.NDArray[np.uint8]],
 ) -> None:
-    rows, table = tables
     with path.open("wb") as file:
         file.write(layout.head())
         file.write(rows.tobytes())
@@ -273,22 +249,3 @@ def _checksum(head: bytes, *tables: npt.NDArray[np.void]) -> int:
     for table in tables:
         checksum = zlib.crc32(table.tobytes(), checksum)
     return checksum
-
-
-def _require_readable(train: EncodedSplit, name: str, progress: Progress) -> None:
-    """FFCV leaves what was in its memory before where a file has another size or other colours."""
-    # MPO: a JPEG file that holds further pictures behind the first.
-    kinds = itertools.product(("RGB", "L"), ("JPEG", "MPO"))
-    readable = {f"{mode} {kind} of {train.width}×{train.height}" for mode, kind in kinds}
-    for index in range(len(train)):
-        try:
-            with Image.open(io.BytesIO(train.file(index).tobytes())) as image:
-                found = f"{image.mode} {image.format} of {image.width}×{image.height}"
-        except OSError:
-            found = "no image"
-        if found not in readable:
-            raise UserError(
-                f"{name}: training image {index} is {found}; FFCV reads RGB or grey JPEG files of "
-                f"{train.width}×{train.height}: use --format {PREPARED_AS['packed']}, which holds pixels"
-            )
-        progress.count("training images checked", index + 1, len(train))
