@@ -33,7 +33,7 @@ class Images:
         return self.channels, self.side, self.side
 
 
-DIGITS = Images(channels=1, side=8, num_classes=10, num_images=(1437, 360))
+DIGITS = Images(channels=1, side=8, num_classes=10, num_images=(1442, 355))
 
 
 def images_of(dataset: str) -> Images:

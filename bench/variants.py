@@ -72,8 +72,8 @@ class Variant:
     ours: bool = False
     tf32: bool = True
     """Whether float32 convolutions may use TF32 where the device has it and the process allows it."""
-    in_float64: bool = True
-    """Whether it can train a float64 network too, and so be held to the reference without rounding."""
+    twin: Callable[[nn.Module, Config], Subject] | None = None
+    """Builds the same program for a float64 network, where it can be held to the reference without rounding."""
 
 
 class EngineSubject:
@@ -143,9 +143,14 @@ def _engine(engine: str, precision: str) -> Variant:
         precision=precision,
         units={method: passes.units for method, passes in NECESSARY.items()},
         build=partial(EngineSubject, engine=engine, precision=precision),
+        twin=partial(EngineSubject, engine=engine, precision="full"),
         ours=True,
-        in_float64=precision == "full",
     )
+
+
+def _in_full(build: Callable[..., Eager]) -> Callable[..., Eager]:
+    """The same baseline without autocast."""
+    return partial(build, amp_dtype=None)
 
 
 def _baseline(name: str) -> Variant:
@@ -157,7 +162,7 @@ def _baseline(name: str) -> Variant:
         units=baseline.units,
         build=partial(BaselineSubject, build=baseline.build),
         tf32=baseline.tf32,
-        in_float64=baseline.precision == "full",
+        twin=None if name.startswith("compile") else partial(BaselineSubject, build=_in_full(baseline.build)),
     )
 
 
