@@ -54,7 +54,7 @@ class Subject(Protocol):
         """One training step by ``method``; metrics with ``loss`` among them."""
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Take the network back to ``state``, and forget all momentum."""
+        """Take the network back to ``state``, and let go of all momentum and gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +99,10 @@ class EngineSubject:
         return self.steps[method](x, y)
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights and momentum, both in place: a captured graph may know their addresses."""
+        """Weights in place; no method has momentum."""
         self.model.load_state_dict(dict(state))
         for step in self.steps.values():
-            for buffer in step.momentum_buffers.values():
-                buffer.zero_()
+            step.momentum_buffers.clear()
 
 
 class BaselineSubject:
@@ -131,9 +130,11 @@ class BaselineSubject:
         return self.baseline.step(x, y)
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights in place; the optimizer begins anew."""
+        """Weights in place; the optimizer begins anew, and no gradient is left."""
         self.model.load_state_dict(dict(state))
         self.baseline.optimizer.state.clear()
+        self.baseline.optimizer.zero_grad()
+        self.baseline.proxy.zero_grad()
 
 
 def _engine(engine: str, precision: str) -> Variant:
