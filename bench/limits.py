@@ -8,11 +8,12 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from fastiseat.bench.memory import free_bytes, largest_batch, peak_bytes
+from fastiseat.bench.memory import largest_batch, peak_bytes
 from fastiseat.bench.variants import Variant
 from fastiseat.config import Config
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
+from fastiseat.pipelines.memory import free_bytes
 
 _PROBES = (2, 4)
 

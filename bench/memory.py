@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,19 +49,6 @@ def _without_stderr() -> Iterator[None]:
         os.dup2(found, 2)
         os.close(found)
         os.close(nowhere)
-
-
-def free_bytes(device: torch.device) -> int:
-    """What a process may still take."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + cached
-    try:
-        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        return int(lines["MemAvailable"].split()[0]) * 1024
-    except (OSError, KeyError, ValueError):
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def largest_batch(peak_of: Callable[[int], int], available: int, *, probes: tuple[int, int]) -> int:

@@ -57,6 +57,10 @@ def _require_fraction(name: str, value: float) -> None:
     _require(0 <= value <= 1, name, value, "is a fraction of the run and must lie in 0 … 1")
 
 
+IDBH = "idbh-"
+"""What the names of IDBH's policies begin with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Data:
     """Which images, and how many a step."""
@@ -71,6 +75,12 @@ class Data:
     """Crop training images at random after padding them by as many pixels on each side. Paper: 4, SVHN none."""
     padding_mode: Literal["zero", "reflect"] = "zero"
     """What they are padded with. Released code: zero."""
+    augment: Literal["standard", "idbh-cifar10-weak", "idbh-cifar10-strong", "idbh-svhn"] = "standard"
+    """standard: what the three settings before say. idbh-…: a policy of IDBH in their place (CropShift, ColorShape,
+    RandomErasing), for colour images."""
+    images: Literal["packed", "jpeg"] = "packed"
+    """packed: decoded once, the same pixels for every loader. jpeg: the original files, decoded in every epoch, for
+    less memory and disk; ffcv's decoder is up to 6 of 255 levels off the others'."""
     limit_train: int | None = None
     """Train on this many images only, of all classes alike, the same for every seed."""
     limit_test: int | None = None
@@ -84,6 +94,9 @@ class Data:
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
         _require_at_least(0, "crop_padding", self.crop_padding)
         _require(self.padding_mode in ("zero", "reflect"), "padding_mode", self.padding_mode, "is zero or reflect")
+        known = ("standard", *(f"{IDBH}{policy}" for policy in ("cifar10-weak", "cifar10-strong", "svhn")))
+        _require(self.augment in known, "augment", self.augment, f"is one of {', '.join(known)}")
+        _require(self.images in ("packed", "jpeg"), "images", self.images, "is packed or jpeg")
         for name, limit in {"limit_train": self.limit_train, "limit_test": self.limit_test}.items():
             if limit is not None:
                 _require_at_least(1, name, limit)

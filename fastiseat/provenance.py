@@ -16,8 +16,8 @@ from fastiseat.pipelines.base import DataSet
 from fastiseat.version import __version__
 
 
-def provenance(device: torch.device, precision: str, data: DataSet) -> dict[str, Any]:
-    """Command line, time, versions, machine, device and precision; what the data is, and if the official release."""
+def provenance(device: torch.device, precision: str, data: DataSet, *, loader: str) -> dict[str, Any]:
+    """Command line, time, versions, machine, device, precision and loader; what the data is, and if the official release."""
     return {
         "argv": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -35,6 +35,7 @@ def provenance(device: torch.device, precision: str, data: DataSet) -> dict[str,
         },
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": precision,
+        "loader": loader,
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
     }

@@ -23,12 +23,11 @@ from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
 from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
 from fastiseat.pipelines.base import Loader, Split
-from fastiseat.pipelines.order import Order
+from fastiseat.pipelines.loaders import AUTO
 from fastiseat.pipelines.progress import SILENT, Progress
-from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.provenance import provenance
 from fastiseat.report.curves import draw_curves
-from fastiseat.rundata import load_run_data, network_batch
+from fastiseat.rundata import load_run_data, network_batch, training_loader
 from fastiseat.schedule import scalars_at
 
 Row = dict[str, Any]
@@ -79,15 +78,21 @@ class Trainer:
         device: torch.device,
         observer: Observer,
         resume: bool = False,
+        loader: str = AUTO,
         data_dir: Path | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        """``progress`` is told of data that is prepared first."""
+        """``loader`` is a name in :mod:`fastiseat.pipelines.loaders`, which changes nothing of what is trained.
+
+        ``progress`` is told of data that is prepared first.
+        """
         self.config, self.device, self.observer = config, device, observer
         self.directory = RunDirectory.open(out, config, resume=resume)
         self.data = load_run_data(config, data_dir=data_dir, progress=progress)
-        order = Order(size=len(self.data.training), batch_size=config.data.batch_size, seed=config.run.seed)
-        self.loader: Loader = TorchLoader(self.data.training, order)
+        self.loading = training_loader(
+            config, self.data, loader, device=device, data_dir=data_dir, progress=progress
+        )
+        self.loader: Loader = self.loading.loader
         model = build_network(
             config.network,
             in_channels=self.data.whole.num_channels,
@@ -131,7 +136,7 @@ class Trainer:
             # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
             self.directory.write_metrics(self.rows)
         else:
-            where = provenance(self.device, self.precision, self.data.whole)
+            where = provenance(self.device, self.precision, self.data.whole, loader=self.loading.name)
             self.directory.write_config(self.config, where)
         with deterministic(self.config.run.deterministic):
             while self.step.steps_taken < self.total_steps:

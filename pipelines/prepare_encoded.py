@@ -37,10 +37,19 @@ def prepare_encoded(
     Raises:
         UserError: as there, and where the training images aren't JPEG files, or aren't used at their own size.
     """
-    kind = wanted(name).kind
-    if kind not in WITH_JPEG_FILES:
-        raise UserError(f"{name} has no JPEG files: its images lie in arrays; leave out --format jpeg")
+    _require_jpeg_files(name)
     packed = prepare(name, data_dir=data_dir, source=source, force=force, progress=progress)
+    return encode(packed, force=force, progress=progress)
+
+
+def encode(packed: Store, *, force: bool = False, progress: Progress = SILENT) -> EncodedStore:
+    """The JPEG files that ``packed`` was prepared from, gathered now unless they are already, or with ``force``.
+
+    Raises:
+        UserError: the training images aren't JPEG files, or aren't used at their own size, or are gone.
+    """
+    name = packed.info.name
+    _require_jpeg_files(name)
     if packed.info.image_size is not None:
         raise UserError(
             f"{name} is prepared at size {packed.info.image_size}, which its JPEG files don't have; leave out --format "
@@ -53,7 +62,12 @@ def prepare_encoded(
     first_writable([path])
     with exclusive(path, progress):
         # Another process may have made it while this one waited.
-        return (not force and _current(path, packed)) or _make(kind, path, packed, progress)
+        return (not force and _current(path, packed)) or _make(wanted(name).kind, path, packed, progress)
+
+
+def _require_jpeg_files(name: str) -> None:
+    if wanted(name).kind not in WITH_JPEG_FILES:
+        raise UserError(f"{name} has no JPEG files: its images lie in arrays; leave out --format jpeg")
 
 
 def _current(path: Path, packed: Store) -> EncodedStore | None:

@@ -100,7 +100,7 @@ def test_the_validation_split_is_stratified_disjoint_and_fixed_by_the_seed(tmp_p
     one, again = (tiny.trainer(config, tmp_path / "run") for _ in range(2))
     assert one.data.selection_name == "val"
     assert np.array_equal(one.data.selection.images, again.data.selection.images)
-    whole, held, kept = one.data.whole.train, one.data.selection, one.loader.split
+    whole, held, kept = one.data.whole.train, one.data.selection, one.data.training
     assert len(held) + len(kept) == len(whole)
     for label in range(10):
         members = int((whole.labels == label).sum())

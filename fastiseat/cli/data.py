@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from fastiseat.pipelines.base import DataSet
+    from fastiseat.pipelines.beton_format import Kind
+    from fastiseat.pipelines.progress import Progress
     from fastiseat.pipelines.store import Store
 
 
+Format = Literal["resident", "jpeg", "ffcv", "ffcv-jpeg"]
 Name = Annotated[str, Positional, arg(metavar="NAME")]
 
 
@@ -41,6 +44,9 @@ class Prepare:
     """The folder that holds the archive or its content."""
     force: FlagCreatePairsOff[bool] = False
     """Prepare again what is prepared."""
+    format: tuple[Format, ...] = ("resident",)
+    """resident: the packed arrays, which every loader but ffcv reads and the others are made of. ffcv: a .beton of
+    them. jpeg: the original files in one, for --images jpeg. ffcv-jpeg: a .beton of these."""
     image_size: int | None = None
     """For imagefolder: resize the shorter side to this (bilinear, antialiased) and cut out the centre."""
 
@@ -85,23 +91,39 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare(command: Prepare) -> None:
-    if command.name in BUNDLED:
-        print(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to prepare")
-        return
     from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.pipelines.beton import PREPARED_AS
     from fastiseat.pipelines.prepare import prepare
+    from fastiseat.pipelines.prepare_encoded import encode
 
     with ConsoleProgress() as progress:
-        store = prepare(
-            command.name,
-            data_dir=command.data_dir,
-            source=command.source,
-            download=command.download,
-            image_size=command.image_size,
-            force=command.force,
-            progress=progress,
-        )
-    print(_summary(store))
+        if command.name in BUNDLED:
+            print(f"{command.name} comes with {BUNDLED[command.name]}: its arrays are used from there")
+        else:
+            store = prepare(
+                command.name,
+                data_dir=command.data_dir,
+                source=command.source,
+                download=command.download,
+                image_size=command.image_size,
+                force=command.force,
+                progress=progress,
+            )
+            print(_summary(store))
+            if "jpeg" in command.format:
+                encode(store, force=command.force, progress=progress)
+        for images, form in PREPARED_AS.items():
+            if form in command.format:
+                _prepare_for_ffcv(command, images, progress)
+
+
+def _prepare_for_ffcv(command: Prepare, images: Kind, progress: Progress) -> None:
+    from fastiseat.pipelines import datasets
+    from fastiseat.pipelines.loaders import ensure_beton
+
+    whole = datasets.load(command.name, data_dir=command.data_dir)
+    beton = ensure_beton(whole, images, data_dir=command.data_dir, force=command.force, progress=progress)
+    print(f"for FFCV: {beton.path}, {beton.info.samples:,} images, {images}")
 
 
 def _verify(command: Verify) -> None:

@@ -36,6 +36,10 @@ class Train:
     data_dir: Path | None = None
     """The folder that holds the data set's archive or its content; default: $FASTISEAT_DATA, then
     ~/.cache/fastiseat. What is not prepared yet is prepared first."""
+    loader: str = "auto"
+    """resident (all images in the device's memory), ffcv, dali or torch; all yield the same batches. auto takes
+    resident where a quarter of the free memory holds the images, else torch; for --images jpeg the fastest installed
+    decoder."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto takes a GPU if there is one."""
     quiet: FlagCreatePairsOff[bool] = False
@@ -92,6 +96,7 @@ def main(argv: list[str]) -> None:
                 device=choose_device(arguments.device, deterministic=config.run.deterministic),
                 observer=display,
                 resume=arguments.resume,
+                loader=arguments.loader,
                 data_dir=arguments.data_dir,
                 progress=progress,
             )

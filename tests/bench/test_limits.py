@@ -4,11 +4,12 @@ import pytest
 import torch
 from bench_case import CASE, CPU, network
 
-from fastiseat.bench import limits, memory
+from fastiseat.bench import limits
 from fastiseat.bench.limits import require_fit, require_precisions
 from fastiseat.bench.memory import largest_batch, peak_bytes
 from fastiseat.bench.variants import VARIANTS
 from fastiseat.errors import UserError
+from fastiseat.pipelines.memory import free_bytes
 
 
 def test_the_peak_is_the_most_that_was_held_at_once():
@@ -32,7 +33,7 @@ def test_the_largest_batch_lies_on_the_line_through_two_probes():
 
 
 def test_free_memory_is_plausible():
-    assert 2**26 < memory.free_bytes(CPU) < 2**50
+    assert 2**26 < free_bytes(CPU) < 2**50
 
 
 def test_a_batch_that_does_not_fit_is_refused_with_one_that_would(monkeypatch):

@@ -98,7 +98,7 @@ def test_image_size(call, tmp_path):
 
 
 def test_digits(call):
-    for command, words in (("prepare", "nothing to prepare"), ("verify", "nothing to verify")):
+    for command, words in (("prepare", "used from there"), ("verify", "nothing to verify")):
         code, out, _ = call(command, "digits")
         assert code == 0 and words in out
     code, out, _ = call("info", "digits")
@@ -218,7 +218,7 @@ def test_the_surface():
     assert {
         command.__name__: list(command.__dataclass_fields__) for command in (data.Prepare, data.Verify, data.Info)
     } == {
-        "Prepare": ["name", "source", "download", "data_dir", "force", "image_size"],
+        "Prepare": ["name", "source", "download", "data_dir", "force", "format", "image_size"],
         "Verify": ["name", "data_dir"],
         "Info": ["name", "data_dir"],
     }

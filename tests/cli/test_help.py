@@ -13,7 +13,8 @@ from fastiseat.__main__ import COMMANDS
 # A change here is a change of the public interface: it belongs into CHANGELOG.md.
 TRAIN_FLAGS = """
 --help --config --out --resume --data-dir --device --quiet --dry-run
---dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --limit-train --limit-test
+--loader
+--dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images --limit-train --limit-test
 --arch --variant --init
 --method --lam
 --eps --step-size --steps --random-start --no-random-start --attack-bn

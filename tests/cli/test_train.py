@@ -12,8 +12,9 @@ def test_the_whole_command(fastiseat, tmp_path):
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert lines[0] == "iseat on digits, small, cpu, 1 epochs of 2 steps -> run"
-    assert lines[1].startswith("epoch 1/1  lr 0.1  loss ")
-    assert lines[1].endswith("  best")
+    assert re.fullmatch(r"loader: resident, \d+\.\d kB in the device's memory", lines[1])
+    assert lines[2].startswith("epoch 1/1  lr 0.1  loss ")
+    assert lines[2].endswith("  best")
     assert lines[-1] == "run: run"
     assert "iseat on digits, test accuracy, ε = 0.15" in " ".join(result.out.split())
     accuracy = json.loads((tmp_path / "run" / "results.json").read_text())[0]["accuracy"]
@@ -64,7 +65,7 @@ def test_resuming_a_finished_run_prints_its_results_again(fastiseat):
     again = fastiseat("train", "--config", "run/config.json", "--out", "run", "--resume")
     assert again.code == 0
     assert "epoch 1/1" not in again.out
-    assert once.out.endswith(again.out.split("\n", 1)[1])
+    assert once.out.endswith(again.out.split("\n", 2)[2])
 
 
 @pytest.mark.parametrize("out", ["[/x]", ":smile: [bold] ε", "a$b$"])

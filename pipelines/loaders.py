@@ -1,0 +1,207 @@
+"""The loader of a run by its name: what it needs is prepared first, and ``auto`` is decided and explained."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastiseat.errors import UserError, unknown
+from fastiseat.pipelines.base import DataSet, Loader, Split
+from fastiseat.pipelines.beton import PREPARED_AS, Beton, write_beton
+from fastiseat.pipelines.beton_format import Kind
+from fastiseat.pipelines.encoded import EncodedSplit
+from fastiseat.pipelines.jpeg import JpegLoader
+from fastiseat.pipelines.memory import free_bytes
+from fastiseat.pipelines.order import Order
+from fastiseat.pipelines.places import BUNDLED, roots
+from fastiseat.pipelines.prefetch import Prefetched
+from fastiseat.pipelines.prepare import find_store
+from fastiseat.pipelines.prepare_encoded import prepare_encoded
+from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.resident import ResidentLoader, resident_bytes
+from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.writer import in_bytes
+
+LOADERS = ("resident", "ffcv", "dali", "torch")
+AUTO = "auto"
+# Of the memory that is free before the network is trained: activations need the rest.
+_RESIDENT_SHARE = 0.25
+_MOST_WORKERS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What a run trains on, and where all of it comes from.
+
+    Attributes:
+        whole: the data set.
+        split: the part of its training images that the run uses.
+        rows: int64, the place of each of them in ``whole.train``; None if they are all of them.
+        data_dir: where the data set is looked for.
+    """
+
+    whole: DataSet
+    split: Split
+    rows: npt.NDArray[np.int64] | None = None
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A loader whose batches lie on the device, its name, and a line about the choice."""
+
+    loader: Loader
+    name: str
+    why: str
+
+
+def load(
+    name: str,
+    training: Training,
+    order: Order,
+    *,
+    images: Kind = "packed",
+    device: torch.device,
+    progress: Progress = SILENT,
+) -> Chosen:
+    """The loader ``name``, one of :data:`LOADERS` or ``auto``, in ``order``.
+
+    ``images`` are ``packed`` pixels, or the ``jpeg`` files that they came in, decoded anew in every epoch.
+    ``progress`` is told of what is prepared first.
+
+    Raises:
+        UserError: an unknown name, a library that is not installed, images that don't fit or are no JPEG files.
+    """
+    if name not in (*LOADERS, AUTO):
+        raise unknown("loader", name, (*LOADERS, AUTO))
+    why = ""
+    if name == AUTO:
+        name, why = choose(training.split, images=images, device=device)
+    make = {
+        "resident": _resident,
+        "torch": _torch,
+        "ffcv": _ffcv,
+        "dali": _dali,
+    }[name]
+    loader = make(training, order, images, device, progress)
+    return Chosen(loader=_on(device, loader), name=name, why=why or _told(name, training.split))
+
+
+def choose(split: Split, *, images: Kind, device: torch.device) -> tuple[str, str]:
+    """What ``auto`` takes, and why."""
+    if images == "jpeg":
+        return _choose_decoder()
+    needed, free = resident_bytes(split), free_bytes(device)
+    if needed <= _RESIDENT_SHARE * free:
+        return "resident", _told("resident", split)
+    return "torch", (
+        f"torch: {in_bytes(needed)} of images are more than a quarter of the {in_bytes(free)} that are free on {device}"
+    )
+
+
+def _choose_decoder() -> tuple[str, str]:
+    for name, library in {"ffcv": "ffcv", "dali": "nvidia.dali"}.items():
+        if _installed(library):
+            return name, f"{name}, which decodes JPEG files"
+    return (
+        "torch",
+        "torch: Pillow decodes the JPEG files; FFCV is several times as fast: pip install 'fastiseat[ffcv]'",
+    )
+
+
+def _installed(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ModuleNotFoundError:  # of the package that it would be in
+        return False
+
+
+def _told(name: str, split: Split) -> str:
+    return f"resident, {in_bytes(resident_bytes(split))} in the device's memory" if name == "resident" else name
+
+
+def _on(device: torch.device, loader: Loader) -> Loader:
+    """On a CPU the batches are there already, and a thread of their own would take a core from the training."""
+    return loader if device.type == "cpu" or isinstance(loader, ResidentLoader) else Prefetched(loader, device)
+
+
+def _resident(training: Training, order: Order, images: Kind, device: torch.device, _progress: Progress) -> Loader:
+    if images == "jpeg":
+        raise UserError("--loader resident holds decoded images: take --images packed, or another loader")
+    needed, free = resident_bytes(training.split), free_bytes(device)
+    if needed > free:
+        raise UserError(
+            f"--loader resident: {in_bytes(needed)} of images do not fit into the {in_bytes(free)} that are free on "
+            f"{device}; take --loader torch, or use fewer with --limit-train"
+        )
+    return ResidentLoader(training.split, order, device=device)
+
+
+def _torch(training: Training, order: Order, images: Kind, _device: torch.device, progress: Progress) -> Loader:
+    if images == "packed":
+        return TorchLoader(training.split, order)
+    return JpegLoader(_encoded(training, progress), order, rows=training.rows, workers=workers())
+
+
+def _dali(training: Training, order: Order, images: Kind, device: torch.device, progress: Progress) -> Loader:
+    from fastiseat.pipelines.dali import DaliLoader
+
+    make = partial(DaliLoader, order=order, device=device, workers=workers())
+    if images == "packed":
+        return make(training.split)
+    return make(_encoded(training, progress), rows=training.rows)
+
+
+def _ffcv(training: Training, order: Order, images: Kind, _device: torch.device, progress: Progress) -> Loader:
+    from fastiseat.pipelines.ffcv import FfcvLoader
+
+    beton = ensure_beton(training.whole, images, data_dir=training.data_dir, progress=progress)
+    return FfcvLoader(beton, order, rows=training.rows, workers=workers())
+
+
+def _encoded(training: Training, progress: Progress) -> EncodedSplit:
+    name = training.whole.name
+    if name in BUNDLED:
+        raise UserError(f"--images jpeg: {name} has no JPEG files; leave it out")
+    store = prepare_encoded(name, data_dir=training.data_dir, progress=progress)
+    store.check(name=name, fingerprint=training.whole.fingerprint)
+    return store.open()
+
+
+def ensure_beton(
+    whole: DataSet,
+    images: Kind,
+    *,
+    data_dir: Path | None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Beton:
+    """The training images as FFCV reads them, beside the prepared arrays; written now unless they are there."""
+    path = beton_path(whole.name, images, data_dir=data_dir)
+    beton = None if force else Beton.at(path)
+    if beton is None:
+        training = Training(whole=whole, split=whole.train, data_dir=data_dir)
+        content = whole.train if images == "packed" else _encoded(training, progress)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beton = write_beton(path, content, name=whole.name, fingerprint=whole.fingerprint, progress=progress)
+    beton.check(name=whole.name, fingerprint=whole.fingerprint, kind=images)
+    return beton
+
+
+def beton_path(name: str, images: Kind, *, data_dir: Path | None) -> Path:
+    """The folder for FFCV's form of a data set."""
+    store = None if name in BUNDLED else find_store(name, data_dir=data_dir)
+    packed = roots(data_dir)[0] / "prepared" / name if store is None else store.path
+    return packed.with_name(f"{packed.name}.{PREPARED_AS[images]}")
+
+
+def workers() -> int:
+    """Threads that decode."""
+    return min(_MOST_WORKERS, os.cpu_count() or 1)
