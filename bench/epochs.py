@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -11,11 +10,11 @@ from typing import Any
 import torch
 
 from fastiseat.bench.inputs import SEED
-from fastiseat.bench.loaders import Make, endless, wrong
+from fastiseat.bench.loader_inputs import Source
+from fastiseat.bench.loaders import Entry, endless, prepare
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.variants import Subject
 from fastiseat.config import Config
-from fastiseat.pipelines.base import Split
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.rundata import network_batch
@@ -26,27 +25,28 @@ FIXED = "one fixed batch"
 def run(
     subject: Subject,
     method: str,
-    split: Split,
+    source: Source,
     config: Config,
     device: torch.device,
     *,
-    loaders: Mapping[str, Make],
+    entries: Mapping[str, Entry],
     rounds: int,
     seconds: float,
 ) -> list[dict[str, Any]]:
     """A row for the fixed batch, then one for each loader, all training the same network by turns."""
-    order = Order(size=len(split), batch_size=config.data.batch_size, seed=SEED)
-    x, y = network_batch(next(TorchLoader(split, order).epoch(0)), config.data, seed=SEED, epoch=0, device=device)
-    rows: list[dict[str, Any]] = [{"loader": FIXED, "problem": ""}]
-    actions: dict[int, Callable[[], object]] = {0: lambda: subject.step(method, x, y)}
-    for name, make in loaders.items():
-        loader = make(split, order, device)
-        rows.append({"loader": name, "problem": wrong(loader, TorchLoader(split, order))})
-        if not rows[-1]["problem"]:
-            actions[len(rows) - 1] = partial(_train_on_next, subject, method, endless(loader), config, device)
-    for number, timing in by_turns(actions, device=device, rounds=rounds, seconds=seconds).items():
-        rows[number] |= {"median": timing.median, "spread": timing.spread} | asdict(timing)
-        rows[number]["overhead"] = timing.median / rows[0].get("median", math.nan) - 1
+    order = Order(size=len(source.split), batch_size=config.data.batch_size, seed=SEED)
+    first = next(TorchLoader(source.split, order).epoch(0))
+    x, y = network_batch(first, config.data, seed=SEED, epoch=0, device=device)
+    actions: dict[int, Callable[[], object]] = {-1: lambda: subject.step(method, x, y)}
+    rows, made = prepare(source, order, device, entries)
+    for number, loader in made.items():
+        actions[number] = partial(_train_on_next, subject, method, endless(loader), config, device)
+    timings = by_turns(actions, device=device, rounds=rounds, seconds=seconds)
+    fixed = timings[-1].median
+    rows = [{"loader": FIXED, "problem": ""}, *rows]
+    for number, timing in timings.items():
+        rows[number + 1] |= {"median": timing.median, "spread": timing.spread} | asdict(timing)
+        rows[number + 1]["overhead"] = timing.median / fixed - 1
     return rows
 
 

@@ -58,11 +58,15 @@ def training_split(dataset: str, limit: int, data_dir: Path | None) -> Split:
         return train.take(np.arange(min(limit, len(train))))
     images = images_of(dataset)
     number = min(limit, images.num_images[0])
-    random = np.random.Generator(np.random.Philox(SEED))
+    random = _random()
     return Split(
         images=random.integers(256, size=(number, *images.shape[1:], images.channels), dtype=np.uint8),
         labels=random.integers(images.num_classes, size=number),
     )
+
+
+def _random() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(SEED))
 
 
 def batch(dataset: str, batch_size: int, data_dir: Path | None, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,9 @@ from typing import Any
 from fastiseat.bench import ceiling as ceilings
 from fastiseat.bench import epochs, kernels, loaders, steps
 from fastiseat.bench.ceiling import Ceiling
-from fastiseat.bench.inputs import SEED, images_of, training_split
+from fastiseat.bench.inputs import SEED, images_of
 from fastiseat.bench.limits import require_precisions
+from fastiseat.bench.loader_inputs import source
 from fastiseat.bench.machine import Clocks, machine
 from fastiseat.bench.steps import Case, Plan
 from fastiseat.bench.variants import NECESSARY, Variant
@@ -102,14 +103,15 @@ def _kernels(selection: Selection, ceiling: Ceiling, plan: Plan, _clocks: Clocks
 
 def _loaders(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks) -> Iterator[Result]:
     for dataset, batch_size in selection.inputs:
-        rows = loaders.run(
-            training_split(dataset, selection.images, plan.data_dir),
-            batch_size,
-            plan.device,
-            loaders=_chosen_loaders(selection),
-            rounds=plan.rounds,
-            seconds=plan.seconds,
-        )
+        with source(dataset, selection.images, plan.data_dir) as images:
+            rows = loaders.run(
+                images,
+                batch_size,
+                plan.device,
+                entries=_chosen_loaders(selection),
+                rounds=plan.rounds,
+                seconds=plan.seconds,
+            )
         yield {"title": images_of(dataset).title(dataset, batch_size), "rows": rows}
 
 
@@ -124,20 +126,21 @@ def _epoch(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks)
         model = build_network(
             config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
         ).to(plan.device)
-        rows = epochs.run(
-            variant.build(model, config),
-            method,
-            training_split(case.dataset, selection.images, plan.data_dir),
-            config,
-            plan.device,
-            loaders=_chosen_loaders(selection),
-            rounds=plan.rounds,
-            seconds=plan.seconds,
-        )
+        with source(case.dataset, selection.images, plan.data_dir) as training_images:
+            rows = epochs.run(
+                variant.build(model, config),
+                method,
+                training_images,
+                config,
+                plan.device,
+                entries=_chosen_loaders(selection),
+                rounds=plan.rounds,
+                seconds=plan.seconds,
+            )
         yield {"title": case.title, "variant": variant.name, "method": method, "rows": rows}
 
 
-def _chosen_loaders(selection: Selection) -> Mapping[str, loaders.Make]:
+def _chosen_loaders(selection: Selection) -> Mapping[str, loaders.Entry]:
     names = selection.loaders or tuple(loaders.LOADERS)
     return {name: loaders.LOADERS[name] for name in names}
 

@@ -17,7 +17,7 @@ from fastiseat.version import __version__
 
 
 def provenance(device: torch.device, precision: str, data: DataSet, *, loader: str) -> dict[str, Any]:
-    """Command line, time, versions, machine, device, precision and loader; what the data is, and if the official release."""
+    """Command line, time, versions, machine, device, precision, loader; what the data is, and if it is official."""
     return {
         "argv": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -91,7 +91,7 @@ def load(
         "dali": _dali,
     }[name]
     loader = make(training, order, images, device, progress)
-    return Chosen(loader=_on(device, loader), name=name, why=why or _told(name, training.split))
+    return Chosen(loader=on_device(device, loader), name=name, why=why or _told(name, training.split))
 
 
 def choose(split: Split, *, images: Kind, device: torch.device) -> tuple[str, str]:
@@ -127,8 +127,11 @@ def _told(name: str, split: Split) -> str:
     return f"resident, {in_bytes(resident_bytes(split))} in the device's memory" if name == "resident" else name
 
 
-def _on(device: torch.device, loader: Loader) -> Loader:
-    """On a CPU the batches are there already, and a thread of their own would take a core from the training."""
+def on_device(device: torch.device, loader: Loader) -> Loader:
+    """The same batches on ``device``, on their way while the step before them runs.
+
+    On a CPU they are there already, and a thread of their own would take a core from the training.
+    """
     return loader if device.type == "cpu" or isinstance(loader, ResidentLoader) else Prefetched(loader, device)
 
 
