@@ -10,7 +10,12 @@ import pytest
 
 from fastiseat.bench.results import load, merged, save
 
-MACHINE = {"device": "A Card", "driver": "580.1", "argv": ["one"], "versions": {"commit": "c" * 40, "fastiseat": "1"}}
+MACHINE = {
+    "device": "A Card",
+    "driver": "580.1",
+    "argv": ["one"],
+    "versions": {"commit": "c" * 40, "fastiseat": "1"},
+}
 
 
 def document(**changed: Any) -> dict[str, Any]:
