@@ -77,18 +77,20 @@ $(VENV)/.made:
 
 # The pinned torch goes first: left to the package's own demand, pip might fetch a larger build of it.
 $(VENV)/.tools: EXTRA := [dev]
+$(VENV)/.tools: | system
 $(VENV)/.installed $(VENV)/.tools: $(VENV)/.made $(BUILD_FILES)
 	$(PIP) install $(PIP_ARGS) torch==$(TORCH)
 	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.$(EXTRA)'
 	@touch $(VENV)/.installed $@
 
-# What pip cannot install, and only when it is missing.
+# What pip cannot install, and only when it is missing; FFCV is compiled against OpenCV and libjpeg-turbo.
 system:
 	@missing=(); \
 	command -v "$${CXX:-c++}" >/dev/null || missing+=(g++); \
 	[ -e $(VENV)/.made ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv); \
+	pkg-config --exists opencv4 libturbojpeg 2>/dev/null || missing+=(libopencv-dev libturbojpeg0-dev pkg-config); \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then \
 	  echo "the tests need what these packages of Debian hold: $${missing[*]}"; exit 1; fi; \
-	apt-get update -qq && apt-get install -y -qq "$${missing[@]}"; \
+	apt-get update -qq && apt-get install -y -qq --no-install-recommends "$${missing[@]}"; \
 	rm -f $(VENV)/.tools  # what was installed without a compiler is built again with it

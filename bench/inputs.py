@@ -32,8 +32,12 @@ class Images:
         """Of one image as the network sees it."""
         return self.channels, self.side, self.side
 
+    def title(self, dataset: str, batch_size: int) -> str:
+        """For a table."""
+        return f"{dataset} ({self.side}×{self.side}), batch {batch_size}"
 
-DIGITS = Images(channels=1, side=8, num_classes=10, num_images=(1437, 360))
+
+DIGITS = Images(channels=1, side=8, num_classes=10, num_images=(1442, 355))
 
 
 def images_of(dataset: str) -> Images:

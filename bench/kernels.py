@@ -57,8 +57,8 @@ def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
 
 def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:
     """The policy of CIFAR-10's recipe, which needs colours and room to crop."""
-    policy = "cifar10-weak"
-    if images.channels != 3 or images.side < POLICIES[policy].crop_shift[1]:
+    policy = POLICIES["cifar10-weak"]
+    if images.channels != 3 or images.side < policy.crop_shift[1]:
         return None
     return _augmentation(images, batch_size, device, policy=policy)
 

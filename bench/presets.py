@@ -25,6 +25,8 @@ class Preset:
     methods: tuple[str, ...] = PAPER_METHODS
     images: int = 50_000
     """Random images that loaders read."""
+    alone: int = 128
+    """The batch that kernels and loaders are measured at, without a network."""
     marks: tuple[str, ...] = ()
     """Parts of a device's name that choose this preset."""
 
@@ -37,7 +39,7 @@ PRESETS = {
         cases=(_PRN18, _PRN18_64, _WRN), precisions=("bf16", "full"), baselines=_BF16, marks=("H200", "H100")
     ),
     "cpu": Preset(
-        cases=(("prn18", "cifar10", 8), ("small", "digits", 128)),
+        cases=(("prn18", "cifar10", 4), ("small", "digits", 128)),
         precisions=("full",),
         baselines=("eager", "eager-wasteful"),
         images=10_000,

@@ -43,8 +43,7 @@ class Case:
     @property
     def title(self) -> str:
         """For a table."""
-        side = images_of(self.dataset).side
-        return f"{self.arch} on {self.dataset} ({side}×{side}), batch {self.batch_size}"
+        return f"{self.arch} on {images_of(self.dataset).title(self.dataset, self.batch_size)}"
 
     def config(self) -> Config:
         """The data set's recipe with this network and batch."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import product
 from typing import Any
 
 from fastiseat.bench import ceiling as ceilings
 from fastiseat.bench import epochs, kernels, loaders, steps
+from fastiseat.bench.ceiling import Ceiling
 from fastiseat.bench.inputs import SEED, images_of, training_split
 from fastiseat.bench.limits import require_precisions
 from fastiseat.bench.machine import Clocks, machine
@@ -19,7 +20,8 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.trainer import build_network
 
 FORMAT = 1
-PARTS = ("step", "loaders", "kernels", "epoch")
+
+Result = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class Selection:
     cases: tuple[Case, ...]
     variants: tuple[Variant, ...]
     methods: tuple[str, ...]
+    alone: tuple[int, ...] = (128,)
+    """Batch sizes that kernels and loaders are measured at, on the data sets of the cases."""
     loaders: tuple[str, ...] = ()
     """Empty for all that work here."""
     backends: tuple[str, ...] = ()
@@ -45,8 +49,14 @@ class Selection:
                 raise unknown("loader", name, loaders.LOADERS)
         for case in self.cases:
             images_of(case.dataset)
-            if case.batch_size < 2:
-                raise UserError(f"batch_size={case.batch_size}: BatchNorm needs at least 2 images")
+        for batch_size in (*(case.batch_size for case in self.cases), *self.alone):
+            if batch_size < 2:
+                raise UserError(f"batch_size={batch_size}: BatchNorm needs at least 2 images")
+
+    @property
+    def inputs(self) -> list[tuple[str, int]]:
+        """Data set and batch size of what is measured without a network."""
+        return list(product(dict.fromkeys(case.dataset for case in self.cases), self.alone))
 
 
 def measure(what: tuple[str, ...], selection: Selection, plan: Plan) -> dict[str, Any]:
@@ -65,65 +75,72 @@ def measure(what: tuple[str, ...], selection: Selection, plan: Plan) -> dict[str
         "ceiling": asdict(ceiling),
     }
     for part in what:
-        document[part] = [_part(part, case, selection, ceiling, plan, clocks) for case in selection.cases]
+        plan.progress.say(f"measuring: {part}")
+        document[part] = list(_PARTS[part](selection, ceiling, plan, clocks))
     return document | {"clocks": clocks.summary()}
 
 
-def _part(
-    part: str, case: Case, selection: Selection, ceiling: ceilings.Ceiling, plan: Plan, clocks: Clocks
-) -> dict[str, Any]:
-    plan.progress.say(f"{part}: {case.title}")
-    match part:
-        case "step":
-            return steps.run_case(case, selection.variants, selection.methods, ceiling, plan, clocks)
-        case "kernels":
-            rows = kernels.run(
-                images_of(case.dataset),
-                case.batch_size,
-                plan.device,
-                backends=selection.backends,
-                bandwidth=ceiling.bandwidth,
-                rounds=plan.rounds,
-                seconds=plan.seconds,
-            )
-        case "loaders":
-            split = training_split(case.dataset, selection.images, plan.data_dir)
-            rows = loaders.run(
-                split,
-                case.batch_size,
-                plan.device,
-                loaders=_loaders(selection),
-                rounds=plan.rounds,
-                seconds=plan.seconds,
-            )
-        case _:
-            assert part == "epoch", part
-            return _epoch(case, selection, plan)
-    return {"title": case.title, "rows": rows}
+def _step(selection: Selection, ceiling: Ceiling, plan: Plan, clocks: Clocks) -> Iterator[Result]:
+    for case in selection.cases:
+        yield steps.run_case(case, selection.variants, selection.methods, ceiling, plan, clocks)
 
 
-def _epoch(case: Case, selection: Selection, plan: Plan) -> dict[str, Any]:
+def _kernels(selection: Selection, ceiling: Ceiling, plan: Plan, _clocks: Clocks) -> Iterator[Result]:
+    for dataset, batch_size in selection.inputs:
+        images = images_of(dataset)
+        rows = kernels.run(
+            images,
+            batch_size,
+            plan.device,
+            backends=selection.backends,
+            bandwidth=ceiling.bandwidth,
+            rounds=plan.rounds,
+            seconds=plan.seconds,
+        )
+        yield {"title": images.title(dataset, batch_size), "rows": rows}
+
+
+def _loaders(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks) -> Iterator[Result]:
+    for dataset, batch_size in selection.inputs:
+        rows = loaders.run(
+            training_split(dataset, selection.images, plan.data_dir),
+            batch_size,
+            plan.device,
+            loaders=_chosen_loaders(selection),
+            rounds=plan.rounds,
+            seconds=plan.seconds,
+        )
+        yield {"title": images_of(dataset).title(dataset, batch_size), "rows": rows}
+
+
+def _epoch(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks) -> Iterator[Result]:
     """By this library's first variant and the last of the methods, the dearest."""
-    config, images, method = case.config(), images_of(case.dataset), selection.methods[-1]
     variant = next((variant for variant in selection.variants if variant.ours), None)
     if variant is None:
         raise UserError("bench epoch times this library's own step: give --engine and --precision")
-    model = build_network(
-        config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
-    ).to(plan.device)
-    rows = epochs.run(
-        variant.build(copy.deepcopy(model), config),
-        method,
-        training_split(case.dataset, selection.images, plan.data_dir),
-        config,
-        plan.device,
-        loaders=_loaders(selection),
-        rounds=plan.rounds,
-        seconds=plan.seconds,
-    )
-    return {"title": case.title, "variant": variant.name, "method": method, "rows": rows}
+    method = selection.methods[-1]
+    for case in selection.cases:
+        config, images = case.config(), images_of(case.dataset)
+        model = build_network(
+            config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
+        ).to(plan.device)
+        rows = epochs.run(
+            variant.build(model, config),
+            method,
+            training_split(case.dataset, selection.images, plan.data_dir),
+            config,
+            plan.device,
+            loaders=_chosen_loaders(selection),
+            rounds=plan.rounds,
+            seconds=plan.seconds,
+        )
+        yield {"title": case.title, "variant": variant.name, "method": method, "rows": rows}
 
 
-def _loaders(selection: Selection) -> Mapping[str, loaders.Make]:
+def _chosen_loaders(selection: Selection) -> Mapping[str, loaders.Make]:
     names = selection.loaders or tuple(loaders.LOADERS)
     return {name: loaders.LOADERS[name] for name in names}
+
+
+_PARTS = {"step": _step, "loaders": _loaders, "kernels": _kernels, "epoch": _epoch}
+PARTS = tuple(_PARTS)

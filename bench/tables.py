@@ -64,7 +64,7 @@ def _comparison(case: Row) -> Iterator[Table]:
     ]
     if rows:
         yield Table(
-            title=f"{case['title']}: ISEAT by {best['variant']} is so much faster than",
+            title=f"{case['title']}: time of each baseline over that of ISEAT by {best['variant']}",
             columns=("baseline", "method", "ratio"),
             rows=tuple(rows),
         )

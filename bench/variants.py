@@ -54,7 +54,7 @@ class Subject(Protocol):
         """One training step by ``method``; metrics with ``loss`` among them."""
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Take the network back to ``state``, and forget all momentum."""
+        """Take the network back to ``state``, and let go of all momentum and gradients."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,8 @@ class Variant:
     ours: bool = False
     tf32: bool = True
     """Whether float32 convolutions may use TF32 where the device has it and the process allows it."""
-    in_float64: bool = True
-    """Whether it can train a float64 network too, and so be held to the reference without rounding."""
+    twin: Callable[[nn.Module, Config], Subject] | None = None
+    """Builds the same program for a float64 network, where it can be held to the reference without rounding."""
 
 
 class EngineSubject:
@@ -99,11 +99,10 @@ class EngineSubject:
         return self.steps[method](x, y)
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights and momentum, both in place: a captured graph may know their addresses."""
+        """Weights in place; no method has momentum."""
         self.model.load_state_dict(dict(state))
         for step in self.steps.values():
-            for buffer in step.momentum_buffers.values():
-                buffer.zero_()
+            step.momentum_buffers.clear()
 
 
 class BaselineSubject:
@@ -131,9 +130,11 @@ class BaselineSubject:
         return self.baseline.step(x, y)
 
     def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights in place; the optimizer begins anew."""
+        """Weights in place; the optimizer begins anew, and no gradient is left."""
         self.model.load_state_dict(dict(state))
         self.baseline.optimizer.state.clear()
+        self.baseline.optimizer.zero_grad()
+        self.baseline.proxy.zero_grad()
 
 
 def _engine(engine: str, precision: str) -> Variant:
@@ -143,9 +144,14 @@ def _engine(engine: str, precision: str) -> Variant:
         precision=precision,
         units={method: passes.units for method, passes in NECESSARY.items()},
         build=partial(EngineSubject, engine=engine, precision=precision),
+        twin=partial(EngineSubject, engine=engine, precision="full"),
         ours=True,
-        in_float64=precision == "full",
     )
+
+
+def _in_full(build: Callable[..., Eager]) -> Callable[..., Eager]:
+    """The same baseline without autocast."""
+    return partial(build, amp_dtype=None)
 
 
 def _baseline(name: str) -> Variant:
@@ -157,7 +163,7 @@ def _baseline(name: str) -> Variant:
         units=baseline.units,
         build=partial(BaselineSubject, build=baseline.build),
         tf32=baseline.tf32,
-        in_float64=baseline.precision == "full",
+        twin=None if name.startswith("compile") else partial(BaselineSubject, build=_in_full(baseline.build)),
     )
 
 

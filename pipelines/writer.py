@@ -134,6 +134,12 @@ def _require_space(store: Path, source: Source, name: str, progress: Progress) -
         f"{name}: {len(splits[0].labels):,} training and {len(splits[1].labels):,} test images of {width}×{height} in "
         f"{len(source.class_names)} classes; {in_bytes(needed)} on the disk, of {in_bytes(free)} free"
     )
+    require_space(store, needed)
+
+
+def require_space(store: Path, needed: int) -> None:
+    """:class:`UserError` where fewer than ``needed`` bytes are free."""
+    free = shutil.disk_usage(store.parent).free
     if needed > free:
         raise UserError(
             f"cannot write {store}: {in_bytes(needed)} are needed and {in_bytes(free)} are free; free space or choose "

@@ -121,6 +121,7 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
         cases=tuple(Case(arch=arch, dataset=dataset, batch_size=size) for arch, dataset, size in found),
         variants=tuple(chosen(arguments.engine, arguments.precision or base.precisions, baselines)),
         methods=arguments.method or base.methods,
+        alone=arguments.batch_size or (base.alone,),
         loaders=arguments.loader,
         backends=arguments.backend,
         images=arguments.images or base.images,

@@ -27,11 +27,16 @@ EVAL_FLAGS = """
 --batch-size --seed
 --device --json
 """
+BENCH_FLAGS = """
+--help --preset --arch --dataset --batch-size --method --precision --engine --baseline --backend --loader --images
+--rounds --seconds --device --data-dir --results --json --markdown
+"""
 DOCTOR_FLAGS = "--help --json"
 
 
 @pytest.mark.parametrize(
-    ("command", "flags"), [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS), ("doctor", DOCTOR_FLAGS)]
+    ("command", "flags"),
+    [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS), ("bench", BENCH_FLAGS), ("doctor", DOCTOR_FLAGS)],
 )
 def test_the_flags_of_a_command_are_frozen(fastiseat, command, flags):
     """Also: each flag that a help text mentions exists."""

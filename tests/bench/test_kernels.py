@@ -1,0 +1,78 @@
+"""Every op has its call, and a wrong or absent backend has no figure."""
+
+import pytest
+from bench_case import CPU
+
+from fastiseat.bench import kernels
+from fastiseat.bench.inputs import images_of
+from fastiseat.errors import UserError
+from fastiseat.kernels import dispatch, ops
+
+FIGURES = {"median", "seconds", "share_of_bandwidth"}
+
+
+def run(dataset="cifar10", **settings):
+    return kernels.run(images_of(dataset), 6, CPU, bandwidth=1e10, rounds=2, seconds=1e-4, **settings)
+
+
+def test_every_op_is_measured():
+    assert set(kernels.CALLS) == {op.name for op in ops()}
+    rows = run()
+    assert {row["op"] for row in rows} == set(kernels.CALLS)
+    assert all(row.keys() >= FIGURES for row in rows if not row["problem"])
+    references = [row for row in rows if row["backend"] == "reference"]
+    assert len(references) == len(kernels.CALLS)
+
+
+def test_an_op_without_use_for_the_images_is_left_out():
+    assert {row["op"] for row in run("digits")} == {"augment", "pgd_step"}
+
+
+@pytest.fixture
+def plant(monkeypatch):
+    op = next(op for op in ops() if op.name == "pgd_step")
+
+    def put(run=op.reference, unsupported="", unfit=""):
+        backend = dispatch.Backend(
+            name="native", run=run, unsupported=lambda *_: unsupported, unfit=lambda *_, **__: unfit
+        )
+        monkeypatch.setattr(op, "backends", (backend,))
+        return op
+
+    return put
+
+
+def row_of(rows, backend):
+    return next(row for row in rows if (row["op"], row["backend"]) == ("pgd_step", backend))
+
+
+def test_a_wrong_kernel_has_no_figure(plant):
+    op = plant(run=lambda images, delta, grad, **scalars: op.reference(images, delta, -grad, **scalars))
+    rows = run()
+    assert row_of(rows, "native")["problem"].startswith("wrong: ")
+    assert not FIGURES & row_of(rows, "native").keys()
+    assert row_of(rows, "reference").keys() >= FIGURES
+
+
+def test_a_right_kernel_has(plant):
+    plant()
+    assert row_of(run(), "native").keys() >= FIGURES
+
+
+@pytest.mark.parametrize("why", ["unsupported", "unfit"])
+def test_an_absent_kernel_has_none(plant, why):
+    plant(**{why: "no such card"})
+    row = row_of(run(), "native")
+    assert row["problem"] == "absent: no such card"
+    assert not FIGURES & row.keys()
+
+
+def test_an_absent_backend_that_was_asked_for_is_refused(plant):
+    plant(unsupported="the library is not built")
+    with pytest.raises(UserError, match="backend native on cpu: absent: the library is not built; leave it out"):
+        run(backends=("native",))
+
+
+def test_an_unknown_backend_is_refused():
+    with pytest.raises(UserError, match="unknown backend 'cuda'"):
+        run(backends=("cuda",))
