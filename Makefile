@@ -1,9 +1,10 @@
 # make train         train a network with what this command installs into .venv
 # make test          everything that has to pass: lint, types and the test suite
+# make test-gpu      what only a CUDA device can show: the tests that need one, and measurements
 #
 # PYTHON=python3.13  the interpreter that .venv is made of
 # PIP_ARGS="..."     further arguments for pip, such as an index of CPU builds of torch
-# ARGS="..."         arguments for `fastiseat train` in `make train`, for pytest in `make test`
+# ARGS="..."         arguments for `fastiseat train` in `make train`, for pytest in the tests
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -21,16 +22,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_FILES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard kernels/csrc/*)
 
-.PHONY: help train test suite lint types format wheel clean system
+.PHONY: help train test test-gpu suite lint types format wheel clean system
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
 	@echo; sed -n 's/^# \([A-Z_]*=.*\)/\1/p' Makefile
 
 train: $(VENV)/.installed ## install into .venv and train (ARGS="--dataset cifar10 --amp")
 	$(BIN)/fastiseat train $(ARGS)
 
 test: system lint types suite ## everything that has to pass
+
+test-gpu: $(VENV)/.tools ## what needs a CUDA device: its tests, then measurements into bench/results
+	PYTHON=$(BIN)/python ARGS='$(ARGS)' .ci/gpu
 
 # A worker a core, each with one thread: small tensors gain nothing from threads, and workers would fight over cores.
 suite: $(VENV)/.tools

@@ -15,7 +15,8 @@ from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
 from fastiseat.pipelines.memory import free_bytes
 
-_PROBES = (2, 4)
+# On a GPU large enough to outweigh the libraries' workspaces, which need not grow with the batch.
+_PROBES = {"cpu": (2, 4), "cuda": (16, 48)}
 
 
 def require_precisions(variants: Iterable[Variant], device: torch.device) -> None:
@@ -58,8 +59,11 @@ def require_fit(
         y = torch.arange(batch_size, device=device) % num_classes
         return peak_bytes(lambda: subject.step("iseat", x, y), device)
 
+    probes = _PROBES[device.type]
+    if device.type == "cuda":
+        peak(probes[0])  # what the libraries keep from their first call on is no image's
     wanted, available = config.data.batch_size, free_bytes(device)
-    fits = largest_batch(peak, available, probes=_PROBES)
+    fits = largest_batch(peak, available, probes=probes)
     if wanted > fits:
         raise UserError(
             f"batch_size={wanted}: {config.network.arch} at {shape[1]}×{shape[2]} takes more than the "

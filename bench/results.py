@@ -7,23 +7,51 @@ from pathlib import Path
 from typing import Any
 
 from fastiseat.bench.machine import slug
-from fastiseat.bench.suite import FORMAT
+from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
 from fastiseat.errors import UserError
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results", FOLDER / "README.md"
+# What all cases of a document have in common; the command line differs from call to call.
+_SHARED = ("format", "rounds", "data")
 _MARK = "<!-- Below: drawn from results/*.json by `python -m fastiseat.bench.results`. -->\n"
 
 
 def save(document: dict[str, Any], folder: Path) -> Path:
-    """Write the document as ``<device>-<commit>.json``; a later one of the same machine and commit replaces it."""
+    """Write the document as ``<device>-<commit>.json``, into which a later one of the same machine is merged."""
     commit = document["machine"]["versions"]["commit"] or f"v{document['machine']['versions']['fastiseat']}"
     shortened = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     path = folder / f"{slug(document['machine']['device'])}-{shortened}.json"
     folder.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        document = merged(load(path), document)
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
+
+
+def merged(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
+    """``later`` and those cases of ``earlier`` that it did not measure again; whole cases, whose rows took turns.
+
+    ``later`` alone where the two were not measured alike: on another driver, or in another number of rounds.
+    """
+    if _shared(earlier) != _shared(later):
+        return later
+    both = earlier | later
+    for part in PARTS:
+        if cases := {case["title"]: case for document in (earlier, later) for case in document.get(part, ())}:
+            both[part] = list(cases.values())
+    rates = earlier["ceiling"]["flops"] | later["ceiling"]["flops"]
+    clocks = [document["clocks"] for document in (earlier, later) if document["clocks"]]
+    return both | {
+        "ceiling": later["ceiling"] | {"flops": rates},
+        "clocks": {"min": min(c["min"] for c in clocks), "max": max(c["max"] for c in clocks)} if clocks else None,
+    }
+
+
+def _shared(document: dict[str, Any]) -> dict[str, Any]:
+    machine = {name: value for name, value in document["machine"].items() if name != "argv"}
+    return {name: document[name] for name in _SHARED} | {"machine": machine}
 
 
 def load(path: Path) -> dict[str, Any]:

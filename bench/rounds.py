@@ -51,10 +51,12 @@ class Clock:
             seconds = self._host(action, calls)
             return seconds, seconds
         begin, end = self._events
+        # Of this device: an event's default is the stream of the current one, which may be another.
+        stream = torch.cuda.current_stream(self.device)
         torch.cuda.synchronize(self.device)
-        begin.record()
+        begin.record(stream)
         host = self._host(action, calls)
-        end.record()
+        end.record(stream)
         end.synchronize()
         return begin.elapsed_time(end) / 1000 / calls, host
 

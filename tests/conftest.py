@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+# cuBLAS reads this once, when it is first used, and refuses to be deterministic without.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")

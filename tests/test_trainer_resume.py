@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from devices import DEVICES
 
 from fastiseat.checkpoint import CHECKPOINT, RunDirectory
 from fastiseat.errors import UserError
@@ -18,9 +19,14 @@ def stop():
     raise KeyboardInterrupt
 
 
-def interrupted(config, out, watcher):
+def interrupted(config, out, watcher, **more):
     with pytest.raises(KeyboardInterrupt):
-        tiny.trainer(config, out, observer=watcher).run()
+        tiny.trainer(config, out, observer=watcher, **more).run()
+
+
+def repeatable(device):
+    """What a run's bits need on this device to be the same twice."""
+    return {"deterministic": device == "cuda"}
 
 
 def after_epoch(number):
@@ -39,6 +45,7 @@ def assert_same_run(run, other):
     assert (run / "results.json").read_bytes() == (other / "results.json").read_bytes()
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(
     ("settings", "stopped"),
     [
@@ -48,22 +55,24 @@ def assert_same_run(run, other):
     ],
     ids=["iseat, after epoch 2", "random start, in epoch 3", "validation split, in epoch 3"],
 )
-def test_a_resumed_run_is_the_whole_run(tmp_path, settings, stopped):
-    config = tiny.config(epochs=4, **settings)
-    tiny.trainer(config, tmp_path / "whole").run()
-    interrupted(config, tmp_path / "stopped", stopped)
+def test_a_resumed_run_is_the_whole_run(tmp_path, settings, stopped, device):
+    config = tiny.config(epochs=4, run=repeatable(device), **settings)
+    tiny.trainer(config, tmp_path / "whole", device=device).run()
+    interrupted(config, tmp_path / "stopped", stopped, device=device)
     assert len(read_metrics(tmp_path / "stopped")) == 2
     resumed = tiny.Watcher()
-    tiny.trainer(config, tmp_path / "stopped", observer=resumed, resume=True).run()
+    tiny.trainer(config, tmp_path / "stopped", observer=resumed, resume=True, device=device).run()
     assert {epoch for epoch, *_ in resumed.steps} == {2, 3}, "finished epochs are not trained again"
     assert_same_run(tmp_path / "stopped", tmp_path / "whole")
 
 
-def test_the_seed_decides_everything(tmp_path):
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_seed_decides_everything(tmp_path, device):
     runs = {}
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         torch.manual_seed(ord(name))  # the caller's random state has no part in it
-        runs[name] = tiny.trainer(tiny.config(epochs=1, run={"seed": seed}), tmp_path / name)
+        config = tiny.config(epochs=1, run=repeatable(device) | {"seed": seed})
+        runs[name] = tiny.trainer(config, tmp_path / name, device=device)
         runs[name].run()
     assert_same_run(tmp_path / "a", tmp_path / "b")
     weights = [runs[name].model.state_dict()["conv1.weight"] for name in "ac"]

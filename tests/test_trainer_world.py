@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from devices import DEVICES, random_state
 
 from fastiseat.trainer import deterministic
 
@@ -29,11 +30,13 @@ def test_provenance_is_in_the_config(tmp_path):
     assert {"argv", "started", "host"} <= stored.keys()
 
 
-def test_the_world_is_left_as_found(tmp_path):
-    before = torch.get_rng_state(), random.getstate(), global_numpy_state()
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_world_is_left_as_found(tmp_path, device):
+    before = random_state("cpu"), random.getstate(), global_numpy_state(), random_state(device)
     flags = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
-    tiny.trainer(tiny.config(epochs=1, run={"deterministic": True}), tmp_path / "run").run()
-    assert torch.get_rng_state().equal(before[0])
+    tiny.trainer(tiny.config(epochs=1, run={"deterministic": True}), tmp_path / "run", device=device).run()
+    assert random_state("cpu").equal(before[0])
+    assert random_state(device).equal(before[3])
     assert random.getstate() == before[1]
     assert global_numpy_state() == before[2]
     assert (torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark) == flags

@@ -73,9 +73,9 @@ def config(method="iseat", *, epochs=2, batch_size=50, data=None, attack=None, r
     )
 
 
-def trainer(config, out, *, observer=None, resume=False):
-    """A trainer on the CPU."""
-    return Trainer(config, out, device=CPU, observer=observer or Watcher(), resume=resume)
+def trainer(config, out, *, observer=None, resume=False, device=CPU):
+    """A trainer, on the CPU if nothing else is said."""
+    return Trainer(config, out, device=torch.device(device), observer=observer or Watcher(), resume=resume)
 
 
 def settings_file(folder, settings):

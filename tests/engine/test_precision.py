@@ -6,57 +6,65 @@ import copy
 
 import pytest
 import torch
+from devices import DEVICES, require_precision
 from torch import Tensor, nn
 
 from fastiseat import AWP, ISEAT, SGD, TrainStep, UserError, models
 from fastiseat.engine.precision import LossScale, precision_for_amp
 
 
-def small() -> nn.Module:
+def small(device: str = "cpu") -> nn.Module:
     torch.manual_seed(3)
-    return models.build("small", in_channels=3, num_classes=5)
+    return models.build("small", in_channels=3, num_classes=5).to(device)
 
 
-def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+def batch(seed: int = 0, device: str = "cpu") -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return torch.rand(16, 3, 8, 8, generator=generator), torch.randint(5, (16,), generator=generator)
+    x, y = torch.rand(16, 3, 8, 8, generator=generator), torch.randint(5, (16,), generator=generator)
+    return x.to(device), y.to(device)
 
 
-def update(precision: str) -> Tensor:
+def update(precision: str, device: str) -> Tensor:
     """The change of all weights in one ISEAT step from a given perturbation."""
-    model, (x, y) = small(), batch()
+    model, (x, y) = small(device), batch(device=device)
     before = torch.cat([w.detach().flatten().clone() for w in model.parameters()])
     delta = 0.02 * torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) - 0.01
-    TrainStep(model, method=ISEAT(lam=0.1), awp=AWP(), precision=precision)(x, y, delta)
+    TrainStep(model, method=ISEAT(lam=0.1), awp=AWP(), precision=precision)(x, y, delta.to(device))
     return torch.cat([w.detach().flatten() for w in model.parameters()]) - before
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("precision", "tolerance"), [("bf16", 0.3), ("fp16", 0.15)])
-def test_a_half_precision_update_is_close_to_the_full_one(precision: str, tolerance: float) -> None:
-    full, half = update("full"), update(precision)
+def test_a_half_precision_update_is_close_to_the_full_one(precision: str, tolerance: float, device: str) -> None:
+    require_precision(precision, device)
+    full, half = update("full", device), update(precision, device)
     error = (half - full).norm() / full.norm()
     # Plain AT already differs by 15% and 3% here: ReLUs flip. 0 would mean nothing was in half precision.
     assert 0 < error < tolerance
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_what_never_leaves_full_precision(precision: str) -> None:
-    step = TrainStep(small(), awp=AWP(), precision=precision)
-    metrics = step(*batch())
+def test_what_never_leaves_full_precision(precision: str, device: str) -> None:
+    require_precision(precision, device)
+    step = TrainStep(small(device), awp=AWP(), precision=precision)
+    metrics = step(*batch(device=device))
     assert {value.dtype for value in metrics.values()} == {torch.float32}
     assert {value.dtype for value in step.momentum_buffers.values()} == {torch.float32}
     assert {w.dtype for w in step.model.parameters()} == {torch.float32}
     assert step.model.bn.running_mean.dtype == torch.float32
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = step.model(batch()[0])
+    with torch.autocast(device, torch.bfloat16):
+        logits = step.model(batch(device=device)[0])
     # Rounded to bf16, no logit would have bits below its eighth.
     assert not torch.equal(logits, logits.bfloat16().float())
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_half_precision_learns(precision: str) -> None:
-    step = TrainStep(small(), awp=AWP(), optimizer=SGD(lr=0.05), precision=precision)
-    losses = [float(step(*batch())["loss_adversarial"]) for _ in range(12)]
+def test_half_precision_learns(precision: str, device: str) -> None:
+    require_precision(precision, device)
+    step = TrainStep(small(device), awp=AWP(), optimizer=SGD(lr=0.05), precision=precision)
+    losses = [float(step(*batch(device=device))["loss_adversarial"]) for _ in range(12)]
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -80,27 +88,29 @@ class Overflowing(nn.Module):
         return self.layer(x.flatten(1) * 200)
 
 
-def test_an_overflow_halves_the_scale_and_skips_the_update() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_overflow_halves_the_scale_and_skips_the_update(device: str) -> None:
     torch.manual_seed(0)
-    model = Overflowing()
+    model = Overflowing().to(device)
     step = TrainStep(model, awp=AWP(), precision="fp16")
     before, first = copy.deepcopy(model.state_dict()), step.state_dict()["loss_scale"]["scale"]
-    step(*batch())
+    step(*batch(device=device))
     assert step.state_dict()["loss_scale"]["scale"] == first / 2
     assert all(torch.equal(w, before[name]) for name, w in model.state_dict().items())
     for _ in range(12):
-        step(*batch())
+        step(*batch(device=device))
     assert step.state_dict()["loss_scale"]["scale"] < first / 2
     assert not torch.equal(model.layer.weight, before["layer.weight"])
     assert all(weight.isfinite().all() for weight in model.parameters())
 
 
-def test_an_overflow_in_the_weight_perturbation_spares_the_running_statistics() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_an_overflow_in_the_weight_perturbation_spares_the_running_statistics(device: str) -> None:
     torch.manual_seed(0)
-    model = nn.Sequential(Overflowing(), nn.BatchNorm1d(5))
+    model = nn.Sequential(Overflowing(), nn.BatchNorm1d(5)).to(device)
     step = TrainStep(model, awp=AWP(gamma=0.1), precision="fp16")
     for _ in range(5):
-        step(*batch())
+        step(*batch(device=device))
     assert model[1].running_mean.isfinite().all()
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from oracles.compare import CASES, TOLERANCE, batches, build, run_both
+from devices import DEVICES
+from oracles.compare import CASES, TOLERANCES, batches, build, run_both
 from torch import nn
 
 from fastiseat import AT, AWP, ISEAT, TrainStep
@@ -16,29 +17,33 @@ from fastiseat import AT, AWP, ISEAT, TrainStep
 def agree(record, model: nn.Module, plan: list[dict[str, float]], settings: dict[str, Any], m: int) -> None:
     difference = run_both(model, plan, settings, m)
     record("oracle_difference", difference)
-    assert difference <= TOLERANCE
+    assert difference <= TOLERANCES[next(model.parameters()).device.type]
 
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
-def test_three_steps_equal_the_oracle(network: str, case: str, record_property) -> None:
-    agree(record_property, build(network), *CASES[case], m=5)
+@pytest.mark.parametrize("device", DEVICES)
+def test_three_steps_equal_the_oracle(network: str, device: str, case: str, record_property) -> None:
+    agree(record_property, build(network).to(device), *CASES[case], m=5)
 
 
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
-def test_the_common_variants_equal_the_oracle(network: str, record_property) -> None:
-    agree(record_property, build(network, "common"), *CASES["iseat"], m=4)
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_common_variants_equal_the_oracle(network: str, device: str, record_property) -> None:
+    agree(record_property, build(network, "common").to(device), *CASES["iseat"], m=4)
 
 
 @pytest.mark.parametrize("network", ["prn18", "wrn-16-2", "small"])
-def test_networks_of_full_size_equal_the_oracle(network: str, record_property) -> None:
-    agree(record_property, build(network), *CASES["iseat"], m=4)
+@pytest.mark.parametrize("device", DEVICES)
+def test_networks_of_full_size_equal_the_oracle(network: str, device: str, record_property) -> None:
+    agree(record_property, build(network).to(device), *CASES["iseat"], m=4)
 
 
 @pytest.mark.parametrize("m", [2, 3, 9])
 @pytest.mark.parametrize("network", ["narrow-prn18", "wrn-10-1"])
-def test_odd_batch_sizes_equal_the_oracle(network: str, m: int, record_property) -> None:
-    agree(record_property, build(network), *CASES["iseat"], m=m)
+@pytest.mark.parametrize("device", DEVICES)
+def test_odd_batch_sizes_equal_the_oracle(network: str, device: str, m: int, record_property) -> None:
+    agree(record_property, build(network).to(device), *CASES["iseat"], m=m)
 
 
 def test_at_is_iseat_without_its_terms() -> None:

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from devices import DEVICES, random_state
 from oracles.compare import ISEAT_SCALARS, TOLERANCE, largest_difference, pair
 from torch import Tensor, nn
 
@@ -72,32 +73,33 @@ def test_tied_frozen_and_unused_parameters_equal_the_oracle(norm: str) -> None:
     assert torch.equal(step.model.unused, torch.ones(3, 2, dtype=torch.float64))
 
 
-def test_dropout_is_on_repeatable_and_leaves_the_global_numbers_alone() -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_dropout_is_on_repeatable_and_leaves_the_global_numbers_alone(device: str) -> None:
     torch.manual_seed(5)
-    models_ = [Dropping() for _ in range(3)]
+    models_ = [Dropping().to(device) for _ in range(3)]
     for model in models_[1:]:
         model.load_state_dict(models_[0].state_dict())
-    random = torch.get_rng_state()
     for seed, model in zip((1, 1, 2), models_, strict=True):
         step = TrainStep(model, seed=seed, attack=PGD(random_start=True))
         for number in range(2):
-            step(*batch(number, dtype=torch.float32))
-        torch.rand(3)  # what a user draws between steps must not matter
-    torch.set_rng_state(random)
+            x, y = batch(number, dtype=torch.float32)
+            step(x.to(device), y.to(device))
+        torch.rand(3, device=device)  # what a user draws between steps must not matter
     first, again, other = (model.state_dict() for model in models_)
     assert same(first, again)
     assert not same(first, other)
 
 
-def test_random_state_and_modes_are_left_as_found() -> None:
-    model = small()
+@pytest.mark.parametrize("device", DEVICES)
+def test_random_state_and_modes_are_left_as_found(device: str) -> None:
+    model, (x, y) = small().to(device), batch()
     model.eval()
     model.layer1.train()
-    modes, random = [module.training for module in model.modules()], torch.get_rng_state()
+    modes, random = [module.training for module in model.modules()], [random_state("cpu"), random_state(device)]
     with torch.no_grad():  # nor does the caller's gradient mode matter
-        TrainStep(model, attack=PGD(random_start=True, bn_mode="eval"))(*batch())
+        TrainStep(model, attack=PGD(random_start=True, bn_mode="eval"))(x.to(device), y.to(device))
     assert [module.training for module in model.modules()] == modes
-    assert torch.equal(torch.get_rng_state(), random)
+    assert all(map(torch.equal, [random_state("cpu"), random_state(device)], random))
     assert all(weight.grad is None for weight in model.parameters())
 
 

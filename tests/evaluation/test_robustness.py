@@ -1,11 +1,13 @@
 """The order that attacks must come in, where they start, and what they leave as they found it."""
 
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from devices import DEVICES
 
 from fastiseat.attacks import random_start
 from fastiseat.errors import UserError
@@ -85,6 +87,16 @@ def test_verdicts_do_not_depend_on_the_batch_size(trained, batch_size):
     verdicts = evaluate_split(model, some, attack, batch_size=batch_size, progress=told.append)
     assert np.array_equal(verdicts, evaluate_split(model, some, attack))
     assert told == [min(done, 40) for done in range(batch_size, 40 + batch_size, batch_size)]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_verdicts_do_not_depend_on_the_device(trained, device):
+    """In float64, where no rounding turns a step of the attack around."""
+    model, split = copy.deepcopy(trained[0]).double(), trained[1].take(np.arange(40))
+    for name in ("clean", "fgsm", "pgd"):
+        attack = attack_named(name, eps=EPS)
+        found = evaluate_split(copy.deepcopy(model).to(device), split, attack)
+        assert np.array_equal(found, evaluate_split(model, split, attack)), name
 
 
 def test_the_network_is_left_as_found(trained):

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES, assert_within_an_ulp
 from hypothesis import given
 from hypothesis import strategies as st
 from oracles.philox import philox_oracle
@@ -299,6 +300,18 @@ def test_nothing_is_read_back(pad_mode):
     epoch = torch.tensor(0, device="meta")
     result = augment(images, index, seed=2**64 - 1, epoch=epoch, pad_mode=pad_mode)
     assert (result.device.type, result.shape) == ("meta", (5, 3, 8, 9))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pixels_are_the_cpus_to_the_last_bit_but_one(device, dtype):
+    """A GPU may multiply by 1/255 where a CPU divides."""
+    images, index = batch((32, 9, 12, 3))
+    for pad_mode in NUMPY_MODES:
+        settings = {"seed": 1, "epoch": 2, "pad_mode": pad_mode, "dtype": dtype}
+        found = augment(images.to(device), index.to(device), **settings)
+        assert found.device.type == device
+        assert_within_an_ulp(found, augment(images, index, **settings))
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 import torch
+from devices import DEVICES, assert_within_an_ulp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import idbh as oracle
@@ -266,6 +267,17 @@ def test_a_compiler_sees_one_graph():
     compiled = torch.compile(augmented, backend="eager", fullgraph=True)
     epoch = torch.tensor(3)
     assert torch.equal(compiled(images, index, epoch), augmented(images, index, epoch))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("policy", NAMES)
+def test_pixels_are_the_cpus_to_the_last_bit_but_one(device, policy):
+    """Levels are equal: a GPU may multiply by 1/255 where a CPU divides, and no more."""
+    images, index = batch((64, 16, 20, 3))
+    arguments = {"seed": 3, "epoch": 5, "policy": policy}
+    found = idbh(images.to(device), index.to(device), **arguments)
+    assert found.device.type == device
+    assert_within_an_ulp(found, idbh(images, index, **arguments))
 
 
 @pytest.mark.gpu
