@@ -77,7 +77,7 @@ def main(argv: list[str]) -> None:
     from fastiseat.bench.results import save
     from fastiseat.bench.steps import Plan
     from fastiseat.bench.suite import PARTS, measure
-    from fastiseat.cli.machine import choose_device
+    from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress
 
     device = choose_device(arguments.device)
@@ -90,7 +90,8 @@ def main(argv: list[str]) -> None:
             data_dir=arguments.data_dir,
             progress=progress,
         )
-        document = measure(PARTS if arguments.what == "all" else (arguments.what,), selection, plan)
+        with memory_hint(max(case.batch_size for case in selection.cases)):
+            document = measure(PARTS if arguments.what == "all" else (arguments.what,), selection, plan)
         if arguments.results is not None:
             progress.say(f"written: {save(document, arguments.results)}")
     _print(document, arguments)
