@@ -26,13 +26,11 @@ class ResidentLoader:
 
     def __init__(self, split: Split, order: Order, *, device: torch.device) -> None:
         self.order, self.device = order, device
-        self._shape = split.images.shape[1:]
-        # Rows of bytes: one index is gathered as one block of memory.
-        self._rows = torch.empty(len(split), int(np.prod(self._shape)), dtype=torch.uint8, device=device)
+        self._images = torch.empty(split.images.shape, dtype=torch.uint8, device=device)
         # In parts: a copy of a mapped file as a whole would take the memory of the host a second time.
         for first in range(0, len(split), _COPIED_AT_ONCE):
             part = np.array(split.images[first : first + _COPIED_AT_ONCE])
-            self._rows[first : first + len(part)] = torch.from_numpy(part.reshape(len(part), -1)).to(device)
+            self._images[first : first + len(part)] = torch.from_numpy(part).to(device)
         self._labels = torch.from_numpy(np.array(split.labels)).to(device)
 
     def __len__(self) -> int:
@@ -41,5 +39,4 @@ class ResidentLoader:
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from step ``first`` on."""
         for index in torch.from_numpy(self.order.epoch(epoch, first=first)).to(self.device):
-            images = self._rows.index_select(0, index).view(-1, *self._shape)
-            yield Batch(images, self._labels.index_select(0, index), index)
+            yield Batch(self._images.index_select(0, index), self._labels.index_select(0, index), index)

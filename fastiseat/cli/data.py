@@ -191,6 +191,15 @@ def _facts(data: DataSet, store: Store | None) -> dict[str, str]:
     return facts | (_facts_of_store(store) if store else {"where": BUNDLED[data.name]})
 
 
+def _other_forms(store: Store) -> list[str]:
+    """The names of ``--format`` that lie beside the packed arrays."""
+    return [
+        form
+        for form in ("jpeg", "ffcv", "ffcv-jpeg")
+        if store.path.with_name(f"{store.path.name}.{form}").exists()
+    ]
+
+
 def _facts_of_store(store: Store) -> dict[str, str]:
     from fastiseat.pipelines.writer import in_bytes
 
@@ -199,6 +208,7 @@ def _facts_of_store(store: Store) -> dict[str, str]:
         "official": verdict(info.official, info.remark).removeprefix("official: "),
         "where": str(store.path),
         "on disk": in_bytes(store.size()),
+        "also as": ", ".join(_other_forms(store)) or "nothing else; data prepare --format makes other forms",
         "prepared from": info.source + (f", resized to {info.image_size}" if info.image_size else ""),
         "prepared at": f"{info.date}, in {info.seconds:g} s",
     }
