@@ -111,9 +111,13 @@ def _random_keys(seed: int, counter: int, n: int) -> npt.NDArray[np.uint64]:
     return np.random.Philox(key=np.array([seed, counter], dtype=np.uint64)).random_raw(n)
 
 
-def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The permutation of 0 … n-1 that epoch ``epoch`` trains in: a function of (seed, epoch) alone."""
-    return np.argsort(_random_keys(seed, epoch, n), kind="stable").astype(np.int64)
+def epoch_order(n: int, *, seed: int, epoch: int, stream: int = 0) -> npt.NDArray[np.int64]:
+    """The permutation of 0 … n-1 that epoch ``epoch`` trains in: a function of (seed, epoch, stream) alone.
+
+    ``stream``, 0 … 2**31 - 1, numbers the data sets of one run; epochs count below 2**32.
+    """
+    assert 0 <= epoch < 2**32 and 0 <= stream < 2**31  # 2**63 and the number after it are drawn from elsewhere
+    return np.argsort(_random_keys(seed, epoch + stream * 2**32, n), kind="stable").astype(np.int64)
 
 
 def held_out(labels: npt.NDArray[np.int64], share: float, *, seed: int) -> npt.NDArray[np.bool_]:
