@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -104,6 +105,16 @@ class Loader(Protocol):
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from step ``first`` on, as the loader's ``Order`` has them."""
+
+
+@contextmanager
+def closed_after(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """``batches``; what they hold, threads for example, is let go at the end of the block, at whichever batch."""
+    try:
+        yield batches
+    finally:
+        if close := getattr(batches, "close", None):  # generators have one, other iterators need none
+            close()
 
 
 def _random_keys(seed: int, counter: int, n: int) -> npt.NDArray[np.uint64]:

@@ -62,4 +62,6 @@ class Order:
     def epoch(self, epoch: int, *, first: int = 0) -> npt.NDArray[np.int64]:
         """Samples of this rank in the steps ``first`` … of one epoch, (steps, share)."""
         order = epoch_order(self.size, seed=self.seed, epoch=epoch, stream=self.stream)
-        return order[: len(self) * self.batch_size].reshape(len(self), self.world_size, self.share)[first:, self.rank]
+        return order[: len(self) * self.batch_size].reshape(len(self), self.world_size, self.share)[
+            first:, self.rank
+        ]
