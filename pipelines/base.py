@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -106,14 +107,28 @@ class Loader(Protocol):
         """The batches of one epoch, counted from 0, from step ``first`` on, as the loader's ``Order`` has them."""
 
 
+@contextmanager
+def closed_after(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """``batches``; what they hold, threads for example, is let go at the end of the block, at whichever batch."""
+    try:
+        yield batches
+    finally:
+        if close := getattr(batches, "close", None):  # generators have one, other iterators need none
+            close()
+
+
 def _random_keys(seed: int, counter: int, n: int) -> npt.NDArray[np.uint64]:
     # numpy promises that Philox's raw stream never changes; it promises no such thing of permutation().
     return np.random.Philox(key=np.array([seed, counter], dtype=np.uint64)).random_raw(n)
 
 
-def epoch_order(n: int, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """The permutation of 0 … n-1 that epoch ``epoch`` trains in: a function of (seed, epoch) alone."""
-    return np.argsort(_random_keys(seed, epoch, n), kind="stable").astype(np.int64)
+def epoch_order(n: int, *, seed: int, epoch: int, stream: int = 0) -> npt.NDArray[np.int64]:
+    """The permutation of 0 … n-1 that epoch ``epoch`` trains in: a function of (seed, epoch, stream) alone.
+
+    ``stream``, 0 … 2**31 - 1, numbers the data sets of one run; epochs count below 2**32.
+    """
+    assert 0 <= epoch < 2**32 and 0 <= stream < 2**31  # 2**63 and the number after it are drawn from elsewhere
+    return np.argsort(_random_keys(seed, epoch + stream * 2**32, n), kind="stable").astype(np.int64)
 
 
 def held_out(labels: npt.NDArray[np.int64], share: float, *, seed: int) -> npt.NDArray[np.bool_]:

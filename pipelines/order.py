@@ -1,4 +1,4 @@
-"""Which samples each step of an epoch takes: known to every loader beforehand, from (seed, epoch) alone."""
+"""Which samples each step of an epoch takes: known to every loader beforehand, from (seed, stream, epoch)."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ class Order:
         seed: of the shuffling, 0 … 2**63 - 1.
         rank: of this process, 0 … world_size - 1.
         world_size: processes that train together.
+        stream: which of several data sets of one run: each is shuffled by draws of its own.
 
     Raises:
         UserError: not even one batch is full, or a batch can't be shared evenly.
@@ -34,6 +35,7 @@ class Order:
     seed: int
     rank: int = 0
     world_size: int = 1
+    stream: int = 0
 
     def __post_init__(self) -> None:
         if self.batch_size > self.size:
@@ -59,5 +61,7 @@ class Order:
 
     def epoch(self, epoch: int, *, first: int = 0) -> npt.NDArray[np.int64]:
         """Samples of this rank in the steps ``first`` … of one epoch, (steps, share)."""
-        order = epoch_order(self.size, seed=self.seed, epoch=epoch)[: len(self) * self.batch_size]
-        return order.reshape(len(self), self.world_size, self.share)[first:, self.rank]
+        order = epoch_order(self.size, seed=self.seed, epoch=epoch, stream=self.stream)
+        return order[: len(self) * self.batch_size].reshape(len(self), self.world_size, self.share)[
+            first:, self.rank
+        ]

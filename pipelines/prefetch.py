@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastiseat.pipelines.base import Batch, Loader
+from fastiseat.pipelines.base import Batch, Loader, closed_after
 
 # One batch is copied while the next is fetched; a third would only wait.
 _AHEAD = 2
@@ -32,7 +32,10 @@ class Prefetched:
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from step ``first`` on."""
-        batches = iter(self.loader.epoch(epoch, first=first))
+        with closed_after(iter(self.loader.epoch(epoch, first=first))) as batches:
+            yield from self._ahead(batches)
+
+    def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         way: _Way = _CudaWay(self.device) if self.device.type == "cuda" else _PlainWay(self.device)
         pool = ThreadPoolExecutor(1, thread_name_prefix="fastiseat-prefetch")
 
@@ -55,8 +58,6 @@ class Prefetched:
         finally:
             pool.shutdown(cancel_futures=True)
             way.close()
-            if close := getattr(batches, "close", None):
-                close()
 
 
 class _Way(Protocol):

@@ -2,53 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.lib.format as npy
-import numpy.typing as npt
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.formats.saved_arrays import SavedArray, damage_told, find_array
 from fastiseat.pipelines.source import Source, SourceSplit, as_labels, block_size
 
 # What the arrays of a split may be called: in a file of their own, and after "train_" or "test_" in a common one.
 _IMAGES, _LABELS = ("image", "images"), ("label", "labels")
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _MOST_IMAGES = 10**8
 LAYOUT = (
     "a folder with train.npz and test.npz, each with uint8 'image' (n, H, W, C) and integer 'label' (n,), or one file "
     "with train_images, train_labels, test_images and test_labels, or x_train, y_train, x_test and y_test"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Array:
-    """An array in an open archive, known by its header."""
-
-    archive: zipfile.ZipFile
-    member: str
-    where: str
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    header_size: int
-
-    def blocks(self, step: int) -> Iterator[npt.NDArray[Any]]:
-        """``step`` rows at a time."""
-        with self.archive.open(self.member) as file:
-            file.read(self.header_size)
-            for first in range(0, self.shape[0], step):
-                shape = (min(step, self.shape[0] - first), *self.shape[1:])
-                with _damage_told(self.where):
-                    content = file.read(math.prod(shape) * self.dtype.itemsize)
-                    block = np.frombuffer(content, self.dtype).reshape(shape)
-                yield block
 
 
 @contextmanager
@@ -87,33 +58,20 @@ def _read_split(stack: ExitStack, path: Path, split: str) -> SourceSplit:
         )
     if not file.is_file():
         raise UserError(f"{file}: no such file; the layout is {LAYOUT}")
-    with _damage_told(str(file)):
+    with damage_told(str(file)):
         archive = stack.enter_context(zipfile.ZipFile(file))
     images, labels = (_find(archive, candidates, file) for candidates in names)
     return _as_split(images, labels)
 
 
-def _find(archive: zipfile.ZipFile, candidates: Sequence[str], path: Path) -> _Array:
-    members = set(archive.namelist())
-    name = next((name for name in candidates if f"{name}.npy" in members), None)
-    if name is None:
+def _find(archive: zipfile.ZipFile, candidates: Sequence[str], path: Path) -> SavedArray:
+    found = find_array(archive, candidates, path)
+    if found is None:
         raise UserError(f"{path}: holds no array {' or '.join(candidates)}; the layout is {LAYOUT}")
-    where = f"{path}: {name}"
-    with _damage_told(where), archive.open(f"{name}.npy") as file:
-        shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
-        header_size = file.tell()
-    if dtype.hasobject:
-        raise UserError(f"{where}: holds objects, which are never unpickled; save numbers")
-    if fortran:
-        raise UserError(f"{where}: saved in Fortran's order; save numpy.ascontiguousarray(array)")
-    if archive.getinfo(f"{name}.npy").file_size != header_size + math.prod(shape) * dtype.itemsize:
-        raise UserError(f"{where}: {dtype} {shape} is not the size of what it holds; save it again")
-    return _Array(
-        archive=archive, member=f"{name}.npy", where=where, shape=shape, dtype=dtype, header_size=header_size
-    )
+    return found
 
 
-def _as_split(images: _Array, labels: _Array) -> SourceSplit:
+def _as_split(images: SavedArray, labels: SavedArray) -> SourceSplit:
     shape = images.shape if len(images.shape) == 4 else (*images.shape, 1)
     if images.dtype != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
         raise UserError(
@@ -130,11 +88,3 @@ def _as_split(images: _Array, labels: _Array) -> SourceSplit:
         image_shape=(shape[1], shape[2], shape[3]),
         blocks=lambda: (block.reshape(-1, *shape[1:]) for block in images.blocks(step)),
     )
-
-
-@contextmanager
-def _damage_told(where: str) -> Iterator[None]:
-    try:
-        yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, OSError) as error:
-        raise UserError(f"{where}: damaged, truncated or not saved by numpy ({error}); save it again") from error

@@ -1,10 +1,12 @@
 """Which samples fall to which step and rank."""
 
+from itertools import combinations
+
 import numpy as np
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import epoch_order
+from fastiseat.pipelines.base import balanced_subset, epoch_order, held_out
 from fastiseat.pipelines.order import Order
 
 
@@ -42,3 +44,32 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused():
 def test_a_rank_outside_of_the_world_is_refused(rank):
     with pytest.raises(UserError, match=f"rank={rank}: 2 processes have ranks 0 … 1"):
         Order(size=23, batch_size=10, seed=0, rank=rank, world_size=2)
+
+
+def test_the_first_stream_is_the_order_of_a_run_with_one_data_set():
+    order = Order(size=12, batch_size=12, seed=1, stream=0)
+    assert order == Order(size=12, batch_size=12, seed=1)
+    assert order.epoch(0).ravel().tolist() == [3, 5, 2, 9, 7, 10, 0, 8, 6, 11, 1, 4]
+
+
+def test_the_order_of_another_stream_never_changes():
+    order = Order(size=12, batch_size=12, seed=1, stream=1)
+    assert order.epoch(0).ravel().tolist() == [8, 0, 3, 4, 11, 1, 9, 7, 6, 10, 5, 2]
+
+
+def test_streams_are_shuffled_by_draws_of_their_own():
+    orders = [
+        Order(size=100, batch_size=100, seed=0, stream=stream).epoch(epoch).ravel()
+        for stream in (0, 1, 2, 2**31 - 1)
+        for epoch in (0, 1, 2, 2**32 - 1)
+    ]
+    for one, other in combinations(orders, 2):
+        assert (one == other).mean() < 0.1
+
+
+def test_no_stream_draws_what_chooses_the_held_out_or_a_subset():
+    """Their counters lie right above those of the last epoch of the last stream."""
+    labels = np.zeros(1000, dtype=np.int64)
+    last = Order(size=1000, batch_size=100, seed=0, stream=2**31 - 1).epoch(2**32 - 1)[0, :]
+    assert held_out(labels, 0.1, seed=0)[last].sum() < 30
+    assert np.isin(last, balanced_subset(labels, 100)).sum() < 30
