@@ -81,6 +81,11 @@ class Data:
     images: Literal["packed", "jpeg"] = "packed"
     """packed: decoded once, the same pixels for every loader. jpeg: the original files, decoded in every epoch, for
     less memory and disk; ffcv's decoder is up to 6 of 255 levels off the others'."""
+    extra: Path | None = None
+    """Train on the images in this file too: RST's ti_500K_pseudo_labeled.pickle, or an npz of generated images with
+    arrays image and label. They join the batch_size images of each step; an epoch is as long as without them."""
+    extra_ratio: float = 0.5
+    """Their share of the whole batch. Paper: 0.5, 128 and 128 images a step."""
     limit_train: int | None = None
     """Train on this many images only, of all classes alike, the same for every seed."""
     limit_test: int | None = None
@@ -96,6 +101,7 @@ class Data:
         _require(self.padding_mode in ("zero", "reflect"), "padding_mode", self.padding_mode, "is zero or reflect")
         known = ("standard", *(f"{IDBH}{policy}" for policy in ("cifar10-weak", "cifar10-strong", "svhn")))
         _require(self.augment in known, "augment", self.augment, f"is one of {', '.join(known)}")
+        _require(0 < self.extra_ratio < 1, "extra_ratio", self.extra_ratio, "must lie in 0 … 1, both excluded")
         _require(self.images in ("packed", "jpeg"), "images", self.images, "is packed or jpeg")
         for name, limit in {"limit_train": self.limit_train, "limit_test": self.limit_test}.items():
             if limit is not None:

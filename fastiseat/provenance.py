@@ -10,13 +10,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from fastiseat.pipelines.base import DataSet
+from fastiseat.pipelines.base import DataSet, Split, fingerprint
 from fastiseat.version import __version__
 
 
-def provenance(device: torch.device, precision: str, data: DataSet, *, loader: str) -> dict[str, Any]:
+def provenance(
+    device: torch.device, precision: str, data: DataSet, extra: Split | None = None, *, loader: str
+) -> dict[str, Any]:
     """Command line, time, versions, machine, device, precision, loader; what the data is, and if it is official."""
     return {
         "argv": sys.argv,
@@ -38,7 +41,13 @@ def provenance(device: torch.device, precision: str, data: DataSet, *, loader: s
         "loader": loader,
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
+        "extra_fingerprint": extra_fingerprint(extra),
     }
+
+
+def extra_fingerprint(extra: Split | None) -> str | None:
+    """What tells extra training data apart; None where there is none."""
+    return None if extra is None else fingerprint(extra, extra.take(np.arange(0)))
 
 
 def commit() -> str | None:

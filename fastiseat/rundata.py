@@ -15,7 +15,9 @@ from fastiseat.errors import UserError
 from fastiseat.kernels import augment, idbh
 from fastiseat.pipelines import datasets, loaders
 from fastiseat.pipelines.base import Batch, DataSet, Split, balanced_subset, held_out
+from fastiseat.pipelines.formats.extra import read_extra
 from fastiseat.pipelines.loaders import AUTO, Chosen, Training
+from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.progress import SILENT, Progress
 
@@ -35,29 +37,53 @@ class RunData:
     selection: Split
     selection_name: str
     test: Split
+    extra: Split | None = None
+    """What joins the training images in every batch."""
 
 
 def load_run_data(config: Config, *, data_dir: Path | None = None, progress: Progress = SILENT) -> RunData:
     """Load, limit and split; :class:`UserError` where nothing would be left."""
     whole = datasets.load(config.data.dataset, data_dir=data_dir, progress=progress)
     used, test = _limit(whole.train, config.data.limit_train), limited(whole.test, config.data.limit_test)
-    share = config.data.val_split
-    if share == 0:
-        training = _part(whole.train, used)
-        return RunData(whole=whole, training=training, rows=used, selection=test, selection_name="test", test=test)
-    used = np.arange(len(whole.train)) if used is None else used
-    mask = held_out(whole.train.labels[used], share, seed=config.run.seed)
-    held, kept = used[mask], used[~mask]
-    if not len(held):
-        raise UserError(f"val_split={share}: holds out none of {len(kept)} training images; use more, or 0")
+    selection, name = test, "test"
+    if config.data.val_split:
+        used, held = _hold_out(whole.train, used, config)
+        selection, name = whole.train.take(held), "val"
     return RunData(
         whole=whole,
-        training=whole.train.take(kept),
-        rows=kept,
-        selection=whole.train.take(held),
-        selection_name="val",
+        training=_part(whole.train, used),
+        rows=used,
+        selection=selection,
+        selection_name=name,
         test=test,
+        extra=_extra(config.data, whole),
     )
+
+
+def _hold_out(
+    train: Split, used: npt.NDArray[np.int64] | None, config: Config
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The rows to train on, and those to select the best weights on."""
+    used = np.arange(len(train)) if used is None else used
+    share = config.data.val_split
+    mask = held_out(train.labels[used], share, seed=config.run.seed)
+    if not mask.any():
+        raise UserError(f"val_split={share}: holds out none of {len(used)} training images; use more, or 0")
+    return used[~mask], used[mask]
+
+
+def _extra(data: Data, whole: DataSet) -> Split | None:
+    if data.extra is None:
+        return None
+    height, width, channels = whole.train.images.shape[1:]
+    extra = read_extra(data.extra, image_shape=(height, width, channels), num_classes=whole.num_classes)
+    needed = extra_batch_size(data.batch_size, data.extra_ratio)
+    if needed > len(extra):
+        raise UserError(
+            f"extra_ratio={data.extra_ratio}: {needed} extra images join {data.batch_size} others in each step, "
+            f"{data.extra} holds {len(extra)}; lower --extra-ratio or --batch-size"
+        )
+    return extra
 
 
 def limited(split: Split, limit: int | None) -> Split:
@@ -83,9 +109,15 @@ def training_loader(
     progress: Progress = SILENT,
 ) -> Chosen:
     """The loader of a run, by name or ``auto``; :class:`UserError` where it can't be had."""
-    order = Order(size=len(data.training), batch_size=config.data.batch_size, seed=config.run.seed)
+    batch_size, seed = config.data.batch_size, config.run.seed
+    order = Order(size=len(data.training), batch_size=batch_size, seed=seed)
     training = Training(whole=data.whole, split=data.training, rows=data.rows, data_dir=data_dir)
-    return loaders.load(loader, training, order, images=config.data.images, device=device, progress=progress)
+    chosen = loaders.load(loader, training, order, images=config.data.images, device=device, progress=progress)
+    if data.extra is None:
+        return chosen
+    join = extra_batch_size(batch_size, config.data.extra_ratio)
+    extra_order = Order(size=len(data.extra), batch_size=join, seed=seed, stream=1)
+    return loaders.with_extra(chosen, data.extra, extra_order, device=device)
 
 
 def network_batch(

@@ -25,7 +25,7 @@ from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
 from fastiseat.pipelines.base import Loader, Split
 from fastiseat.pipelines.loaders import AUTO
 from fastiseat.pipelines.progress import SILENT, Progress
-from fastiseat.provenance import provenance
+from fastiseat.provenance import extra_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, network_batch, training_loader
 from fastiseat.schedule import scalars_at
@@ -136,7 +136,9 @@ class Trainer:
             # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
             self.directory.write_metrics(self.rows)
         else:
-            where = provenance(self.device, self.precision, self.data.whole, loader=self.loading.name)
+            where = provenance(
+                self.device, self.precision, self.data.whole, self.data.extra, loader=self.loading.name
+            )
             self.directory.write_config(self.config, where)
         with deterministic(self.config.run.deterministic):
             while self.step.steps_taken < self.total_steps:
@@ -149,7 +151,7 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> Row:
         scalars = asdict(scalars_at(self.config, epoch))
         self._set(scalars)
-        meter, began = EpochMeter(), time.perf_counter()
+        meter, began, trained = EpochMeter(), time.perf_counter(), 0
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken)
         for number, batch in enumerate(islice(self.loader.epoch(epoch), steps)):
             images, labels = network_batch(
@@ -157,13 +159,13 @@ class Trainer:
             )
             metrics = self.step(images, labels)
             meter.add(metrics)
+            trained += len(labels)
             if self.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
                 require_finite(metrics["loss"], epoch=epoch, step=number)
             self.observer.step(epoch=epoch, step=number, images=len(labels), metrics=metrics)
         require_finite_network(self.model, epoch=epoch)
         row = meter.row()
         seconds = time.perf_counter() - began
-        trained = steps * self.config.data.batch_size
         return {
             "epoch": epoch,
             "steps": steps,
@@ -225,11 +227,11 @@ class Trainer:
         state = self.directory.read_checkpoint()
         if state is None:
             return
-        if self.directory.stored().get("data_fingerprint") != self.data.whole.fingerprint:
-            raise UserError(
-                f"{self.directory.path} was trained on other {self.data.whole.name} images than are found now: bring "
-                "those back, or choose another --out"
-            )
+        stored = self.directory.stored()
+        if stored.get("data_fingerprint") != self.data.whole.fingerprint:
+            raise self._other_images(self.data.whole.name)
+        if stored.get("extra_fingerprint") != extra_fingerprint(self.data.extra):
+            raise self._other_images("extra")
         try:
             self.model.load_state_dict(state["model"])
             self.step.load_state_dict(state["step"])
@@ -239,6 +241,12 @@ class Trainer:
                 f"{self.directory.path / CHECKPOINT} is not of this run ({type(error).__name__}): remove it to "
                 "start afresh"
             ) from error
+
+    def _other_images(self, which: str) -> UserError:
+        return UserError(
+            f"{self.directory.path} was trained on other {which} images than are found now: bring those back, or "
+            "choose another --out"
+        )
 
     def _final(self, which: str) -> Row:
         """Accuracy on the test set of one of the two weight files, as written."""

@@ -19,6 +19,7 @@ from fastiseat.pipelines.beton_format import Kind
 from fastiseat.pipelines.encoded import EncodedSplit
 from fastiseat.pipelines.jpeg import JpegLoader
 from fastiseat.pipelines.memory import free_bytes
+from fastiseat.pipelines.mix import MixedLoader
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.places import BUNDLED, roots
 from fastiseat.pipelines.prefetch import Prefetched
@@ -92,6 +93,21 @@ def load(
     }[name]
     loader = make(training, order, images, device, progress)
     return Chosen(loader=on_device(device, loader), name=name, why=why or _told(name, training.split))
+
+
+def with_extra(chosen: Chosen, extra: Split, order: Order, *, device: torch.device) -> Chosen:
+    """Batches of ``chosen``, each followed by one of ``extra`` in an order of its own.
+
+    Extra images are packed: beside any loader they are gathered by indexing, on the device beside a resident one if
+    they fit there too.
+    """
+    name = choose(extra, images="packed", device=device)[0] if chosen.name == "resident" else "torch"
+    loader = ResidentLoader(extra, order, device=device) if name == "resident" else TorchLoader(extra, order)
+    return Chosen(
+        loader=MixedLoader(chosen.loader, on_device(device, loader)),
+        name=chosen.name,
+        why=f"{chosen.why}; {len(extra):,} extra images: {_told(name, extra)}",
+    )
 
 
 def choose(split: Split, *, images: Kind, device: torch.device) -> tuple[str, str]:

@@ -15,7 +15,7 @@ TRAIN_FLAGS = """
 --help --config --out --resume --data-dir --device --quiet --dry-run
 --loader
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
---limit-train --limit-test
+--extra --extra-ratio --limit-train --limit-test
 --arch --variant --init
 --method --lam
 --eps --step-size --steps --random-start --no-random-start --attack-bn

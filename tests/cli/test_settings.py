@@ -50,7 +50,8 @@ def test_without_flags_it_is_the_recipe(plan, method):
 
 def test_every_flag_reaches_its_setting(plan):
     words = """--dataset digits --batch-size 10 --val-split 0.2
-        --flip --crop-padding 2 --padding-mode reflect --augment idbh-svhn --images jpeg --limit-train 99 --limit-test 9
+        --flip --crop-padding 2 --padding-mode reflect
+        --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
         --max-steps 8 --amp --arch wrn-10-1 --variant common --method lsi
         --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval --awp-norm global
         --lr 0.2 --momentum 0.5 --weight-decay 0.01 --epochs 3 --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lam-from 0.6
@@ -64,6 +65,8 @@ def test_every_flag_reaches_its_setting(plan):
             "padding_mode": "reflect",
             "augment": "idbh-svhn",
             "images": "jpeg",
+            "extra": None,
+            "extra_ratio": 0.25,
             "limit_train": 99,
             "limit_test": 9,
             "val_split": 0.2,
