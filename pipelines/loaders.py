@@ -122,6 +122,14 @@ def choose(split: Split, *, images: Kind, device: torch.device) -> tuple[str, st
     )
 
 
+def auto_in_words() -> str:
+    """What ``auto`` would take, whatever the data set."""
+    return (
+        "resident where a quarter of the device's free memory holds the images, else torch; "
+        f"{_choose_decoder()[0]} for --images jpeg"
+    )
+
+
 def _choose_decoder() -> tuple[str, str]:
     for name, library in {"ffcv": "ffcv", "dali": "nvidia.dali"}.items():
         if _installed(library):

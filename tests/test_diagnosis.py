@@ -90,7 +90,7 @@ def test_a_machine_without_a_card(machine, bare):
     assert found.gpus == ()
     assert not found["NVIDIA driver"].found
     assert found["torch"].what.endswith("CPU build")
-    assert [finding.name for finding in found.findings if not finding.used] == ["Triton", "FFCV", "DALI", "Apex"]
+    assert [finding.name for finding in found.findings if not finding.used] == ["Triton", "Apex"]
     for finding in found.findings:
         assert finding.found or (finding.why and finding.remedy), finding
     assert choices(torch.device("cpu"), found.gpus).problem == ""
@@ -261,12 +261,10 @@ def test_the_native_library_at_hand(monkeypatch):
 def test_ffcv_is_looked_at_and_not_imported(site):
     site("ffcv", "1.0.2", ["ffcv/__init__.py"])
     found = extras.ffcv_finding()
-    assert (found.found, found.what, found.used) == (True, "1.0.2", False)
+    assert (found.found, found.what, found.used) == (True, "1.0.2", True)
 
 
 def test_a_plain_folder_is_no_package(site, tmp_path):
-    (tmp_path / "ffcv").mkdir()
-    assert not extras.ffcv_finding().found
     (tmp_path / "apex").mkdir()  # a clone of Apex's repository in the current folder
     assert extras.apex_finding().why == "not installed"
 

@@ -123,6 +123,7 @@ def _choices_table(chosen: Choices) -> Table:
         table.add_column(name)
     table.add_row("--device", chosen.device, Text(chosen.problem))
     table.add_row("--amp", chosen.amp, _AMP[chosen.amp])
+    table.add_row("--loader", "by size", Text(chosen.loader))
     for kernel in chosen.kernels:
         plain = kernel.backend == "reference" and not kernel.why
         table.add_row(

@@ -12,6 +12,7 @@ from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
 from fastiseat.kernels.dispatch import AUTO, VARIABLE
+from fastiseat.pipelines.loaders import auto_in_words
 
 # An op is served by the dtype of its first argument: float32 in training, except for raw images.
 _DTYPES = {"augment": torch.uint8, "idbh": torch.uint8}
@@ -24,7 +25,11 @@ def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:
     except RuntimeError:
         amp = "unknown"
     return Choices(
-        device=str(device), problem=_problem(device, gpus), amp=amp, kernels=kernel_choices(device.type)
+        device=str(device),
+        problem=_problem(device, gpus),
+        amp=amp,
+        loader=auto_in_words(),
+        kernels=kernel_choices(device.type),
     )
 
 

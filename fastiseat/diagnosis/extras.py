@@ -32,7 +32,7 @@ def native_finding() -> Finding:
 
 
 def optional_findings(gpus: Sequence[Gpu]) -> list[Finding]:
-    """What later versions may use."""
+    """What some settings need, and what later versions may use."""
     return [triton_finding(gpus), ffcv_finding(), dali_finding(), apex_finding()]
 
 
@@ -51,8 +51,8 @@ def triton_finding(gpus: Sequence[Gpu]) -> Finding:
 def ffcv_finding() -> Finding:
     """FFCV."""
     if folder_of("ffcv") is None:
-        return Finding(name="FFCV", found=False, why="not installed", remedy=FFCV_REMEDY, used=False)
-    return Finding(name="FFCV", found=True, what=version_of("ffcv") or UNKNOWN, used=False)
+        return Finding(name="FFCV", found=False, why="not installed", remedy=FFCV_REMEDY)
+    return Finding(name="FFCV", found=True, what=version_of("ffcv") or UNKNOWN)
 
 
 def dali_finding() -> Finding:
@@ -62,14 +62,12 @@ def dali_finding() -> Finding:
             continue
         # find_spec("nvidia.dali") would import nvidia.
         if Path(str(metadata.distribution(name).locate_file("nvidia/dali/__init__.py"))).exists():
-            return Finding(name="DALI", found=True, what=f"{name} {version}", used=False)
+            return Finding(name="DALI", found=True, what=f"{name} {version}")
         why = f"{name} {version} is installed, but its files are gone"
-        return Finding(
-            name="DALI", found=False, why=why, remedy=f"pip install --force-reinstall {name}", used=False
-        )
+        return Finding(name="DALI", found=False, why=why, remedy=f"pip install --force-reinstall {name}")
     placeholder = version_of("nvidia-dali")
     why = f"nvidia-dali {placeholder} is a placeholder without content" if placeholder else "not installed"
-    return Finding(name="DALI", found=False, why=why, remedy=DALI_REMEDY, used=False)
+    return Finding(name="DALI", found=False, why=why, remedy=DALI_REMEDY)
 
 
 def apex_finding() -> Finding:

@@ -60,6 +60,7 @@ class Choices:
     problem: str
     """Why training on this device will fail; empty where it will not."""
     amp: str
+    loader: str
     kernels: tuple[Choice, ...]
 
 
