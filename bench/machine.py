@@ -38,8 +38,17 @@ def machine(device: torch.device) -> dict[str, Any]:
             "cudnn": torch.backends.cudnn.version(),
             "triton": version_of("triton"),
         },
-        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "argv": without_paths([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def without_paths(words: list[str]) -> list[str]:
+    """A command without the folders of the machine that it ran on."""
+    kept, places = [], ("--results", "--data-dir")
+    for before, word in zip(["", *words], words, strict=False):
+        if before not in places and not word.startswith(places):
+            kept.append(word)
+    return kept
 
 
 def device_name(device: torch.device) -> str:

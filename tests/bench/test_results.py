@@ -6,6 +6,7 @@ import pytest
 from bench_case import CASE, CPU, PLAN, changed, planted
 
 from fastiseat.bench import results, suite
+from fastiseat.bench.machine import without_paths
 from fastiseat.bench.results import README, RESULTS, load, readme, save
 from fastiseat.bench.suite import PARTS, Selection, measure
 from fastiseat.bench.tables import markdown, remarks, tables
@@ -96,3 +97,8 @@ def test_tables_are_as_wide_as_their_columns(document):
 def test_random_and_real_images_are_told_apart(document):
     assert document["data"] == "random images"
     assert document["machine"]["kind"] == CPU.type
+
+
+def test_a_recorded_command_names_no_folder_of_its_machine():
+    words = ["fastiseat", "bench", "all", "--results", "/home/a/r", "--preset", "cpu", "--data-dir=/home/a"]
+    assert without_paths(words) == ["fastiseat", "bench", "all", "--preset", "cpu"]
