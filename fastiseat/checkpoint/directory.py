@@ -1,12 +1,10 @@
-"""The only code that writes into a run's directory. Every file is complete or absent."""
+"""A run's directory: which run may write into it, and what each of its files holds."""
 
 from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,38 +13,13 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 
 CHECKPOINT = Path("checkpoints", "last.pt")
 WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` under a temporary name, flush it to the disk, then rename it into place.
-
-    Whatever stops this, ``path`` holds its old content or the new one. :class:`UserError` where the disk is
-    full or the folder can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # makes the rename itself last
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _torch_bytes(state: Mapping[str, Any]) -> bytes:
