@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fastiseat.checkpoint.atomic import write_atomically
+from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 
-CHECKPOINT = Path("checkpoints", "last.pt")
 WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
-
-
-def _torch_bytes(state: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
@@ -43,6 +35,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
     def open(cls, path: Path, config: Config, *, resume: bool) -> RunDirectory:
@@ -92,24 +85,6 @@ class RunDirectory:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
         content = to_safetensors(export_state_dict(model), metadata)
         write_atomically(self.path / WEIGHTS[which], _with_sorted_metadata(content))
-
-    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Everything that the run needs to continue."""
-        write_atomically(self.path / CHECKPOINT, _torch_bytes(state))
-
-    def read_checkpoint(self) -> dict[str, Any] | None:
-        """What :meth:`write_checkpoint` wrote last, on the CPU, or None; no code in the file is executed."""
-        path = self.path / CHECKPOINT
-        try:
-            content = io.BytesIO(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
-        try:
-            return dict(torch.load(content, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch.load raises a dozen types for damaged files
-            raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to start afresh") from error
 
     def _write_json(self, name: Path, content: Any) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
