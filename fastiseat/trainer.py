@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat import methods, models
-from fastiseat.checkpoint import CHECKPOINT, WEIGHTS, RunDirectory
+from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.config import Config, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import own_randomness
@@ -207,9 +207,11 @@ class Trainer:
         if row["best"]:
             self._write_weights("best", row)
         self._write_weights("last", row)
-        self.directory.write_checkpoint(
-            {"model": self.model.state_dict(), "step": self.step.state_dict(), "rows": self.rows}
+        self.directory.checkpoints.save(
+            {"model": self.model.state_dict(), "step": self.step.state_dict(), "rows": self.rows},
+            step=self.step.steps_taken,
         )
+        self.directory.checkpoints.flush()  # a line of metrics speaks of a checkpoint that is there
         self.directory.write_metrics(self.rows)
         self.observer.epoch(row)
 
@@ -224,22 +226,23 @@ class Trainer:
         self.directory.write_weights(which, self.model, metadata)
 
     def _restore(self) -> None:
-        state = self.directory.read_checkpoint()
-        if state is None:
+        found = self.directory.checkpoints.latest()
+        if found is None:
             return
+        for line in found.skipped:
+            self.observer.say(line)
         stored = self.directory.stored()
         if stored.get("data_fingerprint") != self.data.whole.fingerprint:
             raise self._other_images(self.data.whole.name)
         if stored.get("extra_fingerprint") != extra_fingerprint(self.data.extra):
             raise self._other_images("extra")
         try:
-            self.model.load_state_dict(state["model"])
-            self.step.load_state_dict(state["step"])
-            self.rows = state["rows"]
+            self.model.load_state_dict(found.state["model"])
+            self.step.load_state_dict(found.state["step"])
+            self.rows = found.state["rows"]
         except (KeyError, RuntimeError, TypeError, UserError) as error:
             raise UserError(
-                f"{self.directory.path / CHECKPOINT} is not of this run ({type(error).__name__}): remove it to "
-                "start afresh"
+                f"{found.path} is not of this run ({type(error).__name__}): remove {found.path.parent} to start afresh"
             ) from error
 
     def _other_images(self, which: str) -> UserError:

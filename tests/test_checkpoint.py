@@ -1,16 +1,13 @@
-"""A run's directory: which one a run may write into, and what is refused when it is read back."""
+"""A run's directory: which one a run may write into, and what it holds."""
 
-import errno
 import json
-import os
-import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from fastiseat.checkpoint import CHECKPOINT, WEIGHTS, RunDirectory, as_json, changes
+from fastiseat.checkpoint import WEIGHTS, RunDirectory, as_json, changes
 from fastiseat.config import Network, Schedule
 from fastiseat.errors import UserError
 from fastiseat.models import build, load_model, metadata
@@ -21,23 +18,20 @@ def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-def denied(*_):
-    raise OSError(errno.EACCES, os.strerror(errno.EACCES))  # root may read anything, so that modes show nothing
-
-
 @pytest.fixture
 def run(tmp_path):
     """A directory with a config and a checkpoint."""
     run = RunDirectory.open(tmp_path / "run", recipe(), resume=False)
     run.write_config(recipe(), {"data_fingerprint": "f"})
-    run.write_checkpoint({"rows": [1], "model": {"w": torch.ones(2)}})
+    run.checkpoints.save({"rows": [1], "model": {"w": torch.ones(2)}}, step=1)
+    run.checkpoints.close()
     return run
 
 
 def test_open_takes_a_new_an_empty_and_a_barely_begun_directory(tmp_path):
     for resume in (False, True):
         assert RunDirectory.open(tmp_path / "new", recipe(), resume=resume).path == tmp_path / "new"
-        assert RunDirectory.open(tmp_path, recipe(), resume=resume).read_checkpoint() is None
+        assert RunDirectory.open(tmp_path, recipe(), resume=resume).checkpoints.latest() is None
     assert files_in(tmp_path) == [], "opening writes nothing"
     (tmp_path / ".config.json.99.tmp").touch()  # what a killed process leaves
     RunDirectory.open(tmp_path, recipe(), resume=False)
@@ -54,7 +48,7 @@ def test_open_refuses_what_is_there_already(run, tmp_path):
 
 
 def test_resuming_needs_the_same_config_and_names_what_changed(run):
-    assert RunDirectory.open(run.path, recipe(), resume=True).read_checkpoint()["rows"] == [1]
+    assert RunDirectory.open(run.path, recipe(), resume=True).checkpoints.latest().state["rows"] == [1]
     other = replace(recipe(), schedule=Schedule(epochs=7), network=Network(arch="small", init=Path("w.pt")))
     with pytest.raises(UserError) as refused:
         RunDirectory.open(run.path, other, resume=True)
@@ -74,44 +68,6 @@ def test_a_damaged_config_is_no_runs_directory(run, content):
 def test_changes_lists_additions_and_removals():
     assert changes({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "d": 3}}) == ["a.c: 2 -> None", "a.d: None -> 3"]
     assert changes(as_json(recipe()), as_json(recipe())) == []
-
-
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x02.", b"nothing of the kind"])
-def test_a_damaged_checkpoint_is_refused(run, damage):
-    (run.path / CHECKPOINT).write_bytes(damage)
-    with pytest.raises(UserError, match=r"last.pt is damaged .*: remove it to start afresh"):
-        run.read_checkpoint()
-
-
-def test_a_truncated_checkpoint_is_refused(run):
-    path = run.path / CHECKPOINT
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(UserError, match=r"last.pt is damaged"):
-        run.read_checkpoint()
-
-
-def test_an_unreadable_checkpoint_is_not_called_damaged(run, monkeypatch):
-    """Following the advice to remove it would lose the run."""
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    with pytest.raises(UserError, match=r"last.pt cannot be read: Permission denied"):
-        run.read_checkpoint()
-
-
-class Malice:
-    def __init__(self, target):
-        self.target = target
-
-    def __reduce__(self):
-        return Path.touch, (self.target,)
-
-
-@pytest.mark.parametrize("save", [torch.save, lambda evil, path: path.write_bytes(pickle.dumps(evil))])
-def test_a_checkpoint_executes_nothing(run, tmp_path, save):
-    target = tmp_path / "executed"
-    save({"model": Malice(target)}, run.path / CHECKPOINT)
-    with pytest.raises(UserError, match="is damaged"):
-        run.read_checkpoint()
-    assert not target.exists()
 
 
 def test_weights_round_trip_with_their_metadata(run):

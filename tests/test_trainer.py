@@ -14,7 +14,8 @@ from fastiseat.pipelines.formats import digits
 from fastiseat.report.reader import read_metrics
 
 FILES = [
-    "checkpoints/last.pt",
+    "checkpoints/step-000000004.ckpt",
+    "checkpoints/step-000000006.ckpt",
     "config.json",
     "figures/curves.png",
     "metrics.jsonl",

@@ -5,7 +5,7 @@ import tiny
 import torch
 from devices import DEVICES
 
-from fastiseat.checkpoint import CHECKPOINT, RunDirectory
+from fastiseat.checkpoint import RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
 
@@ -151,18 +151,48 @@ def test_resuming_on_other_images_is_refused(tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_run_is_refused(tmp_path, spoil):
     out, config = tmp_path / "run", tiny.config("none", epochs=2)
     interrupted(config, out, after_epoch(0))
-    state = torch.load(out / CHECKPOINT, weights_only=True)
-    spoil(state)
-    torch.save(state, out / CHECKPOINT)
-    with pytest.raises(UserError, match=r"last.pt is not of this run \(.*\): remove it to start afresh"):
+    checkpoints = RunDirectory(out).checkpoints
+    found = checkpoints.latest()
+    spoil(found.state)
+    checkpoints.save(found.state, step=found.step)
+    checkpoints.close()
+    with pytest.raises(
+        UserError, match=r"2.ckpt is not of this run \(.*\): remove .*/checkpoints to start afresh"
+    ):
         tiny.trainer(config, out, resume=True)
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_no_more(tmp_path):
+    config = tiny.config("at", epochs=3)
+    tiny.trainer(config, tmp_path / "whole").run()
+    interrupted(config, tmp_path / "run", after_epoch(1))
+    damaged = tmp_path / "run" / "checkpoints" / "step-000000004.ckpt"
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    resumed = tiny.Watcher()
+    tiny.trainer(config, tmp_path / "run", observer=resumed, resume=True).run()
+    assert resumed.said[0].startswith(f"{damaged} is damaged: it holds ")
+    assert {epoch for epoch, *_ in resumed.steps} == {1, 2}
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path):
+    config = tiny.config("at", epochs=2)
+    tiny.trainer(config, tmp_path / "whole").run()
+    interrupted(config, tmp_path / "run", after_epoch(0))
+    found = RunDirectory(tmp_path / "run").checkpoints.latest()
+    torch.save(found.state, found.path.with_name("last.pt"))
+    found.path.unlink()
+    resumed = tiny.Watcher()
+    tiny.trainer(config, tmp_path / "run", observer=resumed, resume=True).run()
+    assert {epoch for epoch, *_ in resumed.steps} == {1}
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 def test_what_a_checkpoint_holds(tmp_path):
     """A checkpoint that forgot the momentum would still pass for a short run without it."""
     trainer = tiny.trainer(tiny.config("at", epochs=1), tmp_path / "run")
     trainer.run()
-    state = torch.load(tmp_path / "run" / CHECKPOINT, weights_only=True)
+    state = RunDirectory(tmp_path / "run").checkpoints.latest().state
     assert set(state["step"]["momentum_buffers"]) == set(trainer.step.weights)
     assert state["step"]["steps_taken"] == 2
     assert tiny.same_weights(state["model"], trainer.model.state_dict())

@@ -72,7 +72,7 @@ def test_an_interrupt_is_130_and_leaves_a_run_that_can_be_resumed(tmp_path):
     assert run.returncode == 130
     assert errors == "fastiseat: interrupted\n"
     assert "epoch 1/1000" in output
-    state = RunDirectory(out).read_checkpoint()
+    state = RunDirectory(out).checkpoints.latest().state
     assert len(state["rows"]) >= 1
     assert not list(out.rglob("*.tmp"))
 

@@ -1,58 +1,23 @@
-"""The only code that writes into a run's directory. Every file is complete or absent."""
+"""A run's directory: which run may write into it, and what each of its files holds."""
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
+from fastiseat.checkpoint.atomic import write_atomically
+from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 
-CHECKPOINT = Path("checkpoints", "last.pt")
 WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``path`` under a temporary name, flush it to the disk, then rename it into place.
-
-    Whatever stops this, ``path`` holds its old content or the new one. :class:`UserError` where the disk is
-    full or the folder can't be written.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)  # makes the rename itself last
-        finally:
-            os.close(directory)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; free space or choose another --out") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _torch_bytes(state: Mapping[str, Any]) -> bytes:
-    buffer = io.BytesIO()
-    torch.save(dict(state), buffer)
-    return buffer.getvalue()
 
 
 def _with_sorted_metadata(content: bytes) -> bytes:
@@ -70,6 +35,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.checkpoints = Checkpoints(path / "checkpoints")
 
     @classmethod
     def open(cls, path: Path, config: Config, *, resume: bool) -> RunDirectory:
@@ -119,24 +85,6 @@ class RunDirectory:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
         content = to_safetensors(export_state_dict(model), metadata)
         write_atomically(self.path / WEIGHTS[which], _with_sorted_metadata(content))
-
-    def write_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Everything that the run needs to continue."""
-        write_atomically(self.path / CHECKPOINT, _torch_bytes(state))
-
-    def read_checkpoint(self) -> dict[str, Any] | None:
-        """What :meth:`write_checkpoint` wrote last, on the CPU, or None; no code in the file is executed."""
-        path = self.path / CHECKPOINT
-        try:
-            content = io.BytesIO(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
-        try:
-            return dict(torch.load(content, map_location="cpu", weights_only=True))
-        except Exception as error:  # torch.load raises a dozen types for damaged files
-            raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to start afresh") from error
 
     def _write_json(self, name: Path, content: Any) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())

@@ -1,0 +1,82 @@
+"""A checkpoint's file: one line that says what follows, with its checksum, then the bytes of ``torch.save``."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+FORMAT = 1
+_KIND = re.compile(rb"fastiseat checkpoint, format (\d{1,9}), ")
+_CLAIM = re.compile(rb"step (\d{1,18}), (\d{1,18}) bytes, sha256 ([0-9a-f]{64})\n")
+_LONGEST_LINE = 256
+
+
+class DamagedError(Exception):
+    """What is wrong with a checkpoint's file, in a few words."""
+
+
+class _Header(NamedTuple):
+    step: int
+    num_bytes: int
+    sha256: str
+
+
+def encode(state: Mapping[str, Any], *, step: int) -> tuple[bytes, memoryview]:
+    """The two parts of a file that holds ``state``: the line, and what it describes."""
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getbuffer()
+    claim = f"fastiseat checkpoint, format {FORMAT}, step {step}, {len(payload)} bytes, sha256 ".encode()
+    return claim + _checksum(step, payload).encode() + b"\n", payload
+
+
+def read(path: Path) -> tuple[dict[str, Any], int]:
+    """State and step of a file, on the CPU; :class:`DamagedError` where one byte of it differs from what was written.
+
+    Nothing in the file is executed, and no more memory is taken than the file is long.
+    """
+    with path.open("rb") as file:
+        line = file.readline(_LONGEST_LINE)
+        header = _parse(line)
+        found = os.fstat(file.fileno()).st_size - len(line)
+        if found != header.num_bytes:
+            raise DamagedError(f"it holds {found:,} bytes of {header.num_bytes:,}")
+        payload = file.read(header.num_bytes)
+    if _checksum(header.step, payload) != header.sha256:
+        raise DamagedError("its checksum does not match")
+    return unpickle(payload), header.step
+
+
+def unpickle(payload: bytes) -> dict[str, Any]:
+    """What ``torch.save`` wrote, on the CPU; :class:`DamagedError` where it is no dictionary of plain values."""
+    try:
+        return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+    except MemoryError:
+        raise
+    except Exception as error:  # torch.load raises a dozen types for damaged files
+        raise DamagedError(f"its content cannot be read ({type(error).__name__})") from error
+
+
+def _parse(line: bytes) -> _Header:
+    kind = _KIND.match(line)
+    if kind is None:
+        raise DamagedError("it does not begin as a checkpoint")
+    if int(kind[1]) != FORMAT:
+        raise DamagedError(f"it has format {int(kind[1])}, and this fastiseat reads format {FORMAT}")
+    claim = _CLAIM.fullmatch(line, kind.end())
+    if claim is None:
+        raise DamagedError("its first line is incomplete")
+    return _Header(int(claim[1]), int(claim[2]), claim[3].decode())
+
+
+def _checksum(step: int, payload: bytes | memoryview) -> str:
+    digest = hashlib.sha256(f"step {step}\n".encode())  # a changed step is as bad as a changed weight
+    digest.update(payload)
+    return digest.hexdigest()

@@ -1,0 +1,152 @@
+"""The checkpoints of a run: written behind its back, checksummed, and the last few of them kept."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+from fastiseat.checkpoint.atomic import leftovers, write_atomically
+from fastiseat.checkpoint.fileformat import DamagedError, encode, read, unpickle
+from fastiseat.checkpoint.snapshot import Snapshot
+from fastiseat.errors import UserError
+
+# The only checkpoint of earlier versions' runs: ``torch.save`` without a header.
+UNCHECKED = "last.pt"
+_NAME = re.compile(r"step-(\d{9,})\.ckpt")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint that was read back: its state on the CPU, and a line for each newer one that is damaged.
+
+    ``step`` is None for an earlier version's ``last.pt``, which does not say.
+    """
+
+    state: dict[str, Any]
+    step: int | None
+    path: Path
+    skipped: tuple[str, ...]
+
+
+class Checkpoints:
+    """``step-000001234.ckpt`` … in ``folder``: the last ``keep`` of a run, each complete and checksummed.
+
+    One process at a time may write. The folder is made, and what a killed process left in it is removed, by the
+    first :meth:`save`.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        assert keep >= 1
+        self.folder, self.keep = folder, keep
+        self._writer: Thread | None = None
+        self._failure: BaseException | None = None
+        self._swept = False
+
+    def save(self, state: Mapping[str, Any], *, step: int) -> None:
+        """Copy ``state``, the run's after ``step`` steps, and write the copy in the background.
+
+        ``state`` is nested dictionaries and lists of tensors, numbers, strings and None, and may change as soon as
+        this returns. Waits for the write before, so that one copy is in memory at a time, and raises the
+        :class:`UserError` that ended it. Older checkpoints are removed when this one is on the disk.
+        """
+        self.flush()
+        snapshot = Snapshot(state)
+        # No daemon: an interrupted process finishes its checkpoint before it exits.
+        self._writer = Thread(target=self._write, args=(snapshot, step), name="checkpoint")
+        self._writer.start()
+
+    def flush(self) -> None:
+        """Return when all that was saved is on the disk; :class:`UserError` where it can't be written."""
+        if self._writer is not None:
+            self._writer.join()
+            self._writer = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def close(self) -> None:
+        """End as :meth:`flush` does; no thread remains."""
+        self.flush()
+
+    def latest(self) -> Found | None:
+        """The newest checkpoint that is intact, once all that was saved is written; None where there is none at all.
+
+        :class:`UserError` where there are some and none is intact, and where one cannot be read for a reason that
+        can be mended.
+        """
+        self.flush()
+        skipped: list[str] = []
+        for path in self._paths():
+            try:
+                state, step = _read(path)
+            except DamagedError as damage:
+                skipped.append(f"{path} is damaged: {damage}")
+            else:
+                return Found(state, step, path, tuple(skipped))
+        if skipped:
+            raise UserError(f"{'; '.join(skipped)}; remove {self.folder} to start afresh")
+        return None
+
+    def size(self) -> int:
+        """Bytes of all checkpoints on the disk."""
+        return sum(map(_num_bytes, self._paths()))
+
+    def _paths(self) -> list[Path]:
+        """The newest first."""
+        paths = self.folder.iterdir() if self.folder.is_dir() else ()
+        steps = {path: step for path in paths if (step := _step(path)) is not None}
+        return sorted(steps, key=steps.__getitem__, reverse=True)
+
+    def _write(self, snapshot: Snapshot, step: int) -> None:
+        try:
+            self._sweep()
+            path = self.folder / f"step-{step:09d}.ckpt"
+            write_atomically(path, *encode(snapshot.wait(), step=step))
+            self._remove_all_but(path)
+        except BaseException as error:  # whatever it is, the caller's thread raises it
+            self._failure = error
+
+    def _sweep(self) -> None:
+        if self._swept:
+            return
+        for path in leftovers(self.folder):
+            _remove(path)
+        self._swept = True
+
+    def _remove_all_but(self, written: Path) -> None:
+        """Keep ``written`` and those before it. What is beyond it was damaged, so that the run went on from here."""
+        paths = self._paths()
+        place = paths.index(written)
+        for path in paths[:place] + paths[place + self.keep :]:
+            _remove(path)
+
+
+def _step(path: Path) -> int | None:
+    """By which a file is sorted; None for one that is no checkpoint."""
+    name = _NAME.fullmatch(path.name)
+    return int(name[1]) if name else -1 if path.name == UNCHECKED else None
+
+
+def _read(path: Path) -> tuple[dict[str, Any], int | None]:
+    try:
+        return (unpickle(path.read_bytes()), None) if path.name == UNCHECKED else read(path)
+    except OSError as error:
+        # Not called damaged: the advice to remove it would lose the run.
+        raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
+
+
+def _num_bytes(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:  # a newer one took its place meanwhile
+        return 0
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):  # a file too many is no reason to end a run; the next write tries again
+        path.unlink()
