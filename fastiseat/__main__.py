@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 
 from fastiseat.errors import UserError, unknown
+from fastiseat.signals import Stopped
 from fastiseat.version import __version__
 
 COMMANDS = {
@@ -29,7 +30,8 @@ options:
   --version  the version
 
 exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output;
-2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted
+2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted;
+130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1 after a checkpoint, which --resume goes on from
 """
 
 
@@ -47,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:  # an OSError is the surroundings': it names the file and what is wrong
         print(f"fastiseat: error: {error}", file=sys.stderr)
         code = 2
+    except Stopped as stopped:
+        print(f"fastiseat: {stopped}", file=sys.stderr)
+        code = stopped.exit_code
     except KeyboardInterrupt:
         print("fastiseat: interrupted", file=sys.stderr)
         code = 130

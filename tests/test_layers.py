@@ -30,6 +30,8 @@ LAYERS = [
     ["engine"],
     [
         "checkpoint",
+        "lock",
+        "signals",
         "provenance",
         "metrics",
         "evaluate",

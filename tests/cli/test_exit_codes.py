@@ -77,6 +77,24 @@ def test_an_interrupt_is_130_and_leaves_a_run_that_can_be_resumed(tmp_path):
     assert not list(out.rglob("*.tmp"))
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
+def test_a_signal_that_stops_a_run_after_a_checkpoint_has_a_code_of_its_own(name, code):
+    program = (
+        "import os, signal, sys, fastiseat.cli.train as train, fastiseat.__main__ as cli\n"
+        "from fastiseat.signals import Interruptions, Stopped\n"
+        "def main(arguments):\n"
+        "    with Interruptions() as stop:\n"
+        f"        os.kill(os.getpid(), signal.{name})\n"
+        "        raise Stopped(stop.requested)\n"
+        "train.main = main\n"
+        "sys.exit(cli.main(['train']))"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == code
+    assert result.stderr == f"fastiseat: stopped by {name} after a checkpoint; go on with --resume\n"
+    assert f" {code}" in cli.HELP and name in cli.HELP
+
+
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--dry-run", "--epochs", "2000"]])
 def test_a_reader_that_leaves_early_is_no_traceback(words):
     """As in ``fastiseat train --help | head -1``."""
