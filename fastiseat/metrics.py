@@ -37,6 +37,14 @@ class EpochMeter:
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = defaultdict(list)
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What was gathered so far, a tensor (steps, ...) for each metric."""
+        return {name: torch.stack(values) for name, values in self._values.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Go on where ``state_dict`` was taken."""
+        self._values = defaultdict(list, {name: list(values.to(device)) for name, values in state.items()})
+
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Keep one step's metrics."""
         for name, value in metrics.items():
@@ -78,8 +86,31 @@ def require_finite_network(model: nn.Module, *, epoch: int) -> None:
         raise _diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
 
 
-def _diverged(finding: str) -> UserError:
-    return UserError(
+class DivergedError(UserError):
+    """Training has left the finite numbers."""
+
+
+def _diverged(finding: str) -> DivergedError:
+    return DivergedError(
         f"{finding}: training diverged; lower --lr, --lam or --awp-gamma, then start anew; what earlier epochs "
         "wrote is intact"
     )
+
+
+# So many epochs in a row make a collapse.
+COLLAPSED_EPOCHS = 3
+
+
+def require_life(rows: list[dict[str, Any]], name: str, largest_share: float) -> None:
+    """:class:`UserError` where the network has predicted one class for everything for three epochs in a row.
+
+    Such a network is as accurate as a class is frequent, ``largest_share`` at most, and no attack changes it.
+    """
+    last = rows[-COLLAPSED_EPOCHS:]
+    flat = [row for row in last if row[f"{name}_clean"] == row[f"{name}_pgd10"] <= largest_share]
+    if len(flat) == COLLAPSED_EPOCHS:
+        raise UserError(
+            f"accuracy {last[-1][f'{name}_clean']:.2%}, clean and attacked alike, for {COLLAPSED_EPOCHS} epochs: the "
+            "network predicts one class for everything; lower --lr or lengthen --warmup, then start anew; the last "
+            "checkpoint is intact"
+        )

@@ -107,16 +107,20 @@ def training_loader(
     device: torch.device,
     data_dir: Path | None = None,
     progress: Progress = SILENT,
+    shuffle: int = 0,
 ) -> Chosen:
-    """The loader of a run, by name or ``auto``; :class:`UserError` where it can't be had."""
+    """The loader of a run, by name or ``auto``; :class:`UserError` where it can't be had.
+
+    Each ``shuffle`` gives another order under the same seed.
+    """
     batch_size, seed = config.data.batch_size, config.run.seed
-    order = Order(size=len(data.training), batch_size=batch_size, seed=seed)
+    order = Order(size=len(data.training), batch_size=batch_size, seed=seed, stream=2 * shuffle)
     training = Training(whole=data.whole, split=data.training, rows=data.rows, data_dir=data_dir)
     chosen = loaders.load(loader, training, order, images=config.data.images, device=device, progress=progress)
     if data.extra is None:
         return chosen
     join = extra_batch_size(batch_size, config.data.extra_ratio)
-    extra_order = Order(size=len(data.extra), batch_size=join, seed=seed, stream=1)
+    extra_order = Order(size=len(data.extra), batch_size=join, seed=seed, stream=2 * shuffle + 1)
     return loaders.with_extra(chosen, data.extra, extra_order, device=device)
 
 

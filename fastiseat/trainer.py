@@ -6,33 +6,42 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fastiseat import methods, models
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
+from fastiseat.checkpoint.cadence import Every
 from fastiseat.config import Config, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import own_randomness
 from fastiseat.engine.precision import precision_for_amp
-from fastiseat.errors import UserError
+from fastiseat.errors import UserError, unknown
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
-from fastiseat.metrics import EpochMeter, require_finite, require_finite_network
+from fastiseat.lock import locked
+from fastiseat.metrics import DivergedError, EpochMeter, require_finite, require_finite_network, require_life
 from fastiseat.pipelines.base import Loader, Split
 from fastiseat.pipelines.loaders import AUTO
+from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, network_batch, training_loader
 from fastiseat.schedule import scalars_at
+from fastiseat.signals import Interruptions, Stopped
 
 Row = dict[str, Any]
 # How many steps on a GPU may pass before a loss that is no number is noticed; a CPU looks at each.
 FINITE_EVERY = 50
+ON_NAN = ("stop", "rollback")
+# More would only hide that the settings do not work.
+MOST_ROLLBACKS = 3
 
 
 class Observer(Protocol):
@@ -81,17 +90,31 @@ class Trainer:
         loader: str = AUTO,
         data_dir: Path | None = None,
         progress: Progress = SILENT,
+        resume_anyway: bool = False,
+        checkpoint_every: str = "1epoch",
+        keep: int = 2,
+        on_nan: str = "stop",
     ) -> None:
-        """``loader`` is a name in :mod:`fastiseat.pipelines.loaders`, which changes nothing of what is trained.
+        """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
+        ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
+
+        ``loader`` is a name in :mod:`fastiseat.pipelines.loaders`, which changes nothing of what is trained.
 
         ``progress`` is told of data that is prepared first.
         """
         self.config, self.device, self.observer = config, device, observer
-        self.directory = RunDirectory.open(out, config, resume=resume)
+        if on_nan not in ON_NAN:
+            raise unknown("value of --on-nan", on_nan, ON_NAN)
+        if keep < 1:
+            raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
+        self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
+        self.resume_anyway = resume_anyway
+        self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
         self.data = load_run_data(config, data_dir=data_dir, progress=progress)
-        self.loading = training_loader(
-            config, self.data, loader, device=device, data_dir=data_dir, progress=progress
+        self._load = partial(
+            training_loader, config, self.data, loader, device=device, data_dir=data_dir, progress=progress
         )
+        self.loading = self._load()
         self.loader: Loader = self.loading.loader
         model = build_network(
             config.network,
@@ -111,6 +134,9 @@ class Trainer:
             seed=config.run.seed,
         )
         self.rows: list[Row] = []
+        self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
+        self.rollbacks = 0
+        self.interruptions = Interruptions()
         if resume:
             self._restore()
 
@@ -131,49 +157,113 @@ class Trainer:
         return min(planned, self.config.schedule.max_steps or planned)
 
     def run(self) -> list[Row]:
-        """Train what is left of the run, then attack best and last weights; returns their results."""
-        if self.rows:
+        """Train what is left of the run, then attack best and last weights; returns their results.
+
+        SIGTERM, SIGINT and SIGUSR1 end it after the step under way, with a checkpoint, by :class:`Stopped`; a second
+        SIGINT at once.
+        """
+        with (
+            locked(self.directory.path, say=self.observer.say),
+            deterministic(self.config.run.deterministic),
+            self.interruptions,
+        ):
+            self._begin()
+            while self.step.steps_taken < self.total_steps or self._in_epoch():
+                try:
+                    self._finish_epoch(self._train_epoch(len(self.rows)) | self._validate())
+                except DivergedError as error:
+                    self._roll_back(error)
+            results = [self._final(which) for which in WEIGHTS]
+            self.directory.write_results(results)
+            draw_curves(self.directory.path)
+        return results
+
+    def _begin(self) -> None:
+        if self.step.steps_taken:
             # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
             self.directory.write_metrics(self.rows)
-        else:
-            where = provenance(
-                self.device, self.precision, self.data.whole, self.data.extra, loader=self.loading.name
-            )
-            self.directory.write_config(self.config, where)
-        with deterministic(self.config.run.deterministic):
-            while self.step.steps_taken < self.total_steps:
-                self._finish_epoch(self._train_epoch(len(self.rows)) | self._validate())
-            results = [self._final(which) for which in WEIGHTS]
-        self.directory.write_results(results)
-        draw_curves(self.directory.path)
-        return results
+            if not self.resume_anyway:
+                return
+        where = provenance(self.device, self.precision, self.data.whole, self.data.extra, loader=self.loading.name)
+        self.directory.write_config(self.config, where)
+
+    def _in_epoch(self) -> int:
+        """Steps taken of the epoch under way."""
+        return self.step.steps_taken - int(sum(row["steps"] for row in self.rows))
 
     def _train_epoch(self, epoch: int) -> Row:
         scalars = asdict(scalars_at(self.config, epoch))
         self._set(scalars)
-        meter, began, trained = EpochMeter(), time.perf_counter(), 0
-        steps = min(len(self.loader), self.total_steps - self.step.steps_taken)
-        for number, batch in enumerate(islice(self.loader.epoch(epoch), steps)):
+        began, first = time.perf_counter() - self.seconds, self._in_epoch()
+        steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
+        for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):
             images, labels = network_batch(
                 batch, self.config.data, seed=self.config.run.seed, epoch=epoch, device=self.device
             )
             metrics = self.step(images, labels)
-            meter.add(metrics)
-            trained += len(labels)
+            self.meter.add(metrics)
             if self.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
                 require_finite(metrics["loss"], epoch=epoch, step=number)
             self.observer.step(epoch=epoch, step=number, images=len(labels), metrics=metrics)
+            self.seconds = time.perf_counter() - began
+            if self.every.after_step(self.step.steps_taken):
+                self._write_checkpoint()
+            self._heed_signals()
         require_finite_network(self.model, epoch=epoch)
-        row = meter.row()
-        seconds = time.perf_counter() - began
+        self.seconds = time.perf_counter() - began
         return {
             "epoch": epoch,
             "steps": steps,
             **scalars,
-            **row,
-            "seconds": seconds,
-            "images_per_second": trained / seconds,
+            **self.meter.row(),
+            "seconds": self.seconds,
+            "images_per_second": steps * self._images_a_step() / self.seconds,
         }
+
+    def _images_a_step(self) -> int:
+        data = self.config.data
+        extra = 0 if data.extra is None else extra_batch_size(data.batch_size, data.extra_ratio)
+        return data.batch_size + extra
+
+    def _heed_signals(self) -> None:
+        """Where a signal has asked for it, end the run; what it has done so far is in a checkpoint."""
+        if self.interruptions.requested is not None:
+            self._write_checkpoint()
+            self.directory.checkpoints.close()
+            raise Stopped(self.interruptions.requested)
+
+    def _write_checkpoint(self) -> None:
+        """Of a good state only: one with a number that is none would be gone on from for ever."""
+        require_finite_network(self.model, epoch=len(self.rows))
+        self.directory.checkpoints.save(
+            {
+                "model": self.model.state_dict(),
+                "step": self.step.state_dict(),
+                "rows": self.rows,
+                "meter": self.meter.state_dict(),
+                "seconds": self.seconds,
+                "rollbacks": self.rollbacks,
+            },
+            step=self.step.steps_taken,
+        )
+        self.every.written()
+
+    def _roll_back(self, error: DivergedError) -> None:
+        """Go on from the last checkpoint with the images in another order, or let ``error`` end the run."""
+        rollbacks = self.rollbacks
+        if self.on_nan != "rollback" or rollbacks >= MOST_ROLLBACKS or self.directory.checkpoints.latest() is None:
+            raise error
+        self._restore()
+        self.rollbacks = rollbacks + 1
+        self._reshuffle()
+        self.observer.say(
+            f"{error} Instead: back to step {self.step.steps_taken}, images in another order "
+            f"({self.rollbacks} of {MOST_ROLLBACKS} times)"
+        )
+
+    def _reshuffle(self) -> None:
+        self.loading = self._load(shuffle=self.rollbacks)
+        self.loader = self.loading.loader
 
     def _set(self, scalars: dict[str, float]) -> None:
         if not self.config.objective.lam:
@@ -192,6 +282,7 @@ class Trainer:
     def _accuracy(self, model: nn.Module, split: Split, attack: Attack) -> float:
         def progress(done: int) -> None:
             self.observer.evaluating(attack.name, done, len(split))
+            self._heed_signals()
 
         return float(evaluate_split(model, split, attack, progress=progress).mean())
 
@@ -207,13 +298,14 @@ class Trainer:
         if row["best"]:
             self._write_weights("best", row)
         self._write_weights("last", row)
-        self.directory.checkpoints.save(
-            {"model": self.model.state_dict(), "step": self.step.state_dict(), "rows": self.rows},
-            step=self.step.steps_taken,
-        )
-        self.directory.checkpoints.flush()  # a line of metrics speaks of a checkpoint that is there
+        self.meter, self.seconds = EpochMeter(), 0.0
+        if self.every.after_epoch(len(self.rows)) or self.step.steps_taken >= self.total_steps:
+            self._write_checkpoint()
+            self.directory.checkpoints.flush()  # a line of metrics speaks of a checkpoint that is there
         self.directory.write_metrics(self.rows)
         self.observer.epoch(row)
+        labels = self.data.selection.labels
+        require_life(self.rows, self.data.selection_name, float(np.bincount(labels).max() / len(labels)))
 
     def _write_weights(self, which: str, row: Row) -> None:
         metadata = models.metadata(
@@ -240,10 +332,15 @@ class Trainer:
             self.model.load_state_dict(found.state["model"])
             self.step.load_state_dict(found.state["step"])
             self.rows = found.state["rows"]
+            self.meter = EpochMeter()
+            self.meter.load_state_dict(found.state.get("meter", {}), self.device)
+            self.seconds, self.rollbacks = found.state.get("seconds", 0.0), found.state.get("rollbacks", 0)
         except (KeyError, RuntimeError, TypeError, UserError) as error:
             raise UserError(
                 f"{found.path} is not of this run ({type(error).__name__}): remove {found.path.parent} to start afresh"
             ) from error
+        if self.rollbacks:
+            self._reshuffle()
 
     def _other_images(self, which: str) -> UserError:
         return UserError(

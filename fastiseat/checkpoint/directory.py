@@ -33,18 +33,20 @@ def _with_sorted_metadata(content: bytes) -> bytes:
 class RunDirectory:
     """One run's files: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``weights/``, ``results.json``."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, keep: int = 2) -> None:
         self.path = path
-        self.checkpoints = Checkpoints(path / "checkpoints")
+        self.checkpoints = Checkpoints(path / "checkpoints", keep=keep)
 
     @classmethod
-    def open(cls, path: Path, config: Config, *, resume: bool) -> RunDirectory:
+    def open(
+        cls, path: Path, config: Config, *, resume: bool, anyway: bool = False, keep: int = 2
+    ) -> RunDirectory:
         """A new or empty directory, or with ``resume`` the one that holds this very config's run.
 
-        Raises :class:`UserError` for a directory with other content and for a changed config, naming what
-        changed. Writes nothing.
+        Raises :class:`UserError` for a directory with other content, and unless ``anyway`` for a changed config,
+        naming what changed. Writes nothing.
         """
-        run = cls(path)
+        run = cls(path, keep=keep)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
         # A hidden file is what an interrupted write leaves.
@@ -53,10 +55,10 @@ class RunDirectory:
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
         changed = changes(run.stored()["config"], as_json(config))
-        if changed:
+        if changed and not anyway:
             raise UserError(
-                f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, or "
-                f"repeat them with --config {path / 'config.json'}"
+                f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, "
+                f"repeat them with --config {path / 'config.json'}, or go on with the new ones by --resume-anyway"
             )
         return run
 

@@ -32,7 +32,17 @@ class Train:
     out: Path | None = None
     """The run's directory; default: runs/DATASET-METHOD-sSEED-TIME. One that is not empty is refused."""
     resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --out after its last finished epoch; starts afresh where the folder is empty."""
+    """Continue the run in --out at the step of its last checkpoint; starts afresh where the folder is empty."""
+    resume_anyway: FlagCreatePairsOff[bool] = False
+    """Continue although settings have changed, with the new ones."""
+    checkpoint_every: str = "1epoch"
+    """Epochs, steps or minutes between checkpoints: 1epoch, 500steps, 10minutes. SIGTERM, SIGINT and SIGUSR1 write
+    one too, after the step under way."""
+    keep: int = 2
+    """Checkpoints kept; the weights of the best epoch are kept besides."""
+    on_nan: str = "stop"
+    """Where a loss or a weight is no finite number: stop, or rollback to the last checkpoint with the images in
+    another order, at most 3 times."""
     data_dir: Path | None = None
     """The folder that holds the data set's archive or its content; default: $FASTISEAT_DATA, then
     ~/.cache/fastiseat. What is not prepared yet is prepared first."""
@@ -61,7 +71,7 @@ def parse(argv: list[str]) -> Train:
     defaults = _defaults(named.dataset, named.method, named.config)
     arguments = tyro.cli(Train, prog="fastiseat train", args=argv, default=Train(config=defaults))
     check(arguments.config)
-    if arguments.resume and arguments.out is None:
+    if (arguments.resume or arguments.resume_anyway) and arguments.out is None:
         raise UserError("--resume: say which run to continue with --out DIR")
     return arguments
 
@@ -95,7 +105,11 @@ def main(argv: list[str]) -> None:
                 arguments.out or default_directory(config),
                 device=choose_device(arguments.device, deterministic=config.run.deterministic),
                 observer=display,
-                resume=arguments.resume,
+                resume=arguments.resume or arguments.resume_anyway,
+                resume_anyway=arguments.resume_anyway,
+                checkpoint_every=arguments.checkpoint_every,
+                keep=arguments.keep,
+                on_nan=arguments.on_nan,
                 loader=arguments.loader,
                 data_dir=arguments.data_dir,
                 progress=progress,

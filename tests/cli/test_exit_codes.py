@@ -70,7 +70,7 @@ def test_an_interrupt_is_130_and_leaves_a_run_that_can_be_resumed(tmp_path):
         run.send_signal(signal.SIGINT)
         output, errors = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert errors == "fastiseat: interrupted\n"
+    assert errors == "fastiseat: stopped by SIGINT after a checkpoint; go on with --resume\n"
     assert "epoch 1/1000" in output
     state = RunDirectory(out).checkpoints.latest().state
     assert len(state["rows"]) >= 1

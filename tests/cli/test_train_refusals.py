@@ -20,8 +20,8 @@ from fastiseat.pipelines.base import Split
     ("out", "complaint"),
     [
         ("file", "file is a file: choose another --out"),
-        ("file/run", "cannot write file/run/config.json: Not a directory; free space or choose another --out"),
-        ("/proc/none/run", "cannot write /proc/none/run/config.json: No such file or directory"),
+        ("file/run", "cannot write file/run/.lock: Not a directory; mend that, or choose another --out"),
+        ("/proc/none/run", "cannot write /proc/none/run/.lock: No such file or directory"),
         (300 * "x", "File name too long"),
     ],
 )
