@@ -18,6 +18,7 @@ from torch import nn
 from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
+from fastiseat.models.torch_file import may_nest_deeply
 
 CHECKPOINT = Path("checkpoints", "last.pt")
 WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
@@ -97,9 +98,11 @@ class RunDirectory:
     def stored(self) -> dict[str, Any]:
         """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""
         try:
-            content = json.loads((self.path / "config.json").read_text())
-            return {**content, "config": dict(content["config"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(content["config"], dict):
+                raise TypeError("no settings")
+            return {**content}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{self.path} holds no readable config.json: it is not a run's directory") from error
 
     def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:
@@ -134,6 +137,9 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
         try:
+            if may_nest_deeply(content):
+                raise ValueError("tuples within tuples")
+            content.seek(0)
             return dict(torch.load(content, map_location="cpu", weights_only=True))
         except Exception as error:  # torch.load raises a dozen types for damaged files
             raise UserError(f"{path} is damaged ({type(error).__name__}): remove it to start afresh") from error

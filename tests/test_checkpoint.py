@@ -16,6 +16,9 @@ from fastiseat.errors import UserError
 from fastiseat.models import build, load_model, metadata
 from fastiseat.recipes import recipe
 
+# Tuples in tuples as the key of a dict, whose hash would take more than the stack.
+DEEP = b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns."
+
 
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
@@ -63,7 +66,19 @@ def test_resuming_needs_the_same_config_and_names_what_changed(run):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"config": 5}', b'{"config": null}', b"5", b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"config": 5}',
+        b'{"config": null}',
+        b'{"config": [[1, 2]]}',
+        b"[" * 10**5,
+        b"5",
+        b"\xff",
+    ],
 )
 def test_a_damaged_config_is_no_runs_directory(run, content):
     (run.path / "config.json").write_bytes(content)
@@ -76,7 +91,7 @@ def test_changes_lists_additions_and_removals():
     assert changes(as_json(recipe()), as_json(recipe())) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x02.", b"nothing of the kind"])
+@pytest.mark.parametrize("damage", [b"", b"PK\x03\x04", b"\x80\x02.", DEEP, b"nothing of the kind"])
 def test_a_damaged_checkpoint_is_refused(run, damage):
     (run.path / CHECKPOINT).write_bytes(damage)
     with pytest.raises(UserError, match=r"last.pt is damaged .*: remove it to start afresh"):

@@ -15,6 +15,7 @@ from fastiseat.pipelines.releases import RELEASES, md5_of
 from fastiseat.pipelines.source import Source, SourceSplit, as_labels, in_blocks, released
 
 _MOST_IMAGES = 10**6
+_NUMBERS = {"single", "double", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 @contextmanager
@@ -39,6 +40,11 @@ def read(path: Path) -> Iterator[Source]:
 def _split(path: Path) -> SourceSplit:
     arrays = _arrays(path)
     images, labels = arrays["X"], arrays["y"]
+    for name, array in (("X", images), ("y", labels)):
+        if not isinstance(array, np.ndarray):
+            raise UserError(
+                f"{path}: {name} is a {type(array).__name__}; an array is needed; fetch the official file"
+            )
     if images.dtype != np.uint8:
         raise UserError(f"{path}: X is {images.dtype}; uint8 is needed; fetch the official file")
     labels = as_labels(labels.reshape(-1), str(path), count=images.shape[3])
@@ -54,8 +60,12 @@ def _split(path: Path) -> SourceSplit:
 def _arrays(path: Path) -> dict[str, Any]:
     """``X`` and ``y``, read once the sizes that the file declares are those of images and their labels."""
     try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        problem = _problem(shapes)
+        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
+        problem = _problem({name: shape for name, (shape, _) in found.items()})
+        # Of anything but numbers a damaged header can make scipy crash.
+        for name, kind in ((name, found[name][1]) for name in ("X", "y") if not problem):
+            if kind not in _NUMBERS:
+                problem = f"{name} is of class {kind}; whole numbers are needed"
         if not problem:
             return dict(scipy.io.loadmat(path, variable_names=["X", "y"]))
     except OSError as error:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from tiny_releases import pixels, write_svhn
 
 from fastiseat.errors import UserError
@@ -56,6 +57,10 @@ def test_missing_files(tmp_path, missing):
         ({"X": np.zeros((32, 32, 3, 4), np.uint8)}, "holds no y"),
         ({"X": np.zeros((4, 32, 32, 3), np.uint8), "y": np.ones((4, 1), np.uint8)}, "X is (4, 32, 32, 3)"),
         ({"X": np.zeros((32, 32, 3), np.uint8), "y": np.ones((4, 1), np.uint8)}, "X is (32, 32, 3)"),
+        (
+            {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": scipy.sparse.csc_matrix(np.ones((4, 1)))},
+            "y is of class sparse; whole numbers are needed",
+        ),
         ({"X": np.zeros((32, 32, 3, 4)), "y": np.ones((4, 1), np.uint8)}, "X is float64; uint8 is needed"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((3, 1), np.uint8)}, "4 images, (3, 1) labels"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1))}, "labels are float64"),
