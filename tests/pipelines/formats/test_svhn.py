@@ -101,3 +101,15 @@ def test_version_73_is_told(tmp_path):
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     (tmp_path / "test_32x32.mat").write_bytes(header + bytes(400))
     assert "a MATLAB file of version 7.3" in refusal(tmp_path)
+
+
+def test_numbers_of_a_type_that_does_not_exist(tmp_path):
+    """Scipy looks their number up in a table without end, and crashes."""
+    write_svhn(tmp_path)
+    path = tmp_path / "test_32x32.mat"
+    scipy.io.savemat(path, {"X": pixels(10).transpose(1, 2, 3, 0), "y": np.ones((10, 1), np.uint8)})
+    content = bytearray(path.read_bytes())
+    assert content[184:188] == b"\2\0\0\0"
+    content[185] = 8
+    path.write_bytes(content)
+    assert "a part of type 2050" in refusal(tmp_path)
