@@ -8,7 +8,6 @@ import os
 import stat
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -152,7 +151,7 @@ class Zipped:
             with self._archive.open(info) as file:
                 # Asking for the declared size bounds what is unpacked, and reaches the checksum.
                 return file.read(info.file_size)
-        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # as many kinds as there are compressions, and all that damage leads to
             raise UserError(f"{self.where(name)}: cannot be read ({error}); fetch the archive again") from error
 
 
@@ -164,10 +163,10 @@ def open_files(path: Path) -> Iterator[Files]:
         return
     try:
         archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
-        raise UserError(f"{path}: truncated, or no zip archive ({error}); fetch it again") from error
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check its permissions") from error
+        raise UserError(f"{path}: {error.strerror or error}; check its permissions") from error
+    except Exception as error:  # damaged bytes make the reader fail in too many ways to list
+        raise UserError(f"{path}: truncated, or no zip archive ({error}); fetch it again") from error
     with archive:
         yield Zipped(path, archive)
 
@@ -182,10 +181,18 @@ def read_tar(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
             raise UserError(f"{path}: unpacks to over {LARGEST_TAR:,} bytes; fetch the official file")
         with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as archive:
             return _members(path, archive, names)
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: truncated, or no tar.gz archive ({error}); fetch it again") from error
+    except UserError:
+        raise
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; check its permissions") from error
+        if error.errno is not None:
+            raise UserError(f"{path}: {error.strerror}; check its permissions") from error
+        raise _no_tar(path, error) from error
+    except Exception as error:  # damaged bytes make the reader fail in too many ways to list
+        raise _no_tar(path, error) from error
+
+
+def _no_tar(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: truncated, or no tar.gz archive ({error}); fetch it again")
 
 
 def _members(path: Path, archive: tarfile.TarFile, names: Set[str]) -> dict[str, bytes]:

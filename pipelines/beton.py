@@ -43,6 +43,7 @@ FILE = "train.beton"
 PREPARED_AS: dict[Kind, str] = {"packed": "ffcv", "jpeg": "ffcv-jpeg"}
 """What each kind is called where it is prepared: ``--format``, and the end of the folder's name."""
 
+_DISAGREES = "damaged: its header doesn't agree with info.json"
 _Count = Annotated[int, Field(gt=0, lt=2**40)]
 
 
@@ -115,7 +116,7 @@ class Beton:
                     f"and {VERSION}; {_again('NAME', path.suffix.removeprefix('.'))}"
                 )
             return cls(path=path, info=TypeAdapter(BetonInfo).validate_json(content, strict=True))
-        except (ValueError, LookupError, TypeError) as error:
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
             remedy = _again("NAME", path.suffix.removeprefix("."))
             raise UserError(f"{path / 'info.json'}: damaged ({type(error).__name__}); {remedy}") from error
 
@@ -139,6 +140,8 @@ class Beton:
             problem = self._damage()
         except OSError as error:
             problem = f"unreadable ({error.strerror or error})"
+        except OverflowError:  # a page or an image larger than FFCV has bits for
+            problem = _DISAGREES
         if problem:
             raise UserError(f"{self.file}: {problem}; {remedy}")
 
@@ -149,10 +152,10 @@ class Beton:
             return f"{size} bytes, {self.info.bytes} were written: it is truncated or not of this folder"
         # The sizes of the tables are looked at before memory is taken for them.
         if size != layout.size or self.info.page_size & (self.info.page_size - 1):
-            return "damaged: its header doesn't agree with info.json"
+            return _DISAGREES
         head, rows, places = read_tables(self.file, layout)
         if not tables_agree(layout, head, rows, places):
-            return "damaged: its header doesn't agree with info.json"
+            return _DISAGREES
         if _checksum(head, rows, places) != self.info.tables:
             return "damaged: its labels or its table of images aren't those that were written"
         return ""

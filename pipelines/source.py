@@ -15,6 +15,8 @@ from fastiseat.pipelines.releases import Release, judge
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
+_NUMBER = (int, float, np.number, np.bool_)
+
 # Large enough that a block costs nothing beside its pixels, small enough to hold several in memory.
 BLOCK_BYTES = 32 * 2**20
 
@@ -129,7 +131,9 @@ def in_blocks(images: Images) -> Callable[[], Iterator[Images]]:
 def as_labels(values: Any, where: str, *, count: int) -> Labels:
     """``values`` as int64 (count,); :class:`UserError` where they are no ``count`` whole numbers."""
     try:
-        labels = np.asarray(values)
+        # From lists within lists numpy would make an array of any size: a pickle can hold one list many times.
+        plain = not isinstance(values, list | tuple) or all(isinstance(value, _NUMBER) for value in values)
+        labels = np.asarray(values) if plain else np.empty(1, dtype=object)
     except ValueError:  # nested lists of unequal length
         labels = np.empty(1, dtype=object)
     if not labels.size:

@@ -113,15 +113,16 @@ def read_info(path: Path, description: type[T], current: int) -> T | None:
         if found != current:
             raise UserError(f"{path}: written in format {found}, this version reads {current}; {AGAIN}")
         return TypeAdapter(description).validate_json(content, strict=True)
-    except (ValueError, LookupError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise UserError(f"{path / 'info.json'}: damaged ({type(error).__name__}); {AGAIN}") from error
 
 
 def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """The array in ``file``, mapped and read-only; :class:`UserError` unless it has that shape and type."""
     try:
-        array = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        # Not numpy.load, which takes archives and pickles too.
+        array: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
+    except Exception as error:  # damaged bytes make the reader of its header fail in too many ways to list
         raise UserError(f"{file}: missing, truncated or unreadable ({error}); {AGAIN}") from error
     if (array.shape, array.dtype) != (shape, dtype):
         raise UserError(f"{file}: {array.dtype} {array.shape}, {dtype} {shape} was prepared; {AGAIN}")

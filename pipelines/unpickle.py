@@ -11,8 +11,10 @@ import io
 import pickle
 import pickletools
 import re
+import warnings
 from collections.abc import Callable
-from typing import Any
+from contextlib import suppress
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,9 @@ import numpy.typing as npt
 from fastiseat.errors import UserError
 
 _NUMBERS = re.compile(r"[<>|=]?(?:[iu][1248]|f[248]|b1)")
+
+# An array takes four; Python bears some 50,000, one within the other.
+_MOST_TUPLES = 20_000
 
 
 class _RefusedError(Exception):
@@ -103,8 +108,25 @@ class _Unpickler(pickle.Unpickler):
         return self._allowed[module, name]
 
 
+def may_nest_deeply(content: bytes | BinaryIO) -> bool:
+    """Whether a pickle, the next one of a file, might put tuples into tuples so deep that Python crashes.
+
+    It does where one is a dict's key: hashes of tuples are computed on the stack.
+    """
+    tuples = 0
+    with suppress(Exception), warnings.catch_warnings():  # damaged from there on, which its reader tells
+        warnings.simplefilter("ignore")
+        for opcode, _, _ in pickletools.genops(content):
+            tuples += opcode.name.startswith("TUPLE")
+    return tuples > _MOST_TUPLES
+
+
 def _check_sizes(content: bytes) -> None:
-    """Refuse what would claim memory that ``content`` does not fill: strings longer than it, a memo of more places."""
+    """Refuse what would claim memory that ``content`` does not fill: strings longer than it, a memo of more places;
+    and what would claim too much of the stack.
+    """
+    if may_nest_deeply(content):
+        raise _RefusedError(f"more than {_MOST_TUPLES:,} tuples")
     for opcode, argument, _ in pickletools.genops(content):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > len(content):
             raise _RefusedError(f"place {argument} of its memo")

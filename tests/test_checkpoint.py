@@ -13,6 +13,9 @@ from fastiseat.errors import UserError
 from fastiseat.models import build, load_model, metadata
 from fastiseat.recipes import recipe
 
+# Tuples in tuples as the key of a dict, whose hash would take more than the stack.
+DEEP = b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns."
+
 
 def files_in(folder):
     return sorted(path.name for path in folder.iterdir())
@@ -57,7 +60,19 @@ def test_resuming_needs_the_same_config_and_names_what_changed(run):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b"{}", b'{"config": 5}', b'{"config": null}', b"5", b"\xff"]
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"config": 5}',
+        b'{"config": null}',
+        b'{"config": [[1, 2]]}',
+        b"[" * 10**5,
+        b"5",
+        b"\xff",
+    ],
 )
 def test_a_damaged_config_is_no_runs_directory(run, content):
     (run.path / "config.json").write_bytes(content)

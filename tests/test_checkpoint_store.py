@@ -236,6 +236,12 @@ def test_nothing_in_a_file_is_executed(tmp_path, payload):
     assert not target.exists()
 
 
+def test_tuples_within_tuples_do_not_crash_the_process(tmp_path):
+    (tmp_path / "last.pt").write_bytes(b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns.")
+    with pytest.raises(UserError, match="tuples within tuples"):
+        Checkpoints(tmp_path).latest()
+
+
 def test_the_file_of_an_earlier_version_is_the_last_resort(tmp_path):
     torch.save({"rows": [1]}, tmp_path / "last.pt")
     found = Checkpoints(tmp_path).latest()

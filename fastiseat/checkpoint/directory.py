@@ -65,9 +65,11 @@ class RunDirectory:
     def stored(self) -> dict[str, Any]:
         """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""
         try:
-            content = json.loads((self.path / "config.json").read_text())
-            return {**content, "config": dict(content["config"])}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(content["config"], dict):
+                raise TypeError("no settings")
+            return {**content}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise UserError(f"{self.path} holds no readable config.json: it is not a run's directory") from error
 
     def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:

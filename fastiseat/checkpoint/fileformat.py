@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from fastiseat.models.torch_file import may_nest_deeply
+
 FORMAT = 1
 _KIND = re.compile(rb"fastiseat checkpoint, format (\d{1,9}), ")
 _CLAIM = re.compile(rb"step (\d{1,18}), (\d{1,18}) bytes, sha256 ([0-9a-f]{64})\n")
@@ -56,6 +58,8 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
 
 def unpickle(payload: bytes) -> dict[str, Any]:
     """What ``torch.save`` wrote, on the CPU; :class:`DamagedError` where it is no dictionary of plain values."""
+    if may_nest_deeply(io.BytesIO(payload)):
+        raise DamagedError("its content cannot be read (tuples within tuples)")
     try:
         return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
     except MemoryError:

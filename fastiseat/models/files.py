@@ -99,6 +99,9 @@ def _from_torch(path: Path) -> Weights:
 
 
 def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Origin) -> Weights:
+    for key, tensor in raw.items():
+        if tensor.is_complex():
+            raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
     state = _with_counters(to_released(raw))
     arch, in_channels, num_classes = identify(state)
     layout = layout_of(strip_prefixes(raw))

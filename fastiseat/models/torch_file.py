@@ -5,14 +5,20 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines import unpickle
 
+# Before torch 1.6 a file was this many pickles, one after the other, and then the numbers.
+_PICKLES = 5
+_LARGEST_PICKLE = 64 * 2**20
 _DAMAGED = "not a weight file, or a truncated one; give a .safetensors or a torch file, or fetch it again"
 
 
@@ -40,12 +46,39 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
                 f"holds a {type(value).__name__} under {key!r}; it must hold a state dict of tensors, or a "
                 "dict with one under 'state_dict'"
             )
+        if not _is_plain(value):
+            raise UserError(f"{key} is no plain tensor with numbers of its own; have its maker save a state dict")
     return dict(content), beside
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether the file holds each number: a tensor can claim any size that repeats one, or has none."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
+def may_nest_deeply(file: BinaryIO) -> bool:
+    """Whether one of a torch file's pickles might crash Python by tuples within tuples."""
+    file.seek(0)
+    if any(unpickle.may_nest_deeply(file) for _ in range(_PICKLES)):
+        return True
+    try:
+        with zipfile.ZipFile(file) as archive:
+            pickles = [info for info in archive.infolist() if info.filename.endswith(".pkl")]
+            return any(
+                info.file_size > _LARGEST_PICKLE or unpickle.may_nest_deeply(archive.read(info))
+                for info in pickles
+            )
+    except Exception:  # no archive, or a damaged one, which torch tells
+        return False
 
 
 def _load(path: Path) -> object:
     with path.open("rb") as file:
         is_pickle_or_zip = file.read(1) in (b"\x80", b"P")
+        if may_nest_deeply(file):
+            raise UserError(_DAMAGED)
     try:
         with warnings.catch_warnings():
             # An unusual pickle protocol makes torch warn before it refuses; the refusal says it all.

@@ -13,6 +13,9 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, one an epoch; :class:`UserError` where there are none to read."""
     path = run / "metrics.jsonl"
     try:
-        return [json.loads(line) for line in path.read_text().splitlines()]
-    except (OSError, ValueError) as error:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} can't be read: a line of it is no object; restore the file")
+    return rows

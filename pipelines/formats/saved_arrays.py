@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,8 +46,11 @@ class SavedArray:
 
     def blocks(self, step: int) -> Iterator[npt.NDArray[Any]]:
         """``step`` rows at a time; :class:`UserError` where the file is damaged."""
-        with self.archive.open(self.member) as file:
-            file.read(self.header_size)
+        with damage_told(self.where):
+            file = self.archive.open(self.member)
+        with file:
+            with damage_told(self.where):
+                file.read(self.header_size)
             for first in range(0, self.shape[0], step):
                 shape = (min(step, self.shape[0] - first), *self.shape[1:])
                 with damage_told(self.where):
@@ -115,6 +117,6 @@ def damage_told(where: str) -> Iterator[None]:
     """Turn what reading a damaged archive raises into a :class:`UserError` that begins with ``where``."""
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, RuntimeError, OSError) as error:
+    except Exception as error:  # damaged bytes make zipfile and numpy fail in too many ways to list
         reason = " ".join(str(error).split())  # some of numpy's take several lines
         raise UserError(f"{where}: damaged, truncated or not saved by numpy ({reason}); save it again") from error

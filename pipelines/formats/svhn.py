@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.io
@@ -15,6 +16,10 @@ from fastiseat.pipelines.releases import RELEASES, md5_of
 from fastiseat.pipelines.source import Source, SourceSplit, as_labels, in_blocks, released
 
 _MOST_IMAGES = 10**6
+_HEADER, _COMPRESSED, _COMPLEX = 4096, 15, 0x800
+# Of numbers; scipy has nothing in the gaps between them, and looks there.
+_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
+_NUMBERS = {"single", "double", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 
 
 @contextmanager
@@ -39,6 +44,11 @@ def read(path: Path) -> Iterator[Source]:
 def _split(path: Path) -> SourceSplit:
     arrays = _arrays(path)
     images, labels = arrays["X"], arrays["y"]
+    for name, array in (("X", images), ("y", labels)):
+        if not isinstance(array, np.ndarray):
+            raise UserError(
+                f"{path}: {name} is a {type(array).__name__}; an array is needed; fetch the official file"
+            )
     if images.dtype != np.uint8:
         raise UserError(f"{path}: X is {images.dtype}; uint8 is needed; fetch the official file")
     labels = as_labels(labels.reshape(-1), str(path), count=images.shape[3])
@@ -54,8 +64,15 @@ def _split(path: Path) -> SourceSplit:
 def _arrays(path: Path) -> dict[str, Any]:
     """``X`` and ``y``, read once the sizes that the file declares are those of images and their labels."""
     try:
-        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
-        problem = _problem(shapes)
+        content = path.read_bytes()
+        if content[125:126] != b"\2":  # version 7.3, which scipy refuses by name
+            _require_known_types(content)
+        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
+        problem = _problem({name: shape for name, (shape, _) in found.items()})
+        # Of anything but numbers a damaged header can make scipy crash.
+        for name, kind in ((name, found[name][1]) for name in ("X", "y") if not problem):
+            if kind not in _NUMBERS:
+                problem = f"{name} is of class {kind}; whole numbers are needed"
         if not problem:
             return dict(scipy.io.loadmat(path, variable_names=["X", "y"]))
     except OSError as error:
@@ -65,6 +82,25 @@ def _arrays(path: Path) -> dict[str, Any]:
     except Exception as error:  # damaged bytes make the reader fail in too many ways to list
         raise UserError(f"{path}: damaged, truncated or no MATLAB file ({error}); fetch it again") from error
     raise UserError(f"{path}: {problem}; fetch the official file")
+
+
+def _require_known_types(content: bytes) -> None:
+    """``ValueError`` unless the parts of each array are of types that exist: with another number scipy crashes."""
+    order: Literal["big", "little"] = "big" if content[126:128] == b"MI" else "little"
+    place = 128
+    while place + 8 <= len(content):
+        kind, size = (int.from_bytes(content[at : at + 4], order) for at in (place, place + 4))
+        array = content[place + 8 : place + 8 + _HEADER]
+        if kind == _COMPRESSED:
+            array = zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], _HEADER)[8:]
+        place, at = place + 8 + size, 0
+        for _ in range(4):  # flags, shape, name and numbers
+            word, length = (int.from_bytes(array[begin : begin + 4], order) for begin in (at, at + 4))
+            if word & 0xFFFF not in _TYPES:
+                raise ValueError(f"a part of type {word & 0xFFFF}")
+            at += 8 if word >> 16 else 8 + -(-length // 8) * 8
+        if array[8:12] and int.from_bytes(array[8:12], order) & _COMPLEX:
+            raise ValueError("complex numbers")
 
 
 def _problem(shapes: dict[str, tuple[int, ...]]) -> str:

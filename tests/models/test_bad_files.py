@@ -1,7 +1,9 @@
 """Every unusable file gets one line with its path, the rule and the remedy."""
 
+import io
 import os
 import pickle
+import zipfile
 
 import pytest
 import torch
@@ -173,3 +175,40 @@ def test_metadata_that_contradicts_the_tensors(tmp_path, state, change, words):
     path = tmp_path / "w.safetensors"
     save_file(state, path, metadata=metadata(build("wrn-10-1").spec) | change)
     assert words in refusal(path)
+
+
+@pytest.mark.parametrize("how", ["zip", "legacy"])
+def test_tuples_so_deep_that_python_would_crash(tmp_path, how):
+    """Their hash, which a key of a dict needs, is computed on the stack."""
+    deep, path = b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns.", tmp_path / "w.pt"
+    torch.save({}, path, _use_new_zipfile_serialization=how == "zip")
+    content = io.BytesIO(path.read_bytes())
+    if how == "zip":
+        with zipfile.ZipFile(content) as valid, zipfile.ZipFile(path, "w") as archive:
+            for name in valid.namelist():
+                archive.writestr(name, deep if name.endswith("data.pkl") else valid.read(name))
+    else:
+        for _ in range(3):
+            pickle.load(content)
+        path.write_bytes(content.getvalue()[: content.tell()] + deep)
+    assert "not a weight file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda bias: torch.zeros(1).expand(10**12),
+        lambda bias: bias.to_sparse(),
+        lambda bias: bias.to("meta"),
+    ],
+)
+def test_tensors_whose_numbers_are_not_in_the_file(tmp_path, state, make):
+    state["fc0.bias"] = make(state["fc0.bias"])
+    assert "fc0.bias is no plain tensor with numbers of its own" in refusal(saved(state, tmp_path / "w.pt"))
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_complex_weights(tmp_path, state, name):
+    state["fc0.bias"] = state["fc0.bias"].to(torch.complex64)
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    assert "fc0.bias holds complex numbers" in refusal(tmp_path / name)

@@ -121,6 +121,6 @@ def test_files_without_batchnorm_counters(tmp_path):
 def test_shapes_tell_the_sizes(tmp_path):
     with torch.device("meta"):
         shapes = {key: t.shape for key, t in build("wrn-28-4", in_channels=1, num_classes=3).state_dict().items()}
-    torch.save({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, tmp_path / "w.pt")
+    torch.save({key: torch.zeros(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
     assert (weights.arch, weights.in_channels, weights.num_classes) == ("wrn-28-4", 1, 3)

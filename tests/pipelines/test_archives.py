@@ -164,3 +164,28 @@ def test_a_zip_without_a_common_folder(tmp_path):
     with open_files(path) as files:
         assert files.below("train") == ["train/x/a"] and files.folders("train") == ["x", "z"]
         assert files.where("val/y/b") == f"{path}: val/y/b" and files.has("val/y/b")
+
+
+def test_a_tar_that_claims_a_negative_size(tmp_path):
+    header = bytearray(tarfile.TarInfo("a").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = b"\xff" * 10 + b"\xfc\x00"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(header + bytes(2048)))
+    assert "truncated, or no tar.gz archive" in refusal(read_tar, tmp_path / "a.tar.gz", ["a"])
+
+
+def test_a_tar_of_names_that_announce_names(tmp_path):
+    member = tarfile.TarInfo("././@LongLink")
+    member.type, member.size = tarfile.GNUTYPE_LONGNAME, 1
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress((member.tobuf(tarfile.GNU_FORMAT) + bytes(512)) * 3000))
+    assert "truncated, or no tar.gz archive" in refusal(read_tar, tmp_path / "a.tar.gz", ["a"])
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_any_compression_is_told(tmp_path, compression):
+    path = make_zip(tmp_path / "a.zip", {"top/a": bytes(1000), "top/b": b"2"}, compression)
+    content = bytearray(path.read_bytes())
+    content[35 : path.read_bytes().index(b"top/b") - 30] = b"\xff" * (path.read_bytes().index(b"top/b") - 65)
+    path.write_bytes(content)
+    assert "top/a: cannot be read (" in refusal(read_zip, path, "a")

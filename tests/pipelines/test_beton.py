@@ -131,7 +131,9 @@ def test_another_version_is_refused(copy, key):
         Beton.at(copy.path)
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"format": 1, "beton_version": 2}', b"3"])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"{}", b"\xff", b'{"format": 1, "beton_version": 2}', b"3", b"[" * 10**5]
+)
 def test_a_damaged_info_is_told(copy, content):
     (copy.path / "info.json").write_bytes(content)
     with pytest.raises(UserError, match=r"info.json: damaged \(\w+\); run: .* NAME --format ffcv --force$"):
@@ -240,3 +242,11 @@ def test_a_place_that_can_not_be_written(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot write .*file/mine.ffcv: File exists; choose another"):
         write(tmp_path / "file" / "mine.ffcv", split())
+
+
+def test_images_larger_than_the_file_has_bits_for_are_told(path):
+    found = write(path, encoded([smooth_jpeg(seed) for seed in range(3)]))
+    file = found.path / "info.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": [2**20, 64, 3]}))
+    with pytest.raises(UserError, match="damaged: its header doesn't agree"):
+        check(Beton.at(found.path), kind="jpeg")

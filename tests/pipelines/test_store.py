@@ -172,7 +172,9 @@ def test_other_arrays(path, array):
         Store.at(path).open()
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "name": 3}', "\udc80"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 1, "name": 3}', "\udc80", "[" * 10**5]
+)
 def test_a_damaged_description(path, content):
     prepare(path)
     (path / "info.json").write_bytes(content.encode(errors="surrogateescape"))
@@ -320,3 +322,23 @@ def test_a_fingerprint_of_maps_is_that_of_arrays(path):
     prepare(path)
     splits = [Split(images=pixels(12, 8, seed=seed), labels=LABELS) for seed in (0, 1)]
     assert Store.at(path).info.fingerprint == fingerprint(*splits)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [(b"shape", b"sh(pe"), (b"{'descr'", b"{'des\0r'"), (b"(12, ", b"(92, "), (b"\x93NUMPY", b"PK\3\4PY\0")],
+)
+def test_damaged_headers(path, old, new):
+    prepare(path)
+    file = path / "train_images.npy"
+    file.write_bytes(file.read_bytes().replace(old, new, 1))
+    with pytest.raises(UserError, match=r"train_images.npy: missing, truncated or unreadable"):
+        Store.at(path).open()
+
+
+def test_an_archive_in_place_of_an_array(path):
+    prepare(path)
+    with (path / "train_images.npy").open("wb") as file:
+        np.savez(file, a=1)
+    with pytest.raises(UserError, match=r"train_images.npy: missing, truncated or unreadable"):
+        Store.at(path).open()

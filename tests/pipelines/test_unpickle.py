@@ -218,3 +218,8 @@ def test_nothing_that_a_pickle_sets_outlives_it():
     for _ in range(2):
         read_pickle(poisoned, "file")
         same(read_pickle(python2_pickle(CONTENT), "file"))
+
+
+def test_tuples_so_deep_that_python_would_crash_are_refused():
+    """Their hash, which a key of a dict needs, is computed on the stack."""
+    assert "more than 20,000 tuples" in refusal(b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns.")

@@ -75,3 +75,10 @@ def test_metrics_that_can_not_be_read_are_named(tmp_path, content):
         (tmp_path / "metrics.jsonl").write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(UserError, match=r"metrics.jsonl can't be read: "):
         draw_curves(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"5\n", b"[]\n", b"null\n", b"[" * 10**5, b"{\n", b"\xff"])
+def test_damaged_metrics_are_told(tmp_path, content):
+    (tmp_path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(UserError, match=r"metrics.jsonl can't be read"):
+        read_metrics(tmp_path)

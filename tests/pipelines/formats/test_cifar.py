@@ -174,3 +174,14 @@ def test_an_unsafe_archive(tmp_path):
         tar.add(tmp_path / FOLDERS["cifar10"], FOLDERS["cifar10"])
         tar.addfile(tarfile.TarInfo("../../evil"), io.BytesIO())
     assert "unsafe name '../../evil'" in refusal(tmp_path / "a.tar.gz")
+
+
+def test_labels_that_would_fill_the_memory(tmp_path):
+    """The file holds each list once."""
+    labels = [0] * 30
+    for _ in range(8):
+        labels = [labels] * 30
+    write_cifar(tmp_path / "f")
+    batch = {"data": np.zeros((2, 3072), np.uint8), "labels": labels}
+    (tmp_path / "f" / "test_batch").write_bytes(pickle.dumps(batch, 4))
+    assert "one whole number an image" in refusal(tmp_path / "f")

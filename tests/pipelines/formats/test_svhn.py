@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from tiny_releases import pixels, write_svhn
 
 from fastiseat.errors import UserError
@@ -56,6 +57,10 @@ def test_missing_files(tmp_path, missing):
         ({"X": np.zeros((32, 32, 3, 4), np.uint8)}, "holds no y"),
         ({"X": np.zeros((4, 32, 32, 3), np.uint8), "y": np.ones((4, 1), np.uint8)}, "X is (4, 32, 32, 3)"),
         ({"X": np.zeros((32, 32, 3), np.uint8), "y": np.ones((4, 1), np.uint8)}, "X is (32, 32, 3)"),
+        (
+            {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": scipy.sparse.csc_matrix(np.ones((4, 1)))},
+            "y is of class sparse; whole numbers are needed",
+        ),
         ({"X": np.zeros((32, 32, 3, 4)), "y": np.ones((4, 1), np.uint8)}, "X is float64; uint8 is needed"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((3, 1), np.uint8)}, "4 images, (3, 1) labels"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1))}, "labels are float64"),
@@ -96,3 +101,15 @@ def test_version_73_is_told(tmp_path):
     header = b"MATLAB 7.3 MAT-file".ljust(124) + b"\x00\x02IM"
     (tmp_path / "test_32x32.mat").write_bytes(header + bytes(400))
     assert "a MATLAB file of version 7.3" in refusal(tmp_path)
+
+
+def test_numbers_of_a_type_that_does_not_exist(tmp_path):
+    """Scipy looks their number up in a table without end, and crashes."""
+    write_svhn(tmp_path)
+    path = tmp_path / "test_32x32.mat"
+    scipy.io.savemat(path, {"X": pixels(10).transpose(1, 2, 3, 0), "y": np.ones((10, 1), np.uint8)})
+    content = bytearray(path.read_bytes())
+    assert content[184:188] == b"\2\0\0\0"
+    content[185] = 8
+    path.write_bytes(content)
+    assert "a part of type 2050" in refusal(tmp_path)
