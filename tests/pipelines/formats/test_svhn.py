@@ -66,7 +66,7 @@ def test_missing_files(tmp_path, missing):
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.ones((4, 1))}, "labels are float64"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.zeros((4, 1), np.uint8)}, "label 0 is out of range"),
         ({"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.full((4, 1), 11)}, "label 11 is out of range"),
-        ({"X": np.array(["text"]), "y": np.ones((4, 1), np.uint8)}, "X is (1,)"),
+        ({"X": np.array(["text"]), "y": np.ones((4, 1), np.uint8)}, "a part of type 16"),
         ({"X": np.zeros((32, 32, 3, 0), np.uint8), "y": np.ones((0, 1), np.uint8)}, "there are no test images"),
     ],
 )
