@@ -14,7 +14,6 @@ from fastiseat.models import build, load_model, metadata
 from fastiseat.recipes import recipe
 
 # Tuples in tuples as the key of a dict, whose hash would take more than the stack.
-DEEP = b"\x80\x02}N" + b"\x85" * 10**6 + b"Ns."
 
 
 def files_in(folder):

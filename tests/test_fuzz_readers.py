@@ -335,7 +335,7 @@ class Bomb:
         lambda path: read_release("npz", path),
         lambda path: read_release("cifar100", path.parent),
         lambda path: read_release("svhn", path.parent),
-        lambda path: RunDirectory(path.parent.parent).read_checkpoint(),
+        lambda path: RunDirectory(path.parent.parent).checkpoints.latest(),
         lambda path: Store.at(path.parent).open(),
     ],
 )

@@ -94,6 +94,7 @@ def main(argv: list[str]) -> None:
     from fastiseat.cli.display import Display, print_line, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.pipelines.writer import in_bytes
     from fastiseat.trainer import Trainer
 
     config = arguments.config
@@ -117,6 +118,8 @@ def main(argv: list[str]) -> None:
         with display.showing(trainer):
             results = trainer.run()
     display.console.print(result_table(config, results, official=trainer.data.whole.official))
+    if not arguments.quiet:
+        print_line(display.console, f"checkpoints: {in_bytes(trainer.directory.checkpoints.size())} on the disk")
     print_line(display.console, f"run: {trainer.directory.path}")
 
 
