@@ -101,16 +101,18 @@ def _diverged(finding: str) -> DivergedError:
 COLLAPSED_EPOCHS = 3
 
 
-def require_life(rows: list[dict[str, Any]], name: str, largest_share: float) -> None:
-    """:class:`UserError` where the network has predicted one class for everything for three epochs in a row.
+def require_life(rows: list[dict[str, Any]], name: str, *, largest_share: float, chance: float) -> None:
+    """:class:`UserError` where the network has been no better than chance for three epochs in a row.
 
-    Such a network is as accurate as a class is frequent, ``largest_share`` at most, and no attack changes it.
+    Either it is as accurate as ``chance``, 1 in so many classes, or less, or it predicts one class for everything:
+    then it is as accurate as that class is frequent, ``largest_share`` at most, and no attack changes it.
     """
     last = rows[-COLLAPSED_EPOCHS:]
-    flat = [row for row in last if row[f"{name}_clean"] == row[f"{name}_pgd10"] <= largest_share]
-    if len(flat) == COLLAPSED_EPOCHS:
+    clean, attacked = ([row[f"{name}_{kind}"] for row in last] for kind in ("clean", "pgd10"))
+    constant = all(c == a <= largest_share for c, a in zip(clean, attacked, strict=True))
+    if len(last) == COLLAPSED_EPOCHS and (constant or max(clean) <= chance):
+        what = "predicts one class for everything" if constant else "is no better than chance"
         raise UserError(
-            f"accuracy {last[-1][f'{name}_clean']:.2%}, clean and attacked alike, for {COLLAPSED_EPOCHS} epochs: the "
-            "network predicts one class for everything; lower --lr or lengthen --warmup, then start anew; the last "
-            "checkpoint is intact"
+            f"clean accuracy {clean[-1]:.2%}, attacked {attacked[-1]:.2%}: for {COLLAPSED_EPOCHS} epochs the network "
+            f"{what}; lower --lr or lengthen --warmup, then start anew; the last checkpoint is intact"
         )

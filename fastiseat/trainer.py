@@ -305,7 +305,12 @@ class Trainer:
         self.directory.write_metrics(self.rows)
         self.observer.epoch(row)
         labels = self.data.selection.labels
-        require_life(self.rows, self.data.selection_name, float(np.bincount(labels).max() / len(labels)))
+        require_life(
+            self.rows,
+            self.data.selection_name,
+            largest_share=float(np.bincount(labels).max() / len(labels)),
+            chance=1 / self.data.whole.num_classes,
+        )
 
     def _write_weights(self, which: str, row: Row) -> None:
         metadata = models.metadata(

@@ -118,11 +118,20 @@ def test_no_checkpoint_holds_a_number_that_is_none(tmp_path):
     assert all(tensor.isfinite().all() for tensor in state["model"].values() if tensor.is_floating_point())
 
 
+def test_a_network_at_chance_is_reported_after_three_epochs(tmp_path, monkeypatch):
+    run = trainer(tiny.config("at", epochs=6), tmp_path / "run")
+    accuracies = iter([0.2, 0.05, 0.1, 0.04, 0.09, 0.03, 0.1, 0.05])
+    monkeypatch.setattr(run, "_accuracy", lambda *_: next(accuracies))
+    with pytest.raises(UserError, match="for 3 epochs the network is no better than chance"):
+        run.run()
+    assert len(read_metrics(tmp_path / "run")) == 4
+
+
 def test_a_network_that_predicts_one_class_is_reported_after_three_epochs(tmp_path, monkeypatch):
     run = trainer(tiny.config("at", epochs=6), tmp_path / "run")
     share = max((run.data.selection.labels == label).mean() for label in range(10))
     monkeypatch.setattr(run, "_accuracy", lambda *_: float(share))
-    with pytest.raises(UserError, match="for 3 epochs: the network predicts one class for everything"):
+    with pytest.raises(UserError, match="for 3 epochs the network predicts one class for everything"):
         run.run()
     assert len(read_metrics(tmp_path / "run")) == 3
     assert run.directory.checkpoints.latest().step == 6
