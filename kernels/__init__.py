@@ -7,16 +7,19 @@ if __name__ != "fastiseat.kernels":
     )
 
 from importlib import import_module
-from typing import Any
 
 from fastiseat.kernels.augment import augment
-from fastiseat.kernels.dispatch import Op
+from fastiseat.kernels.bn_act import bn_act, bn_act_eval, update_running_stats
+from fastiseat.kernels.dispatch import AnyOp
 from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
 
-__all__ = ["augment", "idbh", "pgd_step"]
+__all__ = ["augment", "bn_act", "bn_act_eval", "idbh", "pgd_step", "update_running_stats"]
+
+_PACKAGES = ("augment", "bn_act", "idbh", "pgd_step")
 
 
-def ops() -> list[Op[Any, Any]]:
+def ops() -> list[AnyOp]:
     """The ops behind the functions of this package: what tells how a call will be served."""
-    return [import_module(f"fastiseat.kernels.{name}")._OP for name in __all__]
+    packages = (import_module(f"fastiseat.kernels.{name}") for name in _PACKAGES)
+    return [op for package in packages for op in package._OPS]

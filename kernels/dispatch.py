@@ -2,26 +2,29 @@
 
 Every op has a reference in plain PyTorch, which defines its results, and may have faster backends. The
 environment variable ``FASTISEAT_KERNELS`` names the one to use for every op that has it; where that one cannot
-serve a call, the call is an error and never quietly served by another.
+serve a call, the call is an error and never quietly served by another. Two things go to the reference whatever
+the variable says: float64, which is for checking, and what a compiler cannot be shown otherwise.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Concatenate, Generic, ParamSpec, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
+from fastiseat.kernels.library import Registration
 
 VARIABLE = "FASTISEAT_KERNELS"
 AUTO = "auto"
 REFERENCE = "reference"
-NAMES = (AUTO, REFERENCE, "native")
+NAMES = (AUTO, REFERENCE, "triton", "native")
 
 logger = logging.getLogger(__name__)
 
@@ -39,30 +42,38 @@ class Backend(Generic[P, R]):
     """Why it serves no call at all on a device type and dtype; empty when it does."""
     unfit: Callable[Concatenate[Tensor, P], str]
     """Why it cannot serve one call (a layout, an autograd graph); empty when it can."""
+    only_when_named: frozenset[str] = frozenset()
+    """Device types on which it works, but is no gain: an interpreter, for one."""
 
 
 class Op(Generic[P, R]):
-    """An op: its reference and its backends, the best first. The first argument tells device and dtype."""
+    """An op: its reference and its backends, the best first. The first argument tells device and dtype.
 
-    def __init__(self, name: str, reference: Callable[Concatenate[Tensor, P], R], *backends: Backend[P, R]):
+    With a ``registration`` what a backend serves goes through ``torch.ops.fastiseat.<name>``: a compiler, a
+    graph's recorder or autograd sees one op there, and its formula for the gradient is the registration's.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reference: Callable[Concatenate[Tensor, P], R],
+        *backends: Backend[P, R],
+        registration: Registration | None = None,
+    ):
         self.name = name
         self.reference = reference
         self.backends = backends
         self._choices: dict[tuple[str, torch.dtype, str], Backend[P, R] | None] = {}
+        self._broken: dict[tuple[str, torch.dtype, str], str] = {}
+        self._registered = registration.bind(name, self._serve) if registration else None
 
     def __call__(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         """Serve the call with the chosen backend, or with the reference where it does not fit."""
-        if torch.compiler.is_compiling():  # a compiler fuses the reference itself, and sees into no library
-            return self.reference(first, *args, **kwargs)
-        wanted = os.environ.get(VARIABLE) or AUTO
-        backend = self.choice(first.device.type, first.dtype, wanted)
-        if backend is None:
-            return self.reference(first, *args, **kwargs)
-        if problem := backend.unfit(first, *args, **kwargs):
-            if wanted != AUTO:
-                raise self._refusal(wanted, problem)
-            return self.reference(first, *args, **kwargs)
-        return backend.run(first, *args, **kwargs)
+        if torch.compiler.is_compiling():
+            return (self._registered or self.reference)(first, *args, **kwargs)
+        if self._registered and self._fitting(first, *args, **kwargs):
+            return cast(R, self._registered(first, *args, **kwargs))
+        return self._serve(first, *args, **kwargs)
 
     def choice(self, device: str, dtype: torch.dtype, wanted: str = AUTO) -> Backend[P, R] | None:
         """The backend for a device type and dtype, or None for the reference."""
@@ -79,17 +90,55 @@ class Op(Generic[P, R]):
         backend, why = self._choose(device, dtype, wanted)
         return backend.name if backend else REFERENCE, why
 
+    def _serve(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+        while backend := self._fitting(first, *args, **kwargs):
+            try:
+                return backend.run(first, *args, **kwargs)
+            except (UserError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:  # whatever a compiler or a driver raises
+                self._give_up(backend, first, error)
+        return self.reference(first, *args, **kwargs)
+
+    def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
+        wanted = os.environ.get(VARIABLE) or AUTO
+        backend = self.choice(first.device.type, first.dtype, wanted)
+        if backend is None:
+            return None
+        problem = backend.unfit(first, *args, **kwargs)
+        if problem and wanted != AUTO:
+            raise self._refusal(wanted, problem)
+        return None if problem else backend
+
+    def _give_up(self, backend: Backend[P, R], first: Tensor, error: Exception) -> None:
+        """Never try ``backend`` again on this device and dtype, and say so; an error if it was asked for."""
+        device, dtype = first.device.type, first.dtype
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if os.environ.get(VARIABLE) == backend.name:
+            raise self._refusal(backend.name, f"it failed ({reason})") from error
+        self._broken[device, dtype, backend.name] = f"failed ({reason})"
+        self._choices.pop((device, dtype, AUTO), None)
+        instead = self.explain(device, dtype)[0]
+        warnings.warn(
+            f"the {backend.name} kernel of {self.name} failed on {device}, {dtype} ({reason}); "
+            f"{instead} serves from here on",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
     def _choose(self, device: str, dtype: torch.dtype, wanted: str) -> tuple[Backend[P, R] | None, str]:
         if wanted not in NAMES:
             raise unknown(f"value of {VARIABLE}", wanted, NAMES)
         if wanted == REFERENCE:
             return None, f"{VARIABLE}={REFERENCE}"
+        if self.backends and dtype == torch.float64:
+            return None, "float64 is the reference's"
         if wanted != AUTO and wanted not in {backend.name for backend in self.backends}:
             return None, f"it has no {wanted} implementation"  # of the others the wish can still be granted
         passed_over = {}
         for backend in self.backends:
             if wanted in (AUTO, backend.name):
-                problem = backend.unsupported(device, dtype)
+                problem = self._problem(backend, device, dtype, wanted)
                 if not problem:
                     return backend, ""
                 passed_over[backend.name] = problem
@@ -97,7 +146,18 @@ class Op(Generic[P, R]):
             raise self._refusal(wanted, passed_over[wanted])
         return None, "; ".join(f"{name}: {problem}" for name, problem in passed_over.items())
 
+    def _problem(self, backend: Backend[P, R], device: str, dtype: torch.dtype, wanted: str) -> str:
+        if broken := self._broken.get((device, dtype, backend.name)):
+            return broken
+        problem = backend.unsupported(device, dtype)
+        if not problem and wanted == AUTO and device in backend.only_when_named:
+            return f"only where {VARIABLE}={backend.name} asks for it"
+        return problem
+
     def _refusal(self, wanted: str, problem: str) -> UserError:
         return UserError(
             f"{VARIABLE}={wanted} cannot serve {self.name}: {problem}. Unset {VARIABLE} for automatic choice"
         )
+
+
+AnyOp = Op[Any, Any]

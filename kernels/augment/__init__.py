@@ -14,6 +14,7 @@ from fastiseat.kernels.checks import check_numbers, check_result, check_tensors
 from fastiseat.kernels.dispatch import Op
 
 _OP = Op("augment", reference.augment)
+_OPS = (_OP,)
 
 
 def augment(

@@ -1,23 +1,11 @@
-/* The flat C interface of the native library: no C++ types and no torch, so one build serves every torch. */
 #ifndef FASTISEAT_PGD_STEP_H
 #define FASTISEAT_PGD_STEP_H
 
-#include <stdint.h>
-
-#if defined(_WIN32)
-#define FASTISEAT_API __declspec(dllexport)
-#else
-#define FASTISEAT_API __attribute__((visibility("default")))
-#endif
+#include "fastiseat.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
-
-/* Raised whenever a signature below changes; the Python side refuses a library of another number. */
-#define FASTISEAT_ABI_VERSION 1
-
-FASTISEAT_API int32_t fastiseat_abi_version(void);
 
 /*
  * One ascent step inside the Linf ball, projected and kept in [0, 1]:
@@ -28,9 +16,9 @@ FASTISEAT_API int32_t fastiseat_abi_version(void);
  *
  * The five arrays hold num_samples rows of sample_size floats, eps and step_size one float a row.
  * sign(0) and sign(NaN) are 0; a NaN in images, delta, eps or step_size comes out as NaN.
- * The outputs must not overlap the inputs. Runs on at most num_threads threads, which end before it returns.
+ * The outputs must not overlap the inputs. Runs on at most num_threads threads.
  */
-FASTISEAT_API void fastiseat_pgd_step_f32(const float *images, const float *delta, const float *grad,
+FASTISEAT_API int32_t fastiseat_pgd_step_f32(const float *images, const float *delta, const float *grad,
                                           const float *eps, const float *step_size, float *delta_out,
                                           float *x_adv_out, int64_t num_samples, int64_t sample_size,
                                           int32_t num_threads);

@@ -12,6 +12,7 @@ from fastiseat.kernels.idbh import reference
 from fastiseat.kernels.idbh.policies import POLICIES, Policy
 
 _OP = Op("idbh", reference.idbh)
+_OPS = (_OP,)
 
 
 def idbh(

@@ -13,6 +13,7 @@ _OP = Op(
     reference.pgd_step,
     Backend(name="native", run=native.pgd_step, unsupported=native.unsupported, unfit=native.unfit),
 )
+_OPS = (_OP,)
 
 
 def pgd_step(

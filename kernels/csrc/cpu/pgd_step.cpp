@@ -1,18 +1,8 @@
-#include "pgd_step.h"
+#include "../pgd_step.h"
 
 #include <algorithm>
-#include <exception>
-#include <functional>
-#include <thread>
-#include <vector>
 
-// The loader picks the build of the loop that suits the processor, so one library is both portable and fast.
-// No build contracts a product and a sum: all give the same bits.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define FASTISEAT_CLONES __attribute__((target_clones("avx2", "default")))
-#else
-#define FASTISEAT_CLONES
-#endif
+#include "parallel.h"
 
 namespace {
 
@@ -22,8 +12,8 @@ struct Batch {
     int64_t sample_size;
 };
 
-// Below this many elements for each thread, starting a thread costs about what it saves.
-constexpr int64_t kMinElementsPerThread = 1 << 17;
+// Below this many elements for each thread, waking a thread costs about what it saves.
+constexpr int64_t kMinElementsPerThread = 1 << 14;
 
 // A comparison with NaN is false, so a NaN value passes through, as it does through PyTorch's clamp.
 inline float clamp(float value, float low, float high) {
@@ -60,29 +50,14 @@ FASTISEAT_CLONES void step_range(const Batch &batch, int64_t begin, int64_t end)
 
 }  // namespace
 
-int32_t fastiseat_abi_version(void) {
-    return FASTISEAT_ABI_VERSION;
-}
-
-void fastiseat_pgd_step_f32(const float *images, const float *delta, const float *grad, const float *eps,
-                            const float *step_size, float *delta_out, float *x_adv_out, int64_t num_samples,
-                            int64_t sample_size, int32_t num_threads) {
+int32_t fastiseat_pgd_step_f32(const float *images, const float *delta, const float *grad, const float *eps,
+                               const float *step_size, float *delta_out, float *x_adv_out, int64_t num_samples,
+                               int64_t sample_size, int32_t num_threads) {
     const Batch batch{images, delta, grad, eps, step_size, delta_out, x_adv_out, sample_size};
     const int64_t total = num_samples * sample_size;
-    const int64_t most_parts = std::max<int64_t>(1, total / kMinElementsPerThread);
-    const int64_t num_parts = std::clamp<int64_t>(num_threads, 1, most_parts);
-    const int64_t part_size = (total + num_parts - 1) / num_parts;
-
-    std::vector<std::thread> helpers;
-    int64_t begin = 0;
-    try {
-        helpers.reserve(static_cast<size_t>(num_parts));
-        for (; begin + part_size < total; begin += part_size) {
-            helpers.emplace_back(step_range, std::cref(batch), begin, begin + part_size);
-        }
-    } catch (const std::exception &) {
-        // No thread to be had: the caller's does the rest, and no exception crosses the C interface.
-    }
-    step_range(batch, begin, total);
-    for (std::thread &helper : helpers) helper.join();
+    const int64_t parts = fastiseat::num_parts(total, kMinElementsPerThread, num_threads);
+    fastiseat::for_each_part(parts, total, [&](int64_t, int64_t begin, int64_t end) {
+        step_range(batch, begin, end);
+    });
+    return FASTISEAT_OK;
 }

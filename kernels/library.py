@@ -1,0 +1,70 @@
+"""``torch.ops.fastiseat``: what torch.compile, CUDA graphs and autograd see of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NAMESPACE = "fastiseat"
+# One for the process: its registrations last as long as it does.
+_LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registration:
+    """How an op appears to PyTorch.
+
+    A schema has no type for "a number or a tensor". An argument of ``numbers`` is two there, ``float eps, Tensor?
+    eps_tensor``, of which the tensor counts where there is one: a number that changes between the replays of a
+    graph lies in a tensor on the device.
+    """
+
+    schema: str
+    """``(Tensor first, ...) -> ...``, nothing keyword-only; tensors that are written to are ``Tensor(a!)``."""
+    fake: Callable[..., Any]
+    """Results without values, from the schema's arguments: shapes, dtypes and strides are those of a run."""
+    numbers: tuple[str, ...] = ()
+    setup_context: Callable[..., None] | None = None
+    backward: Callable[..., Any] | None = None
+    """With ``setup_context``, as ``torch.library.register_autograd`` takes them; for functional ops only."""
+
+    def bind(self, name: str, serve: Callable[..., Any]) -> Callable[..., Any]:
+        """Define ``torch.ops.fastiseat.<name>``; what is returned calls it with the arguments of ``serve``."""
+        qualified = f"{NAMESPACE}::{name}"
+        _LIBRARY.define(f"{name}{self.schema}", tags=(torch.Tag.pt2_compliant_tag,))
+        op = getattr(torch.ops.fastiseat, name).default
+        names = [argument.name for argument in op._schema.arguments]
+
+        def kernel(*args: Any) -> Any:
+            first, *others = args  # all by position, whatever the caller did; defaults at the end may be left out
+            return serve(first, **self._joined(dict(zip(names[1:], others, strict=False))))
+
+        _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, self.fake, lib=_LIBRARY)
+        if self.backward is not None:
+            torch.library.register_autograd(
+                qualified, self.backward, setup_context=self.setup_context, lib=_LIBRARY
+            )
+        return lambda *args, **kwargs: op(*args, **self._split(kwargs))
+
+    def _split(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """From one argument a number to two."""
+        flat = dict(kwargs)
+        for name in self.numbers:
+            value = flat[name]
+            if isinstance(value, Tensor):
+                flat[name], flat[f"{name}_tensor"] = 0.0, value
+        return flat
+
+    def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """From two arguments a number back to one."""
+        joined = dict(kwargs)
+        for name in self.numbers:
+            tensor = joined.pop(f"{name}_tensor", None)
+            if tensor is not None:
+                joined[name] = tensor
+        return joined
