@@ -1,4 +1,4 @@
-"""The definition of ``bn_act``: PyTorch's batch norm and ReLU, any floating dtype, layout and device, differentiable."""
+"""The definition of ``bn_act``: PyTorch's batch norm and ReLU, any floating dtype and layout, differentiable."""
 
 from __future__ import annotations
 
