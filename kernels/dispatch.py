@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
 
@@ -38,6 +40,7 @@ class Backend(Generic[P, R]):
 
     name: str
     run: Callable[Concatenate[Tensor, P], R]
+    """What it raises, it raises before it has written to an argument: another one is then asked to serve."""
     unsupported: Callable[[str, torch.dtype], str]
     """Why it serves no call at all on a device type and dtype; empty when it does."""
     unfit: Callable[Concatenate[Tensor, P], str]
@@ -63,29 +66,33 @@ class Op(Generic[P, R]):
         self.name = name
         self.reference = reference
         self.backends = backends
-        self._choices: dict[tuple[str, torch.dtype, str], Backend[P, R] | None] = {}
-        self._broken: dict[tuple[str, torch.dtype, str], str] = {}
+        self._choices: dict[tuple[str | torch.device, torch.dtype, str], Backend[P, R] | None] = {}
+        self._broken: dict[tuple[str | torch.device, torch.dtype, str], str] = {}
         self._registered = registration.bind(name, self._serve) if registration else None
+        self._has_gradient = bool(registration and registration.backward)
 
     def __call__(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         """Serve the call with the chosen backend, or with the reference where it does not fit."""
         if torch.compiler.is_compiling():
-            return (self._registered or self.reference)(first, *args, **kwargs)
+            known = self._registered if self._traceable(first, *args, *kwargs.values()) else None
+            return cast(R, (known or self.reference)(first, *args, **kwargs))
         if self._registered and self._fitting(first, *args, **kwargs):
             return cast(R, self._registered(first, *args, **kwargs))
         return self._serve(first, *args, **kwargs)
 
-    def choice(self, device: str, dtype: torch.dtype, wanted: str = AUTO) -> Backend[P, R] | None:
-        """The backend for a device type and dtype, or None for the reference."""
+    def choice(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> Backend[P, R] | None:
+        """The backend for a device and dtype, or None for the reference."""
         key = (device, dtype, wanted)
-        if key not in self._choices:
+        try:
+            return self._choices[key]
+        except KeyError:
             backend, why = self._choose(*key)
-            chosen = backend.name if backend else REFERENCE
-            logger.info("%s on %s, %s: %s%s", self.name, device, dtype, chosen, f" ({why})" if why else "")
-            self._choices[key] = backend
-        return self._choices[key]
+        chosen = backend.name if backend else REFERENCE
+        logger.info("%s on %s, %s: %s%s", self.name, device, dtype, chosen, f" ({why})" if why else "")
+        self._choices[key] = backend
+        return backend
 
-    def explain(self, device: str, dtype: torch.dtype, wanted: str = AUTO) -> tuple[str, str]:
+    def explain(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> tuple[str, str]:
         """The name of what :meth:`choice` picks, and why nothing faster; empty where nothing faster exists."""
         backend, why = self._choose(device, dtype, wanted)
         return backend.name if backend else REFERENCE, why
@@ -93,16 +100,26 @@ class Op(Generic[P, R]):
     def _serve(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         while backend := self._fitting(first, *args, **kwargs):
             try:
-                return backend.run(first, *args, **kwargs)
-            except (UserError, torch.OutOfMemoryError):
-                raise
+                with _current(first.device):
+                    return backend.run(first, *args, **kwargs)
+            except (UserError, torch.OutOfMemoryError, torch.AcceleratorError):
+                raise  # not the kernel's fault, or an error that the device repeats for whoever comes next
             except Exception as error:  # whatever a compiler or a driver raises
                 self._give_up(backend, first, error)
         return self.reference(first, *args, **kwargs)
 
+    def _traceable(self, first: Tensor, *others: Any) -> bool:
+        """Whether a compiler may see one op: not where the reference is asked for, or has the only gradient."""
+        if first.dtype == torch.float64:
+            return False
+        differentiated = torch.is_grad_enabled() and any(
+            isinstance(value, Tensor) and value.requires_grad for value in (first, *others)
+        )
+        return self._has_gradient or not differentiated
+
     def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
         wanted = os.environ.get(VARIABLE) or AUTO
-        backend = self.choice(first.device.type, first.dtype, wanted)
+        backend = self.choice(first.device, first.dtype, wanted)
         if backend is None:
             return None
         problem = backend.unfit(first, *args, **kwargs)
@@ -112,7 +129,7 @@ class Op(Generic[P, R]):
 
     def _give_up(self, backend: Backend[P, R], first: Tensor, error: Exception) -> None:
         """Never try ``backend`` again on this device and dtype, and say so; an error if it was asked for."""
-        device, dtype = first.device.type, first.dtype
+        device, dtype = first.device, first.dtype
         reason = " ".join(str(error).split()) or type(error).__name__
         if os.environ.get(VARIABLE) == backend.name:
             raise self._refusal(backend.name, f"it failed ({reason})") from error
@@ -123,10 +140,12 @@ class Op(Generic[P, R]):
             f"the {backend.name} kernel of {self.name} failed on {device}, {dtype} ({reason}); "
             f"{instead} serves from here on",
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=_level_of_caller(),
         )
 
-    def _choose(self, device: str, dtype: torch.dtype, wanted: str) -> tuple[Backend[P, R] | None, str]:
+    def _choose(
+        self, device: str | torch.device, dtype: torch.dtype, wanted: str
+    ) -> tuple[Backend[P, R] | None, str]:
         if wanted not in NAMES:
             raise unknown(f"value of {VARIABLE}", wanted, NAMES)
         if wanted == REFERENCE:
@@ -146,11 +165,13 @@ class Op(Generic[P, R]):
             raise self._refusal(wanted, passed_over[wanted])
         return None, "; ".join(f"{name}: {problem}" for name, problem in passed_over.items())
 
-    def _problem(self, backend: Backend[P, R], device: str, dtype: torch.dtype, wanted: str) -> str:
+    def _problem(self, backend: Backend[P, R], device: str | torch.device, dtype: torch.dtype, wanted: str) -> str:
         if broken := self._broken.get((device, dtype, backend.name)):
             return broken
-        problem = backend.unsupported(device, dtype)
-        if not problem and wanted == AUTO and device in backend.only_when_named:
+        device = torch.device(device)
+        with _current(device):
+            problem = backend.unsupported(device.type, dtype)
+        if not problem and wanted == AUTO and device.type in backend.only_when_named:
             return f"only where {VARIABLE}={backend.name} asks for it"
         return problem
 
@@ -161,3 +182,16 @@ class Op(Generic[P, R]):
 
 
 AnyOp = Op[Any, Any]
+
+
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a CUDA device the current one: kernels run there, whatever device their arguments lie on."""
+    return torch.cuda.device(device) if device.type == "cuda" and device.index is not None else nullcontext()
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` of a warning in the calling function that points at whoever called the op."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and f"{frame.f_globals.get('__name__')}.".startswith(("fastiseat.kernels.", "torch.")):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -24,7 +24,8 @@ class Registration:
     """
 
     schema: str
-    """``(Tensor first, ...) -> ...``, nothing keyword-only; tensors that are written to are ``Tensor(a!)``."""
+    """``(Tensor first, ...) -> ...`` with the reference's names, nothing keyword-only; tensors that are written to
+    are ``Tensor(a!)``."""
     fake: Callable[..., Any]
     """Results without values, from the schema's arguments: shapes, dtypes and strides are those of a run."""
     numbers: tuple[str, ...] = ()
@@ -38,10 +39,13 @@ class Registration:
         _LIBRARY.define(f"{name}{self.schema}", tags=(torch.Tag.pt2_compliant_tag,))
         op = getattr(torch.ops.fastiseat, name).default
         names = [argument.name for argument in op._schema.arguments]
+        written = [place for place, argument in enumerate(op._schema.arguments) if argument.is_write]
 
         def kernel(*args: Any) -> Any:
             first, *others = args  # all by position, whatever the caller did; defaults at the end may be left out
-            return serve(first, **self._joined(dict(zip(names[1:], others, strict=False))))
+            result = serve(first, **self._joined(dict(zip(names[1:], others, strict=False))))
+            _note_writes([args[place] for place in written if place < len(args)])
+            return result
 
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, self.fake, lib=_LIBRARY)
@@ -55,7 +59,7 @@ class Registration:
         """From one argument a number to two."""
         flat = dict(kwargs)
         for name in self.numbers:
-            value = flat[name]
+            value = flat.get(name)
             if isinstance(value, Tensor):
                 flat[name], flat[f"{name}_tensor"] = 0.0, value
         return flat
@@ -68,3 +72,10 @@ class Registration:
             if tensor is not None:
                 joined[name] = tensor
         return joined
+
+
+def _note_writes(tensors: list[Tensor | None]) -> None:
+    """Tell autograd what a kernel wrote to behind its back, so that a backward pass that saved it fails."""
+    given = [tensor for tensor in tensors if tensor is not None and not tensor.is_inference()]
+    if given:
+        torch.autograd.graph.increment_version(given)

@@ -63,7 +63,7 @@ def unsupported(device: str, dtype: torch.dtype) -> str:
     if device not in LIBRARIES or dtype not in DTYPES:
         return f"serves float32, bfloat16 and float16 on CPUs and CUDA devices, not {dtype} on {device}"
     missing = library(device).missing
-    return missing and f"the native library is {missing}"
+    return missing and f"the native library: {missing}"
 
 
 def unfit(*tensors: Tensor | None) -> str:
@@ -71,7 +71,7 @@ def unfit(*tensors: Tensor | None) -> str:
     given = [tensor for tensor in tensors if tensor is not None]
     if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in given):
         return "an argument is no plain tensor"
-    if len({tensor.device for tensor in given if tensor.dim() > 0}) > 1:
+    if len({tensor.device for tensor in given}) > 1:
         return "the arguments lie on several devices"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
         return "an argument requires grad"
@@ -91,7 +91,7 @@ def call(name: str, first: Tensor, *arguments: Argument) -> None:
     device = first.device.type
     handle = library(device).handle
     assert handle is not None, "unsupported() lets no call pass without the library"
-    function = handle[f"fastiseat_{name}" if device == "cpu" else f"fastiseat_cuda_{name}"]
+    function = getattr(handle, f"fastiseat_{name}" if device == "cpu" else f"fastiseat_cuda_{name}")
     # A converted value keeps no tensor alive; those in `arguments` live until this returns.
     values = [_converted(argument) for argument in arguments]
     code = _launch(function, values, first)

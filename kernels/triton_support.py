@@ -40,8 +40,10 @@ def unsupported(device: str, dtype: torch.dtype) -> str:
 
 
 def unfit(*tensors: Tensor | None) -> str:
-    """Why a kernel cannot read these: several devices, or a gradient that it would not have."""
+    """Why a kernel cannot read these: no plain tensors, several devices, or a gradient that it would not have."""
     given = [tensor for tensor in tensors if tensor is not None]
+    if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in given):
+        return "an argument is no plain tensor"
     if len({tensor.device for tensor in given}) > 1:
         return "the arguments lie on several devices"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):

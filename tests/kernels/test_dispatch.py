@@ -1,14 +1,17 @@
-"""Which implementation serves: the choice, its one line in the log, forcing it, and the library's absence."""
+"""Which implementation serves: the choice, its one line in the log, forcing it, failures, the library's absence."""
 
 from __future__ import annotations
 
 import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, native, pgd_step
+from fastiseat.kernels import dispatch, native, pgd_step, triton_support
 from fastiseat.kernels.dispatch import Backend, Op
 
 
@@ -60,7 +63,7 @@ def test_the_choice_is_said_once_for_each_device_and_dtype(caplog):
             op(ONE.double())
     assert caplog.messages == [
         "double on cpu, torch.float32: native",
-        "double on cpu, torch.float64: reference (native: float32 only)",
+        "double on cpu, torch.float64: reference (float64 is the reference's)",
     ]
 
 
@@ -97,15 +100,8 @@ def test_a_misspelt_name(force):
         make_op()(ONE)
 
 
-def test_a_compiler_sees_the_reference(monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    assert make_op()(ONE) == "reference 2"
-
-
 @pytest.mark.parametrize("name", ["reference", "native"])
 def test_both_implementations_of_a_real_op_agree(force, name):
-    if name == "native" and native.library().handle is None:
-        pytest.skip(native.library().missing)
     images, grad = torch.rand(3, 2, 5, 5), torch.randn(3, 2, 5, 5)
     expected = pgd_step(images, torch.zeros_like(images), grad, eps=0.1, step_size=0.05)
     force(name)
@@ -113,17 +109,129 @@ def test_both_implementations_of_a_real_op_agree(force, name):
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-def test_native_refuses_float64_by_name(force):
+def test_float64_is_the_references_whatever_is_asked_for(force):
     force("native")
-    zeros = torch.zeros(1, 1, dtype=torch.float64)
-    with pytest.raises(UserError, match=r"serves float32 on the CPU, not torch\.float64 on cpu"):
-        pgd_step(zeros, zeros, zeros, eps=0.1, step_size=0.1)
+    assert make_op()(ONE.double()) == "reference 2"
+
+
+def test_what_is_no_gain_serves_only_when_named(force):
+    op = one_of(backend("triton", only_when_named=frozenset({"cpu"})))
+    assert op(ONE) == "reference"
+    assert op.explain("cpu", torch.float32) == (
+        "reference",
+        "triton: only where FASTISEAT_KERNELS=triton asks for it",
+    )
+    force("triton")
+    assert op(ONE) == "triton"
+
+
+def test_a_device_is_a_choice_of_its_own():
+    seen: list[str] = []
+    op = one_of(backend("native", unsupported=lambda device, dtype: seen.append(device) or ""))
+    op(ONE)
+    op.choice("meta", torch.float32)
+    assert seen == ["cpu", "meta"]
+
+
+def backend(name: str, run: Callable[..., Any] | None = None, **fields: Any) -> Backend:
+    said = lambda x: name  # noqa: E731
+    return Backend(
+        name=name,
+        run=run or said,
+        **{"unsupported": lambda device, dtype: "", "unfit": lambda x: ""} | fields,
+    )
+
+
+def one_of(*backends: Backend) -> Op:
+    return Op("op", lambda x: "reference", *backends)
+
+
+def broken(error: Exception) -> Callable[..., Any]:
+    def run(x: torch.Tensor) -> str:
+        raise error
+
+    return run
+
+
+class TestFailures:
+    def test_the_next_backend_serves_and_one_warning_says_so(self):
+        op = one_of(backend("triton", broken(RuntimeError("no\n  compiler"))), backend("native"))
+        with pytest.warns(RuntimeWarning) as caught:
+            assert [op(ONE), op(ONE)] == ["native", "native"]
+        assert [str(warning.message) for warning in caught] == [
+            "the triton kernel of op failed on cpu, torch.float32 (no compiler); native serves from here on"
+        ]
+        assert op.explain(torch.device("cpu"), torch.float32) == ("native", "")
+
+    def test_the_warning_points_at_the_caller(self):
+        op = one_of(backend("triton", broken(ValueError())))
+        with pytest.warns(RuntimeWarning, match=r"\(ValueError\); reference serves") as caught:
+            op(ONE)
+        assert caught[0].filename == __file__
+
+    def test_where_all_fail_the_reference_serves(self):
+        op = one_of(*(backend(name, broken(RuntimeError(name))) for name in ("triton", "native")))
+        with pytest.warns(RuntimeWarning) as caught:
+            assert op(ONE) == "reference"
+        assert len(caught) == 2
+        assert op.explain(torch.device("cpu"), torch.float32)[1] == (
+            "triton: failed (triton); native: failed (native)"
+        )
+
+    def test_one_dtype_broken_is_no_reason_to_leave_another(self):
+        def run(x: torch.Tensor) -> str:
+            if x.dtype == torch.float16:
+                raise RuntimeError("no half")
+            return "native"
+
+        op = one_of(backend("native", run))
+        with pytest.warns(RuntimeWarning, match="no half"):
+            assert (op(ONE.half()), op(ONE)) == ("reference", "native")
+
+    def test_forced_it_is_an_error_each_time(self, force):
+        force("triton")
+        op = one_of(backend("triton", broken(RuntimeError("no compiler"))), backend("native"))
+        for _ in range(2):
+            with pytest.raises(UserError, match=r"cannot serve op: it failed \(no compiler\)\. Unset"):
+                op(ONE)
+
+    @pytest.mark.parametrize("error", [UserError("wrong"), torch.OutOfMemoryError(), torch.AcceleratorError()])
+    def test_what_is_not_the_kernels_fault_passes_through(self, error):
+        op = one_of(backend("triton", broken(error)), backend("native"))
+        for _ in range(2):
+            with pytest.raises(type(error)), warnings.catch_warnings():
+                op(ONE)
+
+
+@pytest.mark.parametrize("unfit", [native.unfit, triton_support.unfit])
+def test_what_no_kernel_can_read(unfit):
+    learned = torch.nn.Parameter(ONE)
+    assert unfit(ONE, None, learned) == "an argument requires grad"
+    with torch.no_grad():
+        assert unfit(ONE, None, learned) == ""
+    assert unfit(ONE, torch.ones(2, device="meta")) == "the arguments lie on several devices"
+    # A number on the host would be handed to a kernel of another device as a pointer.
+    assert unfit(torch.ones(2, device="meta"), torch.tensor(1.0)) == "the arguments lie on several devices"
+    assert unfit(torch.Tensor._make_subclass(type("Mine", (torch.Tensor,), {}), ONE)) == (
+        "an argument is no plain tensor"
+    )
 
 
 class TestLoading:
-    def test_absent(self, tmp_path):
-        assert native.load(tmp_path / "none.so").handle is None
-        assert "install a C++ compiler" in native.load(tmp_path / "none.so").missing
+    @pytest.mark.parametrize(
+        ("device", "words"), [("cpu", "install a C++ compiler"), ("cuda", "install CUDA's compiler nvcc, a C++")]
+    )
+    def test_absent(self, monkeypatch, tmp_path, device, words):
+        monkeypatch.setitem(native.LIBRARIES, device, tmp_path / "none.so")
+        native.library.cache_clear()
+        try:
+            assert native.library(device).handle is None
+            assert words in native.library(device).missing
+            assert native.unsupported(device, torch.float32) == (
+                f"the native library: {native.library(device).missing}"
+            )
+        finally:
+            native.library.cache_clear()
 
     def test_not_a_library(self, tmp_path):
         path = tmp_path / "text.so"
@@ -131,8 +239,48 @@ class TestLoading:
         assert native.load(path).handle is None
         assert "cannot be loaded" in native.load(path).missing
 
-    @pytest.mark.skipif(native.library().handle is None, reason=native.library().missing)
     def test_another_interface(self, monkeypatch):
+        current = native.ABI_VERSION
         monkeypatch.setattr(native, "ABI_VERSION", 99)
-        assert native.load(native.LIBRARY).handle is None
-        assert native.load(native.LIBRARY).missing == "has interface 1, not 99; install fastiseat again"
+        assert native.load(native.LIBRARIES["cpu"]).handle is None
+        assert native.load(native.LIBRARIES["cpu"]).missing == (
+            f"has interface {current}, not 99; install fastiseat again"
+        )
+
+    def test_a_device_or_dtype_that_no_library_serves(self):
+        assert native.library("meta").missing == "not made for meta"
+        assert native.unsupported("meta", torch.float32).endswith("not torch.float32 on meta")
+        assert native.unsupported("cpu", torch.float64).endswith("not torch.float64 on cpu")
+
+    def test_a_function_that_is_not_there_is_an_error_of_the_call(self):
+        with pytest.raises(AttributeError, match="fastiseat_none"):
+            native.call("none", ONE)
+
+
+class TestTriton:
+    @pytest.fixture(autouse=True)
+    def compiled(self, monkeypatch):
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    def test_not_installed(self, monkeypatch):
+        monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
+        assert triton_support.unsupported("cuda", torch.float32) == "Triton is not installed"
+
+    def test_a_cpu_has_the_interpreter_only(self, monkeypatch):
+        assert "its interpreter runs anywhere" in triton_support.unsupported("cpu", torch.float32)
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        assert triton_support.unsupported("cpu", torch.float32) == ""
+        assert "not torch.float64" in triton_support.unsupported("cpu", torch.float64)
+
+    @pytest.mark.parametrize(
+        ("card", "why"), [((7, 5), "needs compute capability 8.0, this card has 7.5"), ((9, 0), "")]
+    )
+    def test_old_cards(self, monkeypatch, card, why):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
+        assert triton_support.unsupported("cuda", torch.float32) == why
+
+    def test_a_kernel_is_imported_when_it_is_called(self):
+        late = triton_support.late("math", "hypot")
+        assert late(3, 4) == 5
+        with pytest.raises(ModuleNotFoundError):
+            triton_support.late("fastiseat.kernels.none", "f")()
