@@ -20,7 +20,8 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-BUILD_FILES := pyproject.toml setup.py constraints.txt CMakeLists.txt $(wildcard kernels/csrc/*)
+BUILD_FILES := pyproject.toml setup.py cuda_toolkit.py constraints.txt CMakeLists.txt \
+  $(wildcard kernels/csrc/*.h kernels/csrc/cpu/* kernels/csrc/cuda/*)
 
 .PHONY: help train test test-gpu suite lint types format wheel clean system
 
@@ -75,12 +76,22 @@ $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
+# Builds of torch for CUDA demand a Triton and CUDA libraries of their own: a pin of ours would contradict them.
+define LEFT_TO_TORCH
+import re, sys
+from importlib.metadata import requires
+own = {re.split("[^a-z0-9-]", need)[0] for need in requires("torch") if "extra ==" not in need} - {"setuptools"}
+sys.stdout.writelines(line for line in sys.stdin if line.split("==")[0] not in own)
+endef
+export LEFT_TO_TORCH
+
 # The pinned torch goes first: left to the package's own demand, pip might fetch a larger build of it.
 $(VENV)/.tools: EXTRA := [dev]
 $(VENV)/.tools: | system
 $(VENV)/.installed $(VENV)/.tools: $(VENV)/.made $(BUILD_FILES)
 	$(PIP) install $(PIP_ARGS) torch==$(TORCH)
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.$(EXTRA)'
+	@$(BIN)/python -c "$$LEFT_TO_TORCH" <constraints.txt >$(VENV)/constraints.txt
+	$(PIP) install $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.$(EXTRA)'
 	@touch $(VENV)/.installed $@
 
 # What pip cannot install, and only when it is missing; FFCV is compiled against OpenCV and libjpeg-turbo.

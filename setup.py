@@ -1,9 +1,11 @@
-"""What pyproject.toml cannot say: which folder is which package, and a native library that CMake builds."""
+"""What pyproject.toml cannot say: which folder is which package, and the native libraries that CMake builds."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -12,6 +14,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT))  # which a build frontend does not do
+
+import cuda_toolkit  # noqa: E402
+
 FOLDERS = {
     "fastiseat": "fastiseat",
     "fastiseat.kernels": "kernels",
@@ -19,6 +25,15 @@ FOLDERS = {
     "fastiseat.bench": "bench",
 }
 NATIVE = "fastiseat.kernels.libfastiseat_native"
+CUDA = "fastiseat.kernels.libfastiseat_cuda"
+AGAIN = "then install fastiseat again"
+# What a failed build leaves.
+INSTEAD = {
+    NATIVE: "fastiseat is installed without its native library and computes in PyTorch on CPUs; for the library, "
+    f"install make and a C++ compiler, {AGAIN}",
+    CUDA: "fastiseat is installed without its library for CUDA devices: Triton serves there, or PyTorch; for the "
+    f"library, mend what is named above, {AGAIN}. {cuda_toolkit.VARIABLE}=none leaves it out",
+}
 
 
 def packages() -> list[str]:
@@ -31,6 +46,12 @@ def packages() -> list[str]:
     return found
 
 
+def extension(name: str, folder: str) -> Extension:
+    """A library of what lies in a folder of ``kernels/csrc``; the package installs without it."""
+    sources = [path for path in Path("kernels/csrc", folder).iterdir() if path.suffix in (".cpp", ".cu")]
+    return Extension(name, sorted(map(str, sources)), optional=True)
+
+
 def find_cmake() -> str:
     """The CMake of the Python package where it is installed, else the one on the path."""
     try:
@@ -41,41 +62,68 @@ def find_cmake() -> str:
 
 
 class BuildNative(build_ext):
-    """Builds the library with CMake and places it in the package, or in the source tree when editable."""
+    """Builds the libraries with CMake and places them in the package, or in the source tree when editable."""
 
     def get_ext_filename(self, fullname: str) -> str:
         """A plain library's name: it is loaded by ctypes and serves every Python."""
         return str(Path(*fullname.split(".")).with_suffix(".so"))
 
+    def run(self) -> None:
+        """Build what this machine can: the CUDA library only where nvcc is found."""
+        self._remove_libraries()  # a failed build must not leave an older library in use
+        with suppress(CompileError):  # build_extension meets it again
+            if not cuda_toolkit.archs(cuda_toolkit.find_nvcc()):
+                self.extensions = [ext for ext in self.extensions if ext.name != CUDA]
+        super().run()
+
+    def _remove_libraries(self) -> None:
+        inplace = self.inplace
+        for place in {False, bool(inplace)}:
+            self.inplace = place
+            for name in (NATIVE, CUDA):
+                Path(self.get_ext_fullpath(name)).unlink(missing_ok=True)
+        self.inplace = inplace
+
     def build_extension(self, ext: Extension) -> None:
         """Configure and build; a failure becomes the one warning of an optional extension."""
         library = Path(self.get_ext_fullpath(ext.name)).resolve()
-        library.unlink(missing_ok=True)  # a failed build must not leave an older library in use
-        cmake, build = find_cmake(), Path(self.build_temp, "cmake").resolve()
-        output = f"-DFASTISEAT_OUTPUT_DIRECTORY={library.parent}"
+        target = library.stem.removeprefix("lib")
         try:
-            subprocess.run([cmake, "-S", ROOT.resolve(), "-B", build, output], check=True)
-            subprocess.run([cmake, "--build", build, "--config", "Release"], check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise CompileError(
-                f"{error}. fastiseat is installed without its native library and computes everything in "
-                "PyTorch; for the library, install make and a C++ compiler, then install fastiseat again"
-            ) from error
+            self._cmake(target, library.parent, self._cuda_options() if ext.name == CUDA else [])
+        except (OSError, subprocess.CalledProcessError, CompileError) as error:
+            library.unlink(missing_ok=True)
+            raise CompileError(f"{error}. {INSTEAD[ext.name]}") from error
+
+    def _cuda_options(self) -> list[str]:
+        nvcc = cuda_toolkit.find_nvcc()
+        *others, newest = cuda_toolkit.archs(nvcc)
+        # Machine code for each, and PTX of the newest, which the driver compiles for later cards.
+        archs = ";".join([*(f"{arch}-real" for arch in others), str(newest)])
+        return ["-DFASTISEAT_CUDA=ON", f"-DCMAKE_CUDA_COMPILER={nvcc}", f"-DCMAKE_CUDA_ARCHITECTURES={archs}"]
+
+    def _cmake(self, target: str, output: Path, options: list[str]) -> None:
+        cmake, build = find_cmake(), Path(self.build_temp, target).resolve()
+        environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(os.cpu_count() or 1)} | os.environ
+        configure = [cmake, "-S", ROOT.resolve(), "-B", build, f"-DFASTISEAT_OUTPUT_DIRECTORY={output}", *options]
+        subprocess.run(configure, check=True)
+        make = [cmake, "--build", build, "--config", "Release", "--target", target]
+        subprocess.run(make, check=True, env=environment)
 
 
 class PlatformWheel(bdist_wheel):
-    """One wheel for every Python 3 of a platform: the library depends on neither Python nor torch."""
+    """One wheel for every Python 3 of a platform: the libraries depend on neither Python nor torch."""
 
     def get_tag(self) -> tuple[str, str, str]:
         """``py3-none-<platform>``, or ``py3-none-any`` when there is no library inside."""
         *_, platform = super().get_tag()
-        built = Path(self.get_finalized_command("build_ext").get_ext_fullpath(NATIVE)).exists()
+        where = self.get_finalized_command("build_ext").get_ext_fullpath
+        built = any(Path(where(name)).exists() for name in (NATIVE, CUDA))
         return "py3", "none", platform if built else "any"
 
 
 setup(
     packages=packages(),
     package_dir=FOLDERS,
-    ext_modules=[Extension(NATIVE, sorted(map(str, Path("kernels/csrc").glob("*.cpp"))), optional=True)],
+    ext_modules=[extension(NATIVE, "cpu"), extension(CUDA, "cuda")],
     cmdclass={"build_ext": BuildNative, "bdist_wheel": PlatformWheel},
 )
