@@ -12,11 +12,15 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from toolkits import find_nvcc
 
 from fastiseat.version import __version__
 
 ROOT = Path(__file__).parents[1]
-LIBRARY = "fastiseat/kernels/libfastiseat_native.so"
+LIBRARY, CUDA_LIBRARY = (f"fastiseat/kernels/libfastiseat_{name}.so" for name in ("native", "cuda"))
+# One card, and once for all of these tests: the device code takes longest.
+CUDA = {"FASTISEAT_CUDA_ARCHS": "75" if find_nvcc() else "none"}
+NO_CUDA = {"FASTISEAT_CUDA_ARCHS": "none"}
 BUILT = shutil.ignore_patterns(".*", "__pycache__", "*.so", "*.egg-info", "build", "dist", "runs")
 
 # One worker for all, so that what the fixtures build is built once.
@@ -68,7 +72,7 @@ def source(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def wheel(source, tmp_path_factory) -> Path:
-    return build(source, "wheel", tmp_path_factory.mktemp("wheel"))
+    return build(source, "wheel", tmp_path_factory.mktemp("wheel"), **CUDA)
 
 
 def names_in(wheel: Path) -> set[str]:
@@ -96,32 +100,42 @@ def test_the_wheel_holds_the_package_and_nothing_else(source, wheel):
         for path in (source / folder).rglob("*.py")
     }
     assert sources | {LIBRARY, "fastiseat/py.typed"} <= names
-    assert not {name for name in names if name.endswith((".cpp", ".h", ".pyc"))}
+    assert (CUDA_LIBRARY in names) == (find_nvcc() is not None)
+    assert not {name for name in names if name.endswith((".cpp", ".h", ".cu", ".cuh", ".pyc"))}
 
 
-def test_the_sdist_builds_the_same_wheel(source, wheel, tmp_path):
-    sdist = build(source, "sdist", tmp_path / "sdist")
+def test_the_sdist_builds_the_same_wheel_but_for_cuda(source, wheel, tmp_path):
+    sdist = build(source, "sdist", tmp_path / "sdist", **NO_CUDA)
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     unpacked = tmp_path / sdist.name.removesuffix(".tar.gz")
-    assert names_in(build(unpacked, "wheel", tmp_path / "wheel")) == names_in(wheel)
+    for path in (source / "kernels" / "csrc").rglob("*.*"):
+        assert (unpacked / path.relative_to(source)).exists(), path
+    assert names_in(build(unpacked, "wheel", tmp_path / "wheel", **NO_CUDA)) == names_in(wheel) - {CUDA_LIBRARY}
 
 
-def test_the_installed_wheel_loads_its_library(wheel, tmp_path):
+LOADED = (
+    "import fastiseat.kernels.native as n; "
+    "print(n.LIBRARIES['cpu'], *(n.library(device).handle is not None for device in ('cpu', 'cuda')))"
+)
+
+
+def test_the_installed_wheel_loads_its_libraries(wheel, tmp_path):
     python = make_venv(tmp_path / "venv")
     pip_install(python, wheel, cwd=tmp_path)
-    code = "import fastiseat.kernels.native as n; print(n.LIBRARY, n.library().handle is not None)"
-    answer = ask(python, code, tmp_path)
+    answer = ask(python, LOADED, tmp_path)
     assert answer.startswith(str(tmp_path / "venv"))
-    assert answer.endswith("True")
+    assert answer.endswith(f"True {find_nvcc() is not None}")
     assert (tmp_path / "venv" / "bin" / "fastiseat").exists()
 
 
 def test_editable(source, tmp_path):
     python = make_venv(tmp_path / "venv")
-    pip_install(python, "-e", source, cwd=tmp_path)
-    code = "import fastiseat.kernels.native as n; print(n.LIBRARY, n.library().handle is not None)"
-    assert ask(python, code, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True"
+    stale = source / "kernels" / Path(CUDA_LIBRARY).name
+    stale.write_text("of an earlier build")
+    pip_install(python, "-e", source, cwd=tmp_path, **NO_CUDA)
+    assert ask(python, LOADED, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True False"
+    assert not stale.exists()
 
 
 @pytest.mark.parametrize("name", ["kernels", "pipelines", "bench"])
@@ -136,11 +150,32 @@ def test_without_a_compiler_it_installs_and_says_so(source, tmp_path):
         source, tmp_path / "clone", ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info")
     )
     python = make_venv(tmp_path / "venv")
-    output = pip_install(python, "--verbose", copy, cwd=tmp_path, CXX="/nowhere/c++")
+    output = pip_install(python, "--verbose", copy, cwd=tmp_path, CXX="/nowhere/c++", **NO_CUDA)
     assert output.count("is installed without its native library") == 1
     assert f"fastiseat-{__version__}-py3-none-any.whl" in output
     code = "import fastiseat.kernels.native as n; print(n.library())"
     assert "handle=None, missing='not built: install a C++ compiler" in ask(python, code, tmp_path)
+
+
+def test_where_cuda_code_does_not_compile_the_rest_is_installed_and_says_so(source, tmp_path):
+    copy = shutil.copytree(
+        source, tmp_path / "clone", ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info")
+    )
+    python = make_venv(tmp_path / "venv")
+    output = pip_install(
+        python, "--verbose", copy, cwd=tmp_path, CUDACXX="/nowhere/nvcc", FASTISEAT_CUDA_ARCHS="80"
+    )
+    assert output.count("is installed without its library for CUDA devices") == 1
+    assert "without its native library" not in output
+    assert ask(python, LOADED, tmp_path).endswith("True False")
+
+
+def test_settings_that_can_not_be_met_stop_the_build(source, tmp_path):
+    command = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "-o", tmp_path)
+    told = os.environ | {"FASTISEAT_CUDA_ARCHS": "ampere", "CUDACXX": "nvcc"}
+    done = subprocess.run(command, cwd=source, env=told, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "FASTISEAT_CUDA_ARCHS=ampere: give numbers such as 80;90" in done.stdout + done.stderr
 
 
 def test_the_library_builds_alone_without_warnings(source, tmp_path):
