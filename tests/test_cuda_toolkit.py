@@ -67,7 +67,7 @@ def test_a_v100_needs_a_cuda_12_toolkit(machine):
 
 
 def test_a_card_that_is_newer_than_the_compiler(machine):
-    with pytest.raises(OptionError, match="no code for 120, only for .*; a later toolkit may"):
+    with pytest.raises(OptionError, match=r"no code for 120, only for .*; a later toolkit may"):
         toolkit.archs(machine(CUDA_12, wanted="120"))
     assert toolkit.archs(machine(CUDA_12, cards=["12.0"], wanted="")) == [90]  # its PTX
 
@@ -78,7 +78,7 @@ def test_by_default_the_machines_own_cards(machine):
 
 
 def test_a_card_that_nobody_asked_for_is_no_reason_to_stop_the_installation(machine):
-    with pytest.raises(CompileError, match="this machine's card: .* has no code for 70"):
+    with pytest.raises(CompileError, match=r"this machine's card: .* has no code for 70"):
         toolkit.archs(machine(cards=["7.0"]))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 from functools import cache
 from importlib import metadata
@@ -42,7 +43,7 @@ class Nvrtc:
         self._library = ctypes.CDLL(str(folder / "libnvrtc.so.12"))
 
     def compile(self, source: str, *options: str) -> str:
-        """PTX, or machine code's absence as a RuntimeError with the compiler's words; a warning is one too."""
+        """PTX; what the compiler has to say, a warning included, is a RuntimeError."""
         program = ctypes.c_void_p()
         create = self._library.nvrtcCreateProgram
         assert create(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None) == 0
@@ -50,7 +51,9 @@ class Nvrtc:
             words = [f"-I{self.include}", "-std=c++17", *options]
             array = (ctypes.c_char_p * len(words))(*(word.encode() for word in words))
             code = self._library.nvrtcCompileProgram(program, len(words), array)
-            said = self._text(program, "ProgramLog").strip()
+            said = re.sub(
+                "nvrtc: warning: Architectures prior to .*", "", self._text(program, "ProgramLog")
+            ).strip()
             if code or said:
                 raise RuntimeError(said or f"NVRTC error {code}")
             return self._text(program, "PTX")
