@@ -52,7 +52,7 @@ def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call
 
 def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """Flip and crop of the paper's recipe."""
-    return _augmentation(images, batch_size, device, flip=True, pad=4, pad_mode="zero")
+    return _augmentation(images, batch_size, device, rows=None, flip=True, pad=4, pad_mode="zero")
 
 
 def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:

@@ -61,7 +61,7 @@ class Registration:
         for name in self.numbers:
             value = flat.get(name)
             if isinstance(value, Tensor):
-                flat[name], flat[f"{name}_tensor"] = 0.0, value
+                flat[name], flat[f"{name}_tensor"] = 0, value  # fits int and float
         return flat
 
     def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
