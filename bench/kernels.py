@@ -77,11 +77,30 @@ def _augmentation(images: Images, batch_size: int, device: torch.device, **setti
     )
 
 
+def stability_loss_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """ISEAT's objective in the middle of training."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, images.num_classes)
+    logits, clean_logits = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    return Call(
+        first=logits,
+        args=(clean_logits, torch.arange(batch_size, device=device) % images.num_classes),
+        kwargs={"lam": 0.1, "weighting": "linear", "top": 0.1, "distance": "l2"},
+        moved=5 * logits.numel() * logits.element_size(),
+        tolerance=1e-5,
+    )
+
+
 def _nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-CALLS: dict[str, Make] = {"augment": augment_call, "idbh": idbh_call, "pgd_step": pgd_step_call}
+CALLS: dict[str, Make] = {
+    "augment": augment_call,
+    "idbh": idbh_call,
+    "pgd_step": pgd_step_call,
+    "stability_loss": stability_loss_call,
+}
 """What each op is called with, or None where it has no use for such images. Every op has an entry."""
 
 

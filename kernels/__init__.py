@@ -13,10 +13,11 @@ from fastiseat.kernels.bn_act import bn_act, bn_act_eval, update_running_stats
 from fastiseat.kernels.dispatch import AnyOp
 from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
+from fastiseat.kernels.stability_loss import stability_loss
 
-__all__ = ["augment", "bn_act", "bn_act_eval", "idbh", "pgd_step", "update_running_stats"]
+__all__ = ["augment", "bn_act", "bn_act_eval", "idbh", "pgd_step", "stability_loss", "update_running_stats"]
 
-_PACKAGES = ("augment", "bn_act", "idbh", "pgd_step")
+_PACKAGES = ("augment", "bn_act", "idbh", "pgd_step", "stability_loss")
 
 
 def ops() -> list[AnyOp]:

@@ -14,12 +14,19 @@ from fastiseat import diagnosis
 from fastiseat.diagnosis import extras, nvidia, system
 from fastiseat.diagnosis.choices import choices, kernel_choices
 from fastiseat.diagnosis.finding import Gpu
-from fastiseat.kernels import native, ops
+from fastiseat.kernels import native, ops, triton_support
 
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 GIB = 2**30
 CARDS = {"V100": ("Tesla V100-SXM2-16GB", 7, 0, 16), "H100": ("NVIDIA H100 80GB HBM3", 9, 0, 80)}
+
+
+@pytest.fixture(autouse=True)
+def no_kernels_for_cuda(monkeypatch):
+    """What was built or installed here for CUDA devices changes nothing."""
+    monkeypatch.setattr(native, "LIBRARIES", {"cpu": native.LIBRARIES["cpu"]})
+    monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -128,6 +135,7 @@ def test_cards_with_a_build_that_serves_them(machine, card, amp):
         "augment": "reference",
         "idbh": "reference",
         "pgd_step": "reference",
+        "stability_loss": "reference",
     }
 
 
@@ -360,7 +368,7 @@ def test_a_torch_that_can_not_be_imported(machine, bare, monkeypatch):
 
 def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
     monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
-    names = ["augment", "idbh", "pgd_step"]
+    names = ["augment", "idbh", "pgd_step", "stability_loss"]
     assert [op.name for op in ops()] == [choice.op for choice in kernel_choices("cpu")] == names
     step = kernel_choices("cuda")[2]
     assert (step.backend, step.why) == (
@@ -373,6 +381,6 @@ def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
 
 def test_a_forced_kernel_that_can_not_serve_is_reported(monkeypatch):
     monkeypatch.setenv("FASTISEAT_KERNELS", "native")
-    augment, idbh, step = kernel_choices("cuda")
+    augment, idbh, step, _ = kernel_choices("cuda")
     assert (augment.backend, idbh.backend, step.backend) == ("reference", "reference", "none")
     assert step.why.startswith("FASTISEAT_KERNELS=native cannot serve pgd_step")
