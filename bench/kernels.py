@@ -91,12 +91,69 @@ def stability_loss_call(images: Images, batch_size: int, device: torch.device) -
     )
 
 
+def bn_act_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """The first layers of a PreActResNet-18, with a residual sum."""
+    a, b, *_ = _activations(images, batch_size, device)
+    return Call(
+        first=a,
+        args=(b, *_affine(device)[:2]),
+        kwargs={"eps": 1e-5},
+        moved=5 * a.numel() * a.element_size(),
+        tolerance=1e-5,
+    )
+
+
+def bn_act_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """Its gradient, with one that comes through the sum."""
+    s, _, dy, ds = _activations(images, batch_size, device)
+    moved = 6 * s.numel() * s.element_size()
+    return Call(first=dy, args=(ds, s, *_affine(device)), kwargs={}, moved=moved, tolerance=1e-5)
+
+
+def bn_act_eval_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """The same layers with their running statistics."""
+    a, b, *_ = _activations(images, batch_size, device)
+    moved = 4 * a.numel() * a.element_size()
+    return Call(first=a, args=(b, *_affine(device)), kwargs={"eps": 1e-5}, moved=moved, tolerance=1e-5)
+
+
+def bn_act_eval_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """What an attack in evaluation mode asks for: no gradient of the weights."""
+    s, _, dy, ds = _activations(images, batch_size, device)
+    return Call(
+        first=dy,
+        args=(ds, s, *_affine(device)),
+        kwargs={"eps": 1e-5, "sums": False},
+        moved=4 * s.numel() * s.element_size(),
+        tolerance=1e-5,
+    )
+
+
+def _activations(images: Images, batch_size: int, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, _CHANNELS, *images.shape[1:])
+    return [_nhwc(torch.randn(shape, generator=generator)).to(device) for _ in range(4)]
+
+
+def _affine(device: torch.device) -> list[Tensor]:
+    """Weight, bias, mean, and a variance or its inverse root."""
+    generator = torch.Generator().manual_seed(SEED)
+    weight, bias, mean, var = (torch.rand(_CHANNELS, generator=generator) for _ in range(4))
+    return [x.to(device) for x in (weight + 0.5, bias - 0.5, mean - 0.5, var + 0.5)]
+
+
 def _nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
+_CHANNELS = 64
+
 CALLS: dict[str, Make] = {
     "augment": augment_call,
+    "bn_act": bn_act_call,
+    "bn_act_backward": bn_act_backward_call,
+    "bn_act_eval": bn_act_eval_call,
+    "bn_act_eval_backward": bn_act_eval_backward_call,
     "idbh": idbh_call,
     "pgd_step": pgd_step_call,
     "stability_loss": stability_loss_call,
