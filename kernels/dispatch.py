@@ -105,9 +105,11 @@ class Op(Generic[P, R]):
         return self.reference(first, *args, **kwargs)
 
     def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
+        if self.for_reference(first, *args, **kwargs):
+            return None
         wanted = os.environ.get(VARIABLE) or AUTO
         backend = self.choice(first.device.type, first.dtype, wanted)
-        if backend is None or self.for_reference(first, *args, **kwargs):
+        if backend is None:
             return None
         problem = backend.unfit(first, *args, **kwargs)
         if problem and wanted != AUTO:
