@@ -122,9 +122,11 @@ class Op(Generic[P, R]):
         return self._has_gradient or not differentiated
 
     def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
+        if self.for_reference(first, *args, **kwargs):
+            return None
         wanted = os.environ.get(VARIABLE) or AUTO
         backend = self.choice(first.device, first.dtype, wanted)
-        if backend is None or self.for_reference(first, *args, **kwargs):
+        if backend is None:
             return None
         problem = backend.unfit(first, *args, **kwargs)
         if problem and wanted != AUTO:

@@ -75,8 +75,9 @@ def augment(
     Args:
         images: uint8 (m, H, W, C); with ``rows`` any number of images.
         index: int64 (m,), each sample's place in the data set, on the device of ``images``.
-        rows: int64 (m,), which of ``images`` each sample is, on their device; without it sample i is image i. No row
-            is looked at on the host: on a CUDA device one that names no image gives NaN, or PyTorch's own error.
+        rows: int64 (m,), which of ``images`` each sample is, on their device; without it sample i is image i. One
+            that names no image is an error on a CPU; on a CUDA device, where the host looks at none, it gives NaN,
+            or the reference's assertion.
         seed: 0 … 2**64 - 1.
         epoch: 0 … 2**32 - 1; as an integer tensor, 0-dimensional and on the device of ``images``, it is not
             looked at, and its low 32 bits count.

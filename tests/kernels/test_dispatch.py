@@ -87,6 +87,15 @@ def test_a_forced_backend_never_gives_way(force, op):
         op(ONE)
 
 
+@pytest.mark.parametrize("name", ["", "native"])
+def test_a_call_may_be_the_references_whatever_is_forced(force, name):
+    force(name)
+    native = make_op().backends[0]
+    op = Op("double", double, native, for_reference=lambda x, *, scale=2.0: scale == 64)
+    assert op(ONE, scale=64) == "reference 64"
+    assert op(ONE, scale=63) == "native 63"
+
+
 def test_forcing_what_the_op_does_not_have(force, caplog):
     force("native")
     with caplog.at_level("INFO"):
