@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +19,7 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import ops
 from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, Backend, Op
 from fastiseat.kernels.idbh.policies import POLICIES
+from fastiseat.kernels.segments import Segments
 
 Make = Callable[[Images, int, torch.device], "Call | None"]
 
@@ -34,6 +36,8 @@ class Call:
     """Bytes that must be read and written."""
     tolerance: float
     """Largest relative deviation of each result from the reference's."""
+    written: tuple[Tensor, ...] = ()
+    """Those arguments that the op writes into: results too."""
 
 
 def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call:
@@ -77,11 +81,60 @@ def _augmentation(images: Images, batch_size: int, device: torch.device, **setti
     )
 
 
+def sgd_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """ISEAT's update: momentum, two gradients, and the decay at the perturbed weights."""
+    weights, buffer, *gradients = _flat(5, device)
+    segments = _segments(device)
+    others = {"active": None, "skip": None, "ema": None, "ema_decay": 0.0}
+    return Call(
+        first=weights,
+        args=(buffer, gradients[0], segments.block_segment, segments.perturbed),
+        kwargs={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+        | {"second_grad": gradients[1], "perturbation_grad": gradients[2]}
+        | {"ratio": torch.full((len(segments.perturbed),), 0.01, device=device)}
+        | others,
+        moved=7 * weights.numel() * weights.element_size(),
+        tolerance=1e-6,
+        written=(weights, buffer),
+    )
+
+
+def weight_perturb_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """All weights at once, each tensor by its norms."""
+    weights, grad, out = _flat(3, device)
+    return Call(
+        first=weights,
+        args=(grad, *_segments(device)),
+        kwargs={"gamma": 0.007, "norm": "tensor", "out": out, "out_full": None},
+        moved=5 * weights.numel() * weights.element_size(),
+        tolerance=1e-5,
+        written=(out,),
+    )
+
+
+def _segments(device: torch.device) -> Segments:
+    """On a GPU a network of 17 million weights, which no cache holds."""
+    sizes = [2 ** (20 if device.type == "cuda" else 16)] * 16
+    return Segments.of(sizes, perturbed=[True] * len(sizes), device=device)
+
+
+def _flat(count: int, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    length = _segments(device).num_elements
+    return [torch.randn(length, generator=generator).to(device) for _ in range(count)]
+
+
 def _nhwc(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-CALLS: dict[str, Make] = {"augment": augment_call, "idbh": idbh_call, "pgd_step": pgd_step_call}
+CALLS: dict[str, Make] = {
+    "augment": augment_call,
+    "idbh": idbh_call,
+    "pgd_step": pgd_step_call,
+    "sgd": sgd_call,
+    "weight_perturb": weight_perturb_call,
+}
 """What each op is called with, or None where it has no use for such images. Every op has an entry."""
 
 
@@ -126,7 +179,7 @@ def problem(backend: Backend[Any, Any] | None, call: Call, op: Op[Any, Any]) -> 
     first, args, kwargs = call.first, call.args, call.kwargs
     if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(first, *args, **kwargs):
         return f"absent: {absent}"
-    found, expected = (_results(run(first, *args, **kwargs)) for run in (backend.run, op.reference))
+    found, expected = (_outcome(run, call) for run in (backend.run, op.reference))
     deviation = max(map(relative, found, expected))
     if deviation <= call.tolerance:
         return ""
@@ -154,8 +207,12 @@ def _runner(op: Op[Any, Any], backend: Backend[Any, Any] | None) -> Callable[...
     return backend.run if backend else op.reference
 
 
-def _results(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else result
+def _outcome(run: Callable[..., Any], call: Call) -> tuple[Tensor, ...]:
+    """All results of one run; what it writes into is a copy."""
+    call = copy.deepcopy(call) if call.written else call
+    result = run(call.first, *call.args, **call.kwargs)
+    returned = (result,) if isinstance(result, Tensor) else result or ()
+    return (*returned, *call.written)
 
 
 def _require_any(rows: Sequence[dict[str, Any]], backends: Sequence[str], device: torch.device) -> None:
