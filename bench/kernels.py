@@ -2,163 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastiseat.bench.inputs import SEED, Images
+from fastiseat.bench.inputs import Images
+from fastiseat.bench.kernel_calls import CALLS, Call
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import ops
 from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, Backend, Op
-from fastiseat.kernels.idbh.policies import POLICIES
-
-Make = Callable[[Images, int, torch.device], "Call | None"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """An op's arguments, and how its results are judged and counted."""
-
-    first: Tensor
-    """The argument that tells device and dtype."""
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Any]
-    moved: int
-    """Bytes that must be read and written."""
-    tolerance: float
-    """Largest relative deviation of each result from the reference's."""
-
-
-def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """A step of the attack in the middle of its ball."""
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, *images.shape)
-    x, delta, grad = (_nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
-    return Call(
-        first=x,
-        args=((2 * delta - 1) * 8 / 255, grad - 0.5),
-        kwargs={"eps": 8 / 255, "step_size": 2 / 255},
-        moved=5 * x.numel() * x.element_size(),
-        tolerance=1e-6,
-    )
-
-
-def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """Flip and crop of the paper's recipe."""
-    return _augmentation(images, batch_size, device, rows=None, flip=True, pad=4, pad_mode="zero")
-
-
-def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:
-    """The policy of CIFAR-10's recipe, which needs colours and room to crop."""
-    policy = POLICIES["cifar10-weak"]
-    if images.channels != 3 or images.side < policy.crop_shift[1]:
-        return None
-    return _augmentation(images, batch_size, device, policy=policy)
-
-
-def _augmentation(images: Images, batch_size: int, device: torch.device, **settings: Any) -> Call:
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, *images.shape[1:], images.channels)
-    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
-    common = {"seed": SEED, "epoch": 1, "dtype": torch.float32, "memory_format": torch.channels_last}
-    return Call(
-        first=pixels,
-        args=(torch.arange(batch_size, device=device),),
-        kwargs=common | settings,
-        moved=pixels.numel() * (1 + 4),
-        tolerance=1e-6,
-    )
-
-
-def stability_loss_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """ISEAT's objective in the middle of training."""
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, images.num_classes)
-    logits, clean_logits = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
-    return Call(
-        first=logits,
-        args=(clean_logits, torch.arange(batch_size, device=device) % images.num_classes),
-        kwargs={"lam": 0.1, "weighting": "linear", "top": 0.1, "distance": "l2"},
-        moved=5 * logits.numel() * logits.element_size(),
-        tolerance=1e-5,
-    )
-
-
-def bn_act_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """The first layers of a PreActResNet-18, with a residual sum."""
-    a, b, *_ = _activations(images, batch_size, device)
-    return Call(
-        first=a,
-        args=(b, *_affine(device)[:2]),
-        kwargs={"eps": 1e-5},
-        moved=5 * a.numel() * a.element_size(),
-        tolerance=1e-5,
-    )
-
-
-def bn_act_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """Its gradient, with one that comes through the sum."""
-    s, _, dy, ds = _activations(images, batch_size, device)
-    moved = 6 * s.numel() * s.element_size()
-    return Call(first=dy, args=(ds, s, *_affine(device)), kwargs={}, moved=moved, tolerance=1e-5)
-
-
-def bn_act_eval_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """The same layers with their running statistics."""
-    a, b, *_ = _activations(images, batch_size, device)
-    moved = 4 * a.numel() * a.element_size()
-    return Call(first=a, args=(b, *_affine(device)), kwargs={"eps": 1e-5}, moved=moved, tolerance=1e-5)
-
-
-def bn_act_eval_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """What an attack in evaluation mode asks for: no gradient of the weights."""
-    s, _, dy, ds = _activations(images, batch_size, device)
-    return Call(
-        first=dy,
-        args=(ds, s, *_affine(device)),
-        kwargs={"eps": 1e-5, "sums": False},
-        moved=4 * s.numel() * s.element_size(),
-        tolerance=1e-5,
-    )
-
-
-def _activations(images: Images, batch_size: int, device: torch.device) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, _CHANNELS, *images.shape[1:])
-    return [_nhwc(torch.randn(shape, generator=generator)).to(device) for _ in range(4)]
-
-
-def _affine(device: torch.device) -> list[Tensor]:
-    """Weight, bias, mean, and a variance or its inverse root."""
-    generator = torch.Generator().manual_seed(SEED)
-    weight, bias, mean, var = (torch.rand(_CHANNELS, generator=generator) for _ in range(4))
-    return [x.to(device) for x in (weight + 0.5, bias - 0.5, mean - 0.5, var + 0.5)]
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-_CHANNELS = 64
-
-CALLS: dict[str, Make] = {
-    "augment": augment_call,
-    "bn_act": bn_act_call,
-    "bn_act_backward": bn_act_backward_call,
-    "bn_act_eval": bn_act_eval_call,
-    "bn_act_eval_backward": bn_act_eval_backward_call,
-    "idbh": idbh_call,
-    "pgd_step": pgd_step_call,
-    "stability_loss": stability_loss_call,
-}
-"""What each op is called with, or None where it has no use for such images. Every op has an entry."""
 
 
 def run(
@@ -202,7 +62,7 @@ def problem(backend: Backend[Any, Any] | None, call: Call, op: Op[Any, Any]) -> 
     first, args, kwargs = call.first, call.args, call.kwargs
     if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(first, *args, **kwargs):
         return f"absent: {absent}"
-    found, expected = (_results(run(first, *args, **kwargs)) for run in (backend.run, op.reference))
+    found, expected = (_outcome(run, call) for run in (backend.run, op.reference))
     deviation = max(map(relative, found, expected))
     if deviation <= call.tolerance:
         return ""
@@ -230,8 +90,12 @@ def _runner(op: Op[Any, Any], backend: Backend[Any, Any] | None) -> Callable[...
     return backend.run if backend else op.reference
 
 
-def _results(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else result
+def _outcome(run: Callable[..., Any], call: Call) -> tuple[Tensor, ...]:
+    """All results of one run; what it writes into is a copy."""
+    call = copy.deepcopy(call) if call.written else call
+    result = run(call.first, *call.args, **call.kwargs)
+    returned = (result,) if isinstance(result, Tensor) else result or ()
+    return (*returned, *call.written)
 
 
 def _require_any(rows: Sequence[dict[str, Any]], backends: Sequence[str], device: torch.device) -> None:

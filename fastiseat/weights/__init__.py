@@ -1,6 +1,8 @@
 """What happens to weights beside the gradient: their adversarial perturbation and their update."""
 
+from fastiseat.weights.arena import Arena
 from fastiseat.weights.awp import perturbable, weight_perturbation
+from fastiseat.weights.layout import full_precision_names
 from fastiseat.weights.sgd import sgd_step
 
-__all__ = ["perturbable", "sgd_step", "weight_perturbation"]
+__all__ = ["Arena", "full_precision_names", "perturbable", "sgd_step", "weight_perturbation"]

@@ -83,7 +83,7 @@ def weight_perturb(
         raise unknown("norm", norm, get_args(Norm))
     _check_out(weights, out, out_full)
     check_apart({"out": out, "out_full": out_full}, {"weights": weights, "grad": grad})
-    return _OP(
+    ratio: Tensor = _OP(
         weights,
         grad,
         segments.block_segment,
@@ -94,6 +94,7 @@ def weight_perturb(
         out=out,
         out_full=out_full,
     )
+    return ratio
 
 
 def _check_out(weights: Tensor, out: Tensor, out_full: Tensor | None) -> None:

@@ -29,7 +29,7 @@ def weight_perturb(
     if norm == "global":
         squares = squares.where(perturbed, 0.0).sum(1, keepdim=True)
     weight_norm, grad_norm = squares.sqrt()
-    ratio = scalar(gamma, weights).double() * weight_norm / (grad_norm + TINY)
+    ratio: Tensor = scalar(gamma, weights).double() * weight_norm / (grad_norm + TINY)
     ratio = ratio.where(perturbed, 0.0).to(weights.dtype)
     theta_nu = perturbed_weights(weights, grad, ratio, block_segment, perturbed).flatten()
     out.copy_(theta_nu[: len(out)])

@@ -1,5 +1,7 @@
 """``weight_perturb`` in Triton: a pass for the norms, one for the sum, and a program a segment between them."""
 
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
 from __future__ import annotations
 
 import torch
@@ -14,7 +16,7 @@ _CHUNK = 1024
 
 
 @triton.jit
-def _square_sum(values):  # type: ignore[no-untyped-def]
+def _square_sum(values):
     """In float32, and in float64 where that lost squares below or above its range; many cards are slow at it."""
     total = tl.sum(values * values, axis=0)
     exact = total.to(tl.float64)
@@ -26,7 +28,7 @@ def _square_sum(values):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _sum_blocks(weights, grad, sums, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+def _sum_blocks(weights, grad, sums, BLOCK: tl.constexpr):
     block = tl.program_id(0).to(tl.int64)
     place = block * BLOCK + tl.arange(0, BLOCK)
     tl.store(sums + 2 * block, _square_sum(tl.load(weights + place)))
@@ -34,16 +36,14 @@ def _sum_blocks(weights, grad, sums, BLOCK: tl.constexpr):  # type: ignore[no-un
 
 
 @triton.jit
-def _ratio_of(gamma, weight_squares, grad_squares):  # type: ignore[no-untyped-def]
+def _ratio_of(gamma, weight_squares, grad_squares):
     factor = tl.full((), gamma, tl.float32).to(tl.float64)
     tiny = tl.full((), 1e-20, tl.float64)
     return (factor * tl.sqrt(weight_squares) / (tl.sqrt(grad_squares) + tiny)).to(tl.float32)
 
 
 @triton.jit
-def _make_ratios(  # type: ignore[no-untyped-def]
-    sums, first_block, perturbed, gamma, gamma_tensor, segment_sums, ratio, CHUNK: tl.constexpr
-):
+def _make_ratios(sums, first_block, perturbed, gamma, gamma_tensor, segment_sums, ratio, CHUNK: tl.constexpr):
     segment = tl.program_id(0)
     begin = tl.load(first_block + segment).to(tl.int64)
     end = tl.load(first_block + segment + 1).to(tl.int64)
@@ -65,9 +65,7 @@ def _make_ratios(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _make_global_ratio(  # type: ignore[no-untyped-def]
-    segment_sums, perturbed, num_segments, gamma, gamma_tensor, ratio, CHUNK: tl.constexpr
-):
+def _make_global_ratio(segment_sums, perturbed, num_segments, gamma, gamma_tensor, ratio, CHUNK: tl.constexpr):
     lanes = tl.arange(0, CHUNK)
     weight_sum = tl.zeros((CHUNK,), dtype=tl.float64)
     grad_sum = tl.zeros((CHUNK,), dtype=tl.float64)
@@ -86,9 +84,7 @@ def _make_global_ratio(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _write(  # type: ignore[no-untyped-def]
-    weights, grad, block_segment, perturbed, ratio, out, out_blocks, out_full, BLOCK: tl.constexpr
-):
+def _write(weights, grad, block_segment, perturbed, ratio, out, out_blocks, out_full, BLOCK: tl.constexpr):
     block = tl.program_id(0).to(tl.int64)
     lanes = tl.arange(0, BLOCK)
     segment = tl.load(block_segment + block)
