@@ -2,5 +2,6 @@
 
 from fastiseat.weights.awp import perturbable, weight_perturbation
 from fastiseat.weights.sgd import sgd_step
+from fastiseat.weights.updates import Updates, updates
 
-__all__ = ["perturbable", "sgd_step", "weight_perturbation"]
+__all__ = ["Updates", "perturbable", "sgd_step", "updates", "weight_perturbation"]
