@@ -185,8 +185,12 @@ class SGD:
     """Momentum, without Nesterov. Paper: 0.9."""
     weight_decay: float = 5e-4
     """Weight decay on all parameters, BatchNorm and biases too. Paper: 5e-4."""
+    implementation: Annotated[Literal["own", "apex"], arg(name="optimizer")] = "own"
+    """Who computes the update and the norms of the weight perturbation. apex: NVIDIA's fused kernels, on a GPU, where
+    Apex was built from its source."""
 
     def __post_init__(self) -> None:
+        _require(self.implementation in ("own", "apex"), "optimizer", self.implementation, "is own or apex")
         _require_at_least(0, "lr", self.lr)
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "must lie in 0 … 1, 1 excluded")
         _require_at_least(0, "weight_decay", self.weight_decay)

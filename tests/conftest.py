@@ -10,6 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+# Triton reads this when a kernel is made: where no card compiles kernels, its interpreter runs them.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # cuBLAS reads this once, when it is first used, and refuses to be deterministic without.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
@@ -24,7 +28,31 @@ with torch.device("meta"):
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how close the engine came to the oracle, over all the tests that compare them."""
+    _say_how_close_the_engine_came(terminalreporter)
+    _say_what_ran_kernels(terminalreporter)
+
+
+def _say_what_ran_kernels(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many tests named after a backend ran, so that a silent skip shows."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    for name, how in {
+        "triton": " in Triton's interpreter" if interpreted else " on the card",
+        "native": "",
+    }.items():
+        counts = {
+            outcome: sum(
+                "kernels/" in report.nodeid and name in report.nodeid
+                for report in terminalreporter.stats.get(outcome, [])
+            )
+            for outcome in ("passed", "failed", "skipped")
+        }
+        if any(counts.values()):
+            said = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+            terminalreporter.write_line(f"tests of {name} kernels{how}: {said}")
+
+
+def _say_how_close_the_engine_came(terminalreporter: pytest.TerminalReporter) -> None:
+    """Over all the tests that compare it with the oracle."""
     differences = [
         (value, report.nodeid)
         for report in terminalreporter.stats.get("passed", [])

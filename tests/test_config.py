@@ -31,6 +31,7 @@ NUMBERS = [(group, name) for group, name, kind in FIELDS if kind in (float, int)
         (PGD, {"bn_mode": "both"}, "bn_mode=both: must be train or eval"),
         (AWP, {"gamma": -1e-9}, "gamma=-1e-09: must be at least 0"),
         (AWP, {"norm": "layer"}, "norm=layer: must be tensor or global"),
+        (SGD, {"implementation": "appex"}, "optimizer=appex: is own or apex"),
         (SGD, {"lr": -1.0}, "lr=-1.0: must be at least 0"),
         (SGD, {"momentum": 1.0}, "momentum=1.0: must lie in 0 … 1, 1 excluded"),
         (SGD, {"weight_decay": -1.0}, "weight_decay=-1.0: must be at least 0"),

@@ -4,6 +4,7 @@ import importlib
 import platform
 import subprocess
 import sys
+from contextlib import nullcontext
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ import torch
 
 from fastiseat import diagnosis
 from fastiseat.diagnosis import extras, nvidia, system
-from fastiseat.diagnosis.choices import choices, kernel_choices
+from fastiseat.diagnosis.choices import _DTYPES, choices, kernel_choices
 from fastiseat.diagnosis.finding import Gpu
 from fastiseat.kernels import native, ops, triton_support
 
@@ -87,6 +88,7 @@ def machine(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: cards[index])
         capability = lambda device=None: (cards[0].major, cards[0].minor)  # noqa: E731
         monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+        monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
 
     return set_up
 
@@ -111,7 +113,7 @@ def test_a_machine_without_a_card(machine, bare):
     assert found.gpus == ()
     assert not found["NVIDIA driver"].found
     assert found["torch"].what.endswith("CPU build")
-    assert [finding.name for finding in found.findings if not finding.used] == ["Triton", "Apex"]
+    assert {choice.device for choice in choices(torch.device("cpu"), found.gpus).kernels} == {"cpu"}
     for finding in found.findings:
         assert finding.found or (finding.why and finding.remedy), finding
     assert choices(torch.device("cpu"), found.gpus).problem == ""
@@ -146,7 +148,9 @@ def test_cards_with_a_build_that_serves_them(machine, kernels_of, card, amp):
     assert (gpu.served, gpu.why, gpu.remedy) == (True, "", "")
     chosen = choices(torch.device("cuda"), [gpu])
     assert (chosen.problem, chosen.amp) == ("", amp)
-    assert {choice.backend for choice in chosen.kernels} == {"reference"}
+    assert [(choice.device, choice.op) for choice in chosen.kernels] == [
+        (device, op.name) for device in ("cpu", "cuda:0") for op in ops()
+    ]
 
 
 @pytest.mark.parametrize(("card", "best"), [("V100", "native"), ("H100", "triton")])
@@ -264,30 +268,34 @@ def test_nvidia_smi_that_is_missing_fails_or_says_little(monkeypatch):
 def test_the_missing_native_library(machine, monkeypatch, tmp_path):
     machine(cuda=None)
     missing = native.load(tmp_path / "none.so")
-    monkeypatch.setattr(native, "library", lambda: missing)
+    monkeypatch.setattr(native, "library", lambda device="cpu": missing)
     found = diagnosis.examine()["native library"]
     assert (found.found, found.why) == (False, "not built")
     assert found.remedy == "install a C++ compiler and make, then install fastiseat again"
+    found = diagnosis.examine()["CUDA library"]
+    assert (found.found, found.why) == (False, "not built")
+    assert found.remedy.startswith("only for a machine with an NVIDIA card: install")
 
 
 def test_a_native_library_that_can_not_be_loaded(monkeypatch, tmp_path):
     (tmp_path / "odd.so").write_text("no library")
-    monkeypatch.setattr(native, "library", lambda: native.load(tmp_path / "odd.so"))
-    found = extras.native_finding()
+    monkeypatch.setattr(native, "library", lambda device: native.load(tmp_path / "odd.so"))
+    found = extras.native_finding("cpu")
     assert found.why.startswith("cannot be loaded (")
     assert found.why.endswith(")")
     assert found.remedy == "install fastiseat again"
 
 
 def test_the_native_library_at_hand(monkeypatch):
-    monkeypatch.setattr(native, "library", lambda: native.Library(object(), ""))
-    assert extras.native_finding().found
+    monkeypatch.setattr(native, "library", lambda device: native.Library(object(), ""))
+    assert extras.native_finding("cpu").found
+    assert extras.native_finding("cuda").what == f"interface {native.ABI_VERSION}"
 
 
 def test_ffcv_is_looked_at_and_not_imported(site):
     site("ffcv", "1.0.2", ["ffcv/__init__.py"])
     found = extras.ffcv_finding()
-    assert (found.found, found.what, found.used) == (True, "1.0.2", True)
+    assert (found.found, found.what) == (True, "1.0.2")
 
 
 def test_a_plain_folder_is_no_package(site, tmp_path):
@@ -299,7 +307,7 @@ def test_triton_says_which_cards_it_supports(site):
     site("triton", "3.7.0", ["triton/__init__.py"])
     old, new = (Gpu(index=i, name="", capability=c, memory=None) for i, c in enumerate([(7, 0), (9, 0)]))
     assert (extras.triton_finding([new]).what, extras.triton_finding([new]).why) == ("3.7.0", "")
-    assert extras.triton_finding([old, new]).why.endswith("best effort: GPU 0 (7.0)")
+    assert extras.triton_finding([old, new]).why == "serves compute capability 8.0 and later, not GPU 0 (7.0)"
 
 
 def test_the_placeholder_of_dali_is_not_dali(site):
@@ -323,7 +331,7 @@ def test_dali_without_its_files(site):
 def test_another_project_named_apex(site):
     site("apex", "0.9.10.dev0", ["apex/__init__.py", "apex/views.py"])
     found = extras.apex_finding()
-    assert (found.found, found.used) == (False, False)
+    assert not found.found
     assert found.why == "apex 0.9.10.dev0 is installed, but it is not NVIDIA's: no apex.optimizers"
     assert found.remedy.startswith("pip uninstall apex; build it from source")
 
@@ -386,13 +394,9 @@ def test_a_torch_that_can_not_be_imported(machine, bare, monkeypatch):
 
 def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
     monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
-    names = ["augment", "idbh", "pgd_step", "stability_loss"]
-    assert [op.name for op in ops()] == [choice.op for choice in kernel_choices("cpu")] == names
-    step = kernel_choices("cuda")[2]
-    assert (step.backend, step.why) == (
-        "reference",
-        "native: serves float32 on the CPU, not torch.float32 on cuda",
-    )
+    for op, choice in zip(ops(), kernel_choices("cpu"), strict=True):
+        wanted = op.explain("cpu", _DTYPES.get(op.name, torch.float32))
+        assert (choice.device, choice.op, (choice.backend, choice.why)) == ("cpu", op.name, wanted)
     monkeypatch.setenv("FASTISEAT_KERNELS", "reference")
     assert {choice.why for choice in kernel_choices("cpu")} == {"FASTISEAT_KERNELS=reference"}
 

@@ -33,7 +33,8 @@ def run(tmp_path: Path, **environment: str) -> tuple[int, list[str], str]:
     stub, record = tmp_path / "python", tmp_path / "record"
     stub.write_text(STUB)
     stub.chmod(0o755)
-    told = {"PYTHON": str(stub), "RECORD": str(record), "PATH": os.environ["PATH"]} | environment
+    told = {"PYTHON": str(stub), "RECORD": str(record), "PATH": os.environ["PATH"], "COMPUTE_SANITIZER": ""}
+    told |= environment
     result = subprocess.run([SCRIPT], env=told, capture_output=True, text=True, timeout=60)
     return result.returncode, record.read_text().splitlines(), result.stdout
 
@@ -84,6 +85,57 @@ def test_without_time_the_tests_and_the_readme_are_left(tmp_path: Path) -> None:
     code, ran, printed = run(tmp_path, TOTAL_LIMIT="30")
     assert (code, len(ran), ran[-1]) == (0, 2, REST[-1])
     assert printed.count("no time left for: fastiseat bench") == 6
+
+
+WATCHED = "-m pytest tests/kernels -m gpu -k native"
+# Runs what it is given under its eyes, and keeps a record of how it was asked to.
+SANITIZER = """#!/bin/sh
+echo "$PYTORCH_NO_CUDA_MEMORY_CACHING $1 $2 $3 $4" >>"$RECORD"
+shift 4
+"$@" || exit $?
+exit "${SANITIZER_CODE:-0}"
+"""
+
+
+@pytest.fixture
+def sanitizer(tmp_path: Path) -> Path:
+    path = tmp_path / "compute-sanitizer"
+    path.write_text(SANITIZER)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("codes", "worst"),
+    [({}, 0), ({"SANITIZER_CODE": "86"}, 86), ({"PYTEST_CODE": "5"}, 5), ({"SANITIZER_CODE": "124"}, 0)],
+)
+def test_native_kernels_are_watched_where_the_sanitizer_is(
+    tmp_path: Path, sanitizer: Path, codes: dict[str, str], worst: int
+) -> None:
+    code, ran, printed = run(tmp_path, COMPUTE_SANITIZER=str(sanitizer), **codes)
+    assert (code, ran[1:]) == (worst, ["1 --tool memcheck --error-exitcode 86", WATCHED, ALL, *REST])
+    assert ("out of time: compute-sanitizer" in printed) == ("124" in codes.values())
+    assert ("failed with 86: compute-sanitizer" in printed) == ("86" in codes.values())
+
+
+def test_the_sanitizer_is_found_on_the_path_and_leaves_time_for_measurements(
+    tmp_path: Path, sanitizer: Path
+) -> None:
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    told = {"PATH": path, "TOTAL_LIMIT": "215"}
+    stub_only = run(tmp_path, **told)
+    assert not any("memcheck" in line for line in stub_only[1])
+    (tmp_path / "record").unlink()
+    script = subprocess.run(
+        [SCRIPT],
+        env={"PYTHON": str(tmp_path / "python"), "RECORD": str(tmp_path / "record")} | told,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert script.returncode == 0
+    assert "no time left for: compute-sanitizer" in script.stdout
+    assert ALL in (tmp_path / "record").read_text()
 
 
 def test_a_machine_without_a_gpu_is_told() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +15,8 @@ from fastiseat.version import __version__
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fastiseat.diagnosis.finding import Choices, Diagnosis, Finding, Gpu
+    from fastiseat.diagnosis.finding import Choice, Choices, Diagnosis, Finding, Gpu
 
-UNUSED = "not used by this version yet"
 _AMP = {
     "bf16": "the device has bf16 instructions",
     "fp16": "the card is older than Ampere; with loss scaling",
@@ -53,6 +52,7 @@ def main(argv: list[str]) -> None:
     console.print(_findings_table(diagnosis))
     if chosen:
         console.print(_choices_table(chosen))
+        console.print(_kernels_table(chosen.kernels))
 
 
 def as_json(diagnosis: Diagnosis, chosen: Choices | None) -> dict[str, Any]:
@@ -98,8 +98,6 @@ def _details(finding: Finding) -> Iterator[str]:
         yield finding.why
     if finding.remedy:
         yield f"→ {finding.remedy}"
-    if not finding.used:
-        yield UNUSED
 
 
 def _gpu_details(gpu: Gpu) -> Iterator[str]:
@@ -124,9 +122,25 @@ def _choices_table(chosen: Choices) -> Table:
     table.add_row("--device", chosen.device, Text(chosen.problem))
     table.add_row("--amp", chosen.amp, _AMP[chosen.amp])
     table.add_row("--loader", "by size", Text(chosen.loader))
-    for kernel in chosen.kernels:
+    return table
+
+
+def _kernels_table(kernels: Sequence[Choice]) -> Table:
+    """A row for all the kernels of a device that are served alike for the same reason."""
+    from rich.text import Text
+
+    from fastiseat.cli.tables import titled_table
+
+    alike: dict[tuple[str, str, str], list[str]] = {}
+    for kernel in kernels:
         plain = kernel.backend == "reference" and not kernel.why
-        table.add_row(
-            kernel.op, kernel.backend, Text("nothing faster is built for it yet" if plain else kernel.why)
-        )
+        why = "nothing faster is built for it yet" if plain else kernel.why
+        alike.setdefault((kernel.device, kernel.backend, why), []).append(kernel.op)
+    table = titled_table("Which kernels will serve")
+    for name in ("device", "backend"):
+        table.add_column(name, no_wrap=True)
+    for name in ("kernels", "why nothing faster"):
+        table.add_column(name)
+    for (device, backend, why), names in alike.items():
+        table.add_row(device, backend, Text(", ".join(names)), Text(why))
     return table

@@ -21,5 +21,5 @@ def examine() -> Diagnosis:
         return Diagnosis(findings=(*base, driver, *extras.optional_findings(())), gpus=())
     build = nvidia.torch_build()
     gpus = tuple(nvidia.diagnose_gpu(gpu, build, nvidia.driver_of(cards)) for gpu in nvidia.gpus(cards, build))
-    native = extras.native_finding()
-    return Diagnosis(findings=(*base, driver, native, *extras.optional_findings(gpus)), gpus=gpus)
+    libraries = (extras.native_finding("cpu"), extras.native_finding("cuda"))
+    return Diagnosis(findings=(*base, driver, *libraries, *extras.optional_findings(gpus)), gpus=gpus)

@@ -19,7 +19,7 @@ _DTYPES = {"augment": torch.uint8, "idbh": torch.uint8}
 
 
 def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:
-    """Precision of ``--amp`` and backend of each op on ``device``, which ``--device auto`` stands for."""
+    """Precision of ``--amp`` on ``device``, which ``--device auto`` stands for, the loader, each device's kernels."""
     try:
         amp = precision_for_amp(device)
     except RuntimeError:
@@ -29,7 +29,11 @@ def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:
         problem=_problem(device, gpus),
         amp=amp,
         loader=auto_in_words(),
-        kernels=kernel_choices(device.type),
+        kernels=tuple(
+            choice
+            for place in ("cpu", *(f"cuda:{gpu.index}" for gpu in gpus if gpu.served))
+            for choice in kernel_choices(place)
+        ),
     )
 
 
@@ -43,7 +47,7 @@ def _problem(device: torch.device, gpus: Sequence[Gpu]) -> str:
 
 
 def kernel_choices(device: str) -> tuple[Choice, ...]:
-    """The backend of each op on a device type, as dispatch picks it in this environment."""
+    """The backend of each op on a device, as dispatch picks it in this environment."""
     wanted = os.environ.get(VARIABLE) or AUTO
     found = []
     for op in ops():
@@ -51,5 +55,5 @@ def kernel_choices(device: str) -> tuple[Choice, ...]:
             backend, why = op.explain(device, _DTYPES.get(op.name, torch.float32), wanted)
         except UserError as error:
             backend, why = "none", str(error)
-        found.append(Choice(op=op.name, backend=backend, why=why))
+        found.append(Choice(device=device, op=op.name, backend=backend, why=why))
     return tuple(found)

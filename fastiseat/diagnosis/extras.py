@@ -1,4 +1,4 @@
-"""The native library, and the optional packages, which are looked at from outside only."""
+"""The native libraries, and the optional packages, which are looked at from outside only."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ FFCV_REMEDY = (
 APEX_REMEDY = "build it from source, https://github.com/NVIDIA/apex; pip install apex gets something else"
 
 
-def native_finding() -> Finding:
-    """The library that serves kernels on the CPU."""
-    from fastiseat.kernels.native import ABI_VERSION, library
+def native_finding(device: str) -> Finding:
+    """The library that serves kernels on the CPU, or the one for CUDA devices."""
+    from fastiseat.kernels import native
 
-    missing = library().missing
+    name = {"cpu": "native library", "cuda": "CUDA library"}[device]
+    missing = native.library(device).missing
     if not missing:
-        return Finding(name="native library", found=True, what=f"interface {ABI_VERSION}")
+        return Finding(name=name, found=True, what=f"interface {native.ABI_VERSION}")
     why, remedy = re.split(r"[:;] (?=install )", missing, maxsplit=1)
-    return Finding(name="native library", found=False, why=why, remedy=remedy)
+    if device == "cuda":
+        remedy = f"only for a machine with an NVIDIA card: {remedy}"
+    return Finding(name=name, found=False, why=why, remedy=remedy)
 
 
 def optional_findings(gpus: Sequence[Gpu]) -> list[Finding]:
-    """What some settings need, and what later versions may use."""
+    """What serves kernels on a card, and what some settings need."""
     return [triton_finding(gpus), ffcv_finding(), dali_finding(), apex_finding()]
 
 
@@ -40,12 +43,10 @@ def triton_finding(gpus: Sequence[Gpu]) -> Finding:
     """Triton, and whether it supports the cards."""
     if folder_of("triton") is None:
         remedy = "comes with the CUDA builds of torch for Linux"
-        return Finding(name="Triton", found=False, why="not installed", remedy=remedy, used=False)
+        return Finding(name="Triton", found=False, why="not installed", remedy=remedy)
     older = [f"GPU {gpu.index} ({gpu.compute})" for gpu in gpus if gpu.capability < TRITON_CAPABILITY]
-    why = (
-        f"supports compute capability 8.0 and later; below it is best effort: {', '.join(older)}" if older else ""
-    )
-    return Finding(name="Triton", found=True, what=version_of("triton") or UNKNOWN, why=why, used=False)
+    why = f"serves compute capability 8.0 and later, not {', '.join(older)}" if older else ""
+    return Finding(name="Triton", found=True, what=version_of("triton") or UNKNOWN, why=why)
 
 
 def ffcv_finding() -> Finding:
@@ -71,20 +72,20 @@ def dali_finding() -> Finding:
 
 
 def apex_finding() -> Finding:
-    """NVIDIA's Apex, told by its files from the package index's apex, which is another project."""
+    """NVIDIA's Apex for ``--optimizer apex``, told by its files from the other project of that name."""
     folder, version = folder_of("apex"), version_of("apex")
     if folder is None:
-        return Finding(name="Apex", found=False, why="not installed", remedy=APEX_REMEDY, used=False)
+        return Finding(name="Apex", found=False, why="not installed", remedy=APEX_REMEDY)
     if not (folder / "optimizers" / "fused_sgd.py").exists():
         why = (
             f"{' '.join(filter(None, ('apex', version)))} is installed, but it is not NVIDIA's: no apex.optimizers"
         )
         remedy = f"pip uninstall apex; {APEX_REMEDY}"
-        return Finding(name="Apex", found=False, why=why, remedy=remedy, used=False)
+        return Finding(name="Apex", found=False, why=why, remedy=remedy)
     if find_spec("amp_C") is None:
         why = "built without its CUDA code (no amp_C), so its fused optimizers do not work"
-        return Finding(name="Apex", found=True, what=version or UNKNOWN, why=why, remedy=APEX_REMEDY, used=False)
-    return Finding(name="Apex", found=True, what=f"{version or UNKNOWN}, with CUDA code", used=False)
+        return Finding(name="Apex", found=True, what=version or UNKNOWN, why=why, remedy=APEX_REMEDY)
+    return Finding(name="Apex", found=True, what=f"{version or UNKNOWN}, with CUDA code")
 
 
 def version_of(distribution: str) -> str | None:

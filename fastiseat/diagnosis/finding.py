@@ -17,8 +17,6 @@ class Finding:
     """Why it is missing, or what is wrong with it; empty where all is well."""
     remedy: str = ""
     """How to get it or to mend it."""
-    used: bool = True
-    """Whether this version of fastiseat makes any use of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +43,9 @@ class Gpu:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Which implementation will serve an op, and why not a faster one."""
+    """Which implementation will serve an op on a device, and why not a faster one."""
 
+    device: str
     op: str
     backend: str
     why: str
@@ -62,6 +61,7 @@ class Choices:
     amp: str
     loader: str
     kernels: tuple[Choice, ...]
+    """Of every op on the CPU and on each card that torch serves."""
 
 
 @dataclass(frozen=True, kw_only=True)

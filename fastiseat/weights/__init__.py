@@ -4,5 +4,14 @@ from fastiseat.weights.arena import Arena
 from fastiseat.weights.awp import perturbable, weight_perturbation
 from fastiseat.weights.layout import full_precision_names
 from fastiseat.weights.sgd import sgd_step
+from fastiseat.weights.updates import Updates, updates
 
-__all__ = ["Arena", "full_precision_names", "perturbable", "sgd_step", "weight_perturbation"]
+__all__ = [
+    "Arena",
+    "Updates",
+    "full_precision_names",
+    "perturbable",
+    "sgd_step",
+    "updates",
+    "weight_perturbation",
+]

@@ -1,5 +1,6 @@
 """``fastiseat doctor``: a table for people, JSON for programs, and no error whatever is found."""
 
+import io
 import json
 import sys
 
@@ -7,15 +8,16 @@ import pytest
 import torch
 
 from fastiseat.diagnosis import nvidia
-from fastiseat.diagnosis.finding import Gpu
+from fastiseat.diagnosis.finding import Choice, Gpu
 from fastiseat.kernels import ops
 
-FINDING = {"name": str, "found": bool, "what": str, "why": str, "remedy": str, "used": bool}
+FINDING = {"name": str, "found": bool, "what": str, "why": str, "remedy": str}
 GPU = {
     "index": int, "name": str, "capability": str, "memory": int,
     "served": bool, "why": str, "builds": str, "remedy": str,
 }  # fmt: skip
-PARTS = ["system", "Python", "torch", "NVIDIA driver", "native library", "Triton", "FFCV", "DALI", "Apex"]
+LIBRARIES = ["native library", "CUDA library"]
+PARTS = ["system", "Python", "torch", "NVIDIA driver", *LIBRARIES, "Triton", "FFCV", "DALI", "Apex"]
 
 
 @pytest.fixture
@@ -44,8 +46,9 @@ def test_json_has_its_schema(fastiseat, v100):
     assert found["auto"]["device"] == "cpu"
     assert found["auto"]["amp"] in ("bf16", "full")
     assert found["auto"]["loader"].startswith("resident where ")
-    assert [kernel["op"] for kernel in found["auto"]["kernels"]] == [op.name for op in ops()]
-    assert all(kinds(kernel) == {"op": str, "backend": str, "why": str} for kernel in found["auto"]["kernels"])
+    kernels = found["auto"]["kernels"]
+    assert [(kernel["device"], kernel["op"]) for kernel in kernels] == [("cpu", op.name) for op in ops()]
+    assert all(kinds(kernel) == dict.fromkeys(("device", "op", "backend", "why"), str) for kernel in kernels)
 
 
 def test_the_table_is_plain_off_a_terminal(fastiseat, v100):
@@ -62,7 +65,6 @@ def test_the_table_is_plain_off_a_terminal(fastiseat, v100):
         "pgd_step",
     ):
         assert words in result.out
-    assert result.out.count("not used by this version yet") == 2
 
 
 def test_a_forced_kernel_is_reported_and_no_error(fastiseat, monkeypatch):
@@ -103,3 +105,25 @@ def test_memory_that_the_driver_does_not_tell_is_left_out():
 
     gpu = Gpu(index=0, name="GB10", capability=(12, 1), memory=None, served=True, builds="some")
     assert next(_gpu_details(gpu)) == "GB10, compute capability 12.1"
+
+
+def test_kernels_that_are_served_alike_share_a_row():
+    from rich.console import Console
+
+    from fastiseat.cli.doctor import _kernels_table
+
+    rows = [
+        ("cpu", "a", "native"),
+        ("cpu", "b", "native"),
+        ("cuda:0", "a", "triton"),
+        ("cuda:0", "b", "reference"),
+    ]
+    table = _kernels_table([Choice(device=device, op=op, backend=backend, why="") for device, op, backend in rows])
+    console = Console(width=115, record=True, file=io.StringIO())
+    console.print(table)
+    words = [[cell.strip() for cell in line.split("│")[1:-1]] for line in console.export_text().splitlines()]
+    assert [row for row in words if row] == [
+        ["cpu", "native", "a, b", ""],
+        ["cuda:0", "triton", "a", ""],
+        ["cuda:0", "reference", "b", "nothing faster is built for it yet"],
+    ]

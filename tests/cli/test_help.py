@@ -20,7 +20,7 @@ TRAIN_FLAGS = """
 --method --lam
 --eps --step-size --steps --random-start --no-random-start --attack-bn
 --awp-gamma --awp-norm
---lr --momentum --weight-decay
+--lr --momentum --weight-decay --optimizer
 --epochs --max-steps --lr-drops --lr-factor --lam-from --awp-from --warmup
 --seed --amp --no-amp --deterministic --no-deterministic --final-steps
 """

@@ -54,8 +54,8 @@ def test_every_flag_reaches_its_setting(plan):
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
         --max-steps 8 --amp --arch wrn-10-1 --variant common --method lsi
         --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval --awp-norm global
-        --lr 0.2 --momentum 0.5 --weight-decay 0.01 --epochs 3 --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lam-from 0.6
-        --awp-from 0.7 --warmup 0.8 --seed 9 --deterministic --final-steps 7"""
+        --lr 0.2 --momentum 0.5 --weight-decay 0.01 --optimizer apex --epochs 3 --lr-drops 0.1 0.2 0.3
+        --lr-factor 0.5 --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --deterministic --final-steps 7"""
     assert plan(*words.split())["config"] == {
         "data": {
             "dataset": "digits",
@@ -81,7 +81,7 @@ def test_every_flag_reaches_its_setting(plan):
             "bn_mode": "eval",
         },
         "awp": {"gamma": 0.0, "norm": "global"},
-        "optimizer": {"lr": 0.2, "momentum": 0.5, "weight_decay": 0.01},
+        "optimizer": {"lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "implementation": "apex"},
         "schedule": {
             "epochs": 3,
             "max_steps": 8,
@@ -119,7 +119,12 @@ def test_flag_over_file_over_recipe(plan, tmp_path):
     )
     for words in (["--lr", "0.7", f"--config={path}"], ["--config", path, "--lr", "0.7"]):
         config = plan(*words)["config"]
-        assert config["optimizer"] == {"lr": 0.7, "momentum": 0.5, "weight_decay": 5e-4}
+        assert config["optimizer"] == {
+            "lr": 0.7,
+            "momentum": 0.5,
+            "weight_decay": 5e-4,
+            "implementation": "own",
+        }
         assert config["run"]["seed"] == 3
     assert plan("--config", path, "--method", "at")["config"]["objective"] == {"method": "at", "lam": 0.0}
 

@@ -1,0 +1,3 @@
+from apex.optimizers.fused_sgd import FusedSGD
+
+__all__ = ["FusedSGD"]
