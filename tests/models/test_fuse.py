@@ -131,7 +131,10 @@ class Dropping(Net):
 class Unlookable(nn.Module):
     """Code that only a leaf may have."""
 
+    calls = 0
+
     def forward(self, x):
+        self.calls = self.calls + 1
         return x * 2 if x.sum() > 0 else x + torch.rand(1, dtype=x.dtype)
 
 
@@ -421,6 +424,7 @@ def test_the_first_pass_leaves_no_trace_but_its_own():
     fused.train()(images())
     model(images())
     torch.testing.assert_close(fused.state_dict(), model.state_dict())
+    assert fused.model.leaf.calls == 2
     assert torch.equal(torch.get_rng_state(), numbers)
     assert random.getstate() == python
 
