@@ -135,7 +135,7 @@ class Unlookable(nn.Module):
 
     def forward(self, x):
         self.calls = self.calls + 1
-        return x * 2 if x.sum() > 0 else x + torch.rand(1, dtype=x.dtype)
+        return x * 2 if x.sum() > 0 else x + torch.rand(1).to(x)
 
 
 class Plus(nn.Module):
