@@ -11,6 +11,8 @@ from torch.func import functional_call
 
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast
 from fastiseat.methods import Method
+from fastiseat.models import Network
+from fastiseat.models.fuse import fuse
 
 
 class Passes:
@@ -19,6 +21,8 @@ class Passes:
     def __init__(self, model: nn.Module, *, precision: str, device: torch.device) -> None:
         self.model, self.precision, self.device = model, precision, device
         autocast(precision, device)  # refuses an unknown precision at once
+        # The module's own tensors under their own names; our networks are written with the fused op already.
+        self._network = model if isinstance(model, Network) else fuse(model)
 
     def __call__(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Tensor:
         """Logits (m, C) in the dtype of ``x``, which is the parameters': losses and ranks never see half precision.
@@ -35,7 +39,7 @@ class Passes:
         if not trace:
             replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         with autocast(self.precision, self.device):
-            return functional_call(self.model, replaced, (x,)) if replaced else self.model(x)
+            return functional_call(self._network, replaced, (x,)) if replaced else self._network(x)
 
 
 class InputGradient:

@@ -12,6 +12,7 @@ from oracles.compare import ISEAT_SCALARS, TOLERANCE, largest_difference, pair
 from torch import Tensor, nn
 
 from fastiseat import AT, AWP, ISEAT, PGD, SGD, Standard, TrainStep, UserError, models
+from fastiseat.models.fuse import Fused
 
 
 class Tied(nn.Module):
@@ -40,6 +41,21 @@ class Dropping(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.drop(torch.relu(self.first(x.flatten(1)))))
+
+
+class Residual(nn.Module):
+    """A pre-activation block as people write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.bn1, self.bn2 = nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.conv(F.relu(self.bn1(x)))
+        return self.head(F.relu(self.bn2(x), inplace=True).mean((2, 3)))
 
 
 def batch(seed: int = 0, m: int = 6, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
@@ -71,6 +87,15 @@ def test_tied_frozen_and_unused_parameters_equal_the_oracle(norm: str) -> None:
     assert step.model.second.weight is step.model.first.weight
     assert same(frozen, state(step.model.stem))
     assert torch.equal(step.model.unused, torch.ones(3, 2, dtype=torch.float64))
+
+
+def test_a_module_that_can_be_fused_is_and_equals_the_oracle() -> None:
+    step, oracle = pair(Residual().double(), ISEAT_SCALARS, {})
+    for seed in range(3):
+        step(*batch(seed))
+        oracle.step(*batch(seed))
+    assert isinstance(step._passes._network, Fused)
+    assert largest_difference(step, oracle) <= TOLERANCE
 
 
 @pytest.mark.parametrize("device", DEVICES)
