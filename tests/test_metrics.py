@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fastiseat.errors import UserError
-from fastiseat.metrics import EpochMeter, require_finite, require_finite_network, vulnerability_statistics
+from fastiseat.metrics import (
+    DivergedError,
+    EpochMeter,
+    require_finite,
+    require_finite_network,
+    vulnerability_statistics,
+)
 
 
 def by_hand(av):
@@ -107,6 +113,29 @@ def test_a_loss_that_is_no_number_stops_the_run(value):
 
 def test_an_ordinary_loss_passes():
     require_finite(torch.tensor(1e30), epoch=0, step=0)
+    require_finite(torch.tensor(1e30), torch.tensor(False), epoch=0, step=0)
+
+
+def test_so_does_an_attack_that_met_nan():
+    found = torch.tensor(True)
+    with pytest.raises(DivergedError, match="a gradient that is NaN in epoch 3, by step 7: training diverged"):
+        require_finite(torch.tensor(1.0), found, epoch=2, step=6)
+    with pytest.raises(DivergedError, match="the loss is nan"):
+        require_finite(torch.tensor(torch.nan), found, epoch=2, step=6)
+    model = nn.Linear(1, 1)
+    require_finite_network(model, ~found, epoch=0)
+    with pytest.raises(DivergedError, match="a gradient that is NaN in epoch 1: training diverged"):
+        require_finite_network(model, found, epoch=0)
+
+
+def test_the_meter_remembers_one_nan_among_many_steps_and_puts_it_in_no_row():
+    meter = EpochMeter()
+    assert meter.nan_gradient is None
+    for found in (False, True, False):
+        meter.add({"loss": torch.tensor(1.0), "nan_gradient": torch.tensor(found)})
+    assert meter.nan_gradient
+    assert set(meter.row()) == {"train_loss", "train_loss_parts"}
+    assert set(meter.state_dict()) == {"loss"}
 
 
 @pytest.mark.parametrize("name", ["weight", "bias", "running_mean", "running_var"])

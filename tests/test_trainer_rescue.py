@@ -8,6 +8,7 @@ import torch
 
 from fastiseat.checkpoint.cadence import Every
 from fastiseat.config import SGD
+from fastiseat.engine.passes import InputGradient
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
 from fastiseat.trainer import Trainer
@@ -116,6 +117,32 @@ def test_no_checkpoint_holds_a_number_that_is_none(tmp_path):
         watcher.run.run()
     state = watcher.run.directory.checkpoints.latest().state
     assert all(tensor.isfinite().all() for tensor in state["model"].values() if tensor.is_floating_point())
+
+
+@pytest.mark.parametrize("on_nan", ["stop", "rollback"])
+def test_nan_in_the_gradient_of_an_attack_is_a_divergence(tmp_path, monkeypatch, on_nan):
+    """Two steps an epoch of two attack steps each: the eighth gradient belongs to the last step of epoch 2."""
+    honest, calls = InputGradient.__call__, []
+
+    def poisoned(self, x):
+        calls.append(x)
+        gradient = honest(self, x)
+        if len(calls) == 8:
+            gradient[3, 0, 0, 0] = torch.nan
+        return gradient
+
+    monkeypatch.setattr(InputGradient, "__call__", poisoned)
+    config, watcher = tiny.config("at", epochs=3, attack={"steps": 2}), tiny.Watcher()
+    run = trainer(config, tmp_path / "run", observer=watcher, on_nan=on_nan)
+    found = "an attack met a gradient that is NaN in epoch 2, by step 2: training diverged"
+    if on_nan == "stop":
+        with pytest.raises(UserError, match=found):
+            run.run()
+        assert run.directory.checkpoints.latest().step == 2
+    else:
+        run.run()
+        assert [said.startswith(found) for said in watcher.said] == [True]
+        assert len(watcher.rows) == 3
 
 
 def test_a_network_at_chance_is_reported_after_three_epochs(tmp_path, monkeypatch):

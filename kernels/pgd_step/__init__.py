@@ -133,15 +133,16 @@ def _check(images: Tensor, delta: Tensor, grad: Tensor, per_sample: dict[str, fl
         raise UserError(f"images have dtype {images.dtype}; convert them to floats in [0, 1]")
     if images.dim() == 0:
         raise UserError("images have no dimensions; the first one counts the samples")
-    for name, tensor, fits in (
-        ("delta", delta, delta.dtype == images.dtype),
-        ("grad", grad, grad.is_floating_point()),
-    ):
-        if tensor.shape != images.shape or not fits:
-            raise UserError(
-                f"{name} is {tuple(tensor.shape)} of {tensor.dtype}; it must match images, "
-                f"{tuple(images.shape)} of {images.dtype}"
-            )
+    if delta.shape != images.shape or delta.dtype != images.dtype:
+        raise UserError(
+            f"delta is {tuple(delta.shape)} of {delta.dtype}; it must match images, {tuple(images.shape)} of "
+            f"{images.dtype}"
+        )
+    if grad.shape != images.shape or not grad.is_floating_point():
+        raise UserError(
+            f"grad is {tuple(grad.shape)} of {grad.dtype}; it must have the shape of images, {tuple(images.shape)}, "
+            "and a floating dtype"
+        )
     for name, value in per_sample.items():
         if isinstance(value, Tensor) and value.shape not in ((), (1,), images.shape[:1]):
             raise UserError(f"{name} is {tuple(value.shape)}; give one number, or one a sample: ({len(images)},)")

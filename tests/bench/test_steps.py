@@ -63,8 +63,8 @@ def test_a_wrong_kernel_leaves_the_library_without_figures(monkeypatch):
     """The step in float64 would not notice: there the reference serves."""
     op = next(op for op in ops() if op.name == "pgd_step")
 
-    def stronger(images, delta, grad, *, eps, step_size):
-        return op.reference(images, delta, grad, eps=eps, step_size=1.001 * step_size)
+    def stronger(images, delta, grad, *, step_size, **more):
+        return op.reference(images, delta, grad, step_size=1.001 * step_size, **more)
 
     backend = dispatch.Backend(name="native", run=stronger, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
     monkeypatch.setattr(op, "backends", (backend,))

@@ -55,7 +55,7 @@ def attack_scaled_by_gradient(patch: pytest.MonkeyPatch) -> None:
     loop = import_module("fastiseat.attacks.pgd")  # the package's name pgd is the function
     honest = loop.pgd_step
 
-    def unsigned(images: Tensor, delta: Tensor, grad: Tensor, **scalars: float) -> tuple[Tensor, Tensor]:
+    def unsigned(images: Tensor, delta: Tensor, grad: Tensor, **scalars: float) -> tuple[Tensor, ...]:
         return honest(images, delta, torch.where(grad.abs() > 1e-3, grad, 0), **scalars)
 
     patch.setattr(loop, "pgd_step", unsigned)

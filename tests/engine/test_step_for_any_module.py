@@ -12,6 +12,7 @@ from oracles.compare import ISEAT_SCALARS, TOLERANCE, largest_difference, pair
 from torch import Tensor, nn
 
 from fastiseat import AT, AWP, ISEAT, PGD, SGD, Standard, TrainStep, UserError, models
+from fastiseat.engine.passes import InputGradient
 from fastiseat.models.fuse import Fused
 
 
@@ -186,6 +187,26 @@ def test_metrics_are_what_they_say() -> None:
     torch.testing.assert_close(metrics["loss_clean"], clean_losses.mean())
     torch.testing.assert_close(metrics["av"].mean(), metrics["loss_adversarial"] - metrics["loss_clean"])
     assert not any(value.requires_grad for value in metrics.values())
+    assert not metrics["nan_gradient"]
+
+
+@pytest.mark.parametrize("method", [AT(), ISEAT(lam=0.5)])
+@pytest.mark.parametrize("bn_mode", ["train", "eval"])
+def test_nan_in_a_gradient_of_the_attack_is_told(method, bn_mode, monkeypatch) -> None:
+    honest, calls = InputGradient.__call__, []
+
+    def poisoned(self, x):  # type: ignore[no-untyped-def]
+        calls.append(x)
+        return honest(self, x) * (torch.nan if len(calls) == 2 else 1)
+
+    monkeypatch.setattr(InputGradient, "__call__", poisoned)
+    step, (x, y) = TrainStep(small(), method=method, attack=PGD(steps=3, bn_mode=bn_mode)), batch()
+    found = [step(x, y)["nan_gradient"] for _ in range(2)]
+    assert [(flag.dtype, flag.shape, flag.item()) for flag in found] == [
+        (torch.bool, (), True),
+        (torch.bool, (), False),
+    ]
+    assert "nan_gradient" not in step(x, y, torch.zeros_like(x)), "a finished perturbation is no attack"
 
 
 def test_without_an_attack_no_metric_is_called_adversarial() -> None:

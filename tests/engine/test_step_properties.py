@@ -36,9 +36,9 @@ def test_the_attack_stays_in_its_ball_and_in_the_image_range(seed, eps, step_siz
     x, _ = batch(seed)
     generator = torch.Generator().manual_seed(seed)
     start = random_start(x, eps=eps, generator=generator) if random else torch.zeros_like(x)
-    _, adversarial = pgd(
+    adversarial = pgd(
         lambda at: torch.randn(at.shape, generator=generator), x, start, eps=eps, step_size=step_size, steps=steps
-    )
+    ).x_adv
     assert adversarial.min() >= 0
     assert adversarial.max() <= 1
     # One rounding of x + δ, whose size is at most 1.
