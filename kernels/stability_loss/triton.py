@@ -76,6 +76,39 @@ def _precede(v_j, j, v_i, i):
 
 
 @triton.jit
+def _ranks(losses_pointer, clean_losses_pointer, rows, m, BLOCK_M: tl.constexpr, BLOCK_J: tl.constexpr):
+    """How many of all m samples come before each of these, by losses that every thread can read."""
+    v = tl.load(losses_pointer + rows, mask=rows < m, other=0.0)
+    v -= tl.load(clean_losses_pointer + rows, mask=rows < m, other=0.0)
+    ranks = tl.zeros((BLOCK_M,), tl.int32)
+    for first in range(0, m, BLOCK_J):
+        others = first + tl.arange(0, BLOCK_J)
+        v_j = tl.load(losses_pointer + others, mask=others < m, other=0.0)
+        v_j -= tl.load(clean_losses_pointer + others, mask=others < m, other=0.0)
+        before = _precede(v_j[None, :], others[None, :], v[:, None], rows[:, None])
+        ranks += tl.sum((before & (others[None, :] < m)).to(tl.int32), axis=1)
+    return ranks
+
+
+@triton.jit
+def _distances(z, clean, is_class, KL: tl.constexpr):
+    """d of each row, and its gradients for both."""
+    if KL:
+        log_p, log_clean = _log_softmax(z, is_class), _log_softmax(clean, is_class)
+        p = tl.exp(log_clean)
+        ratios = tl.where(p == 0.0, 0.0, log_clean - log_p)
+        distances = tl.sum(tl.where(is_class, p * ratios, 0.0), axis=1)
+        of_logits = tl.exp(log_p) - p
+        of_clean = p * (ratios - distances[:, None])
+    else:
+        gaps = z - clean
+        distances = tl.sum(tl.where(is_class, gaps * gaps, 0.0), axis=1)
+        of_logits = 2.0 * gaps
+        of_clean = -of_logits
+    return distances, of_logits, of_clean
+
+
+@triton.jit
 def _stability_loss(
     logits_pointer,
     clean_logits_pointer,
@@ -130,15 +163,7 @@ def _stability_loss(
         rows = start + tl.arange(0, BLOCK_M)
         at = rows[:, None] * num_classes + columns[None, :]
         inside = (rows[:, None] < m) & is_class
-        v = tl.load(losses_pointer + rows, mask=rows < m, other=0.0)
-        v -= tl.load(clean_losses_pointer + rows, mask=rows < m, other=0.0)
-        ranks = tl.zeros((BLOCK_M,), tl.int32)
-        for first in range(0, m, BLOCK_J):
-            others = first + tl.arange(0, BLOCK_J)
-            v_j = tl.load(losses_pointer + others, mask=others < m, other=0.0)
-            v_j -= tl.load(clean_losses_pointer + others, mask=others < m, other=0.0)
-            before = _precede(v_j[None, :], others[None, :], v[:, None], rows[:, None])
-            ranks += tl.sum((before & (others[None, :] < m)).to(tl.int32), axis=1)
+        ranks = _ranks(losses_pointer, clean_losses_pointer, rows, m, BLOCK_M, BLOCK_J)
         if LINEAR:
             weights = 1.0 - tl.div_rn(ranks.to(tl.float32), tl.zeros((BLOCK_M,), tl.float32) + m_as_float)
         else:
@@ -148,18 +173,7 @@ def _stability_loss(
         z = tl.load(logits_pointer + at, mask=inside, other=0.0).to(tl.float32)
         clean = tl.load(clean_logits_pointer + at, mask=inside, other=0.0).to(tl.float32)
         scale = (factor * weights / m_as_float)[:, None]
-        if KL:
-            log_p, log_clean = _log_softmax(z, is_class), _log_softmax(clean, is_class)
-            p = tl.exp(log_clean)
-            ratios = tl.where(p == 0.0, 0.0, log_clean - log_p)
-            distances = tl.sum(tl.where(is_class, p * ratios, 0.0), axis=1)
-            of_logits = tl.exp(log_p) - p
-            of_clean = p * (ratios - distances[:, None])
-        else:
-            gaps = z - clean
-            distances = tl.sum(tl.where(is_class, gaps * gaps, 0.0), axis=1)
-            of_logits = 2.0 * gaps
-            of_clean = -of_logits
+        distances, of_logits, of_clean = _distances(z, clean, is_class, KL)
         tl.store(of_stability_pointer + at, scale * of_logits, mask=inside)
         tl.store(of_stability_clean_pointer + at, scale * of_clean, mask=inside)
         distance_sums += tl.where(rows < m, weights * distances, 0.0)
