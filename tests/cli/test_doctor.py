@@ -8,6 +8,7 @@ import torch
 
 from fastiseat.diagnosis import nvidia
 from fastiseat.diagnosis.finding import Gpu
+from fastiseat.kernels import ops
 
 FINDING = {"name": str, "found": bool, "what": str, "why": str, "remedy": str, "used": bool}
 GPU = {
