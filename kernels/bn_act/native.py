@@ -121,4 +121,4 @@ def _partial(x: Tensor, order: torch.memory_format) -> tuple[Tensor, int] | tupl
     # About 64 elements for each of a part's 256 threads.
     size = num * channels if inner == 1 else num * inner
     parts = max(1, min(PARTS[inner == 1], size // 2**14))
-    return torch.empty(2 * parts * channels, device=x.device, dtype=torch.float32), parts
+    return torch.empty(2 * parts * channels, device=x.device, dtype=torch.float64), parts

@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 
     def partial(self, x: Tensor) -> Tensor:
         """Room for two sums of each part."""
-        return torch.empty(2 * self.parts * self.channels, dtype=torch.float32, device=x.device)
+        return torch.empty(2 * self.parts * self.channels, dtype=torch.float64, device=x.device)
 
 
 def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:

@@ -63,11 +63,12 @@ def moments_kernel(
         off = tl.where(mask, _centred(s, centre), 0.0)
         first += off
         second += off * off
-    count = (end - begin).to(tl.float32)
-    off = tl.sum(first, axis=0)
+    # In float64: where the mean is large, its float32 neighbours lie far apart.
+    off = tl.sum(first, axis=0).to(tl.float64)
+    mean_off = off / (end - begin).to(tl.float64)
     found = partial_ptr + part.to(tl.int64) * 2 * channels + cols
-    tl.store(found, centre + off / count, mask=own)
-    tl.store(found + channels, tl.sum(second, axis=0) - off * off / count, mask=own)
+    tl.store(found, centre.to(tl.float64) + mean_off, mask=own)
+    tl.store(found + channels, tl.sum(second, axis=0).to(tl.float64) - off * mean_off, mask=own)
 
 
 @triton.jit
@@ -84,7 +85,7 @@ def finish_moments_kernel(
         count = tl.minimum(rows_per_part, num_rows - parts * rows_per_part)
         mask = (parts < num_parts)[:, None] & own[None, :]
         means = tl.load(partial_ptr + parts[:, None] * 2 * channels + cols[None, :], mask=mask, other=0.0)
-        total += means.to(tl.float64) * count.to(tl.float64)[:, None]
+        total += means * count.to(tl.float64)[:, None]
     mean = tl.sum(total, axis=0) / num_rows
     second = tl.zeros((BLOCK_P, BLOCK_C), tl.float64)
     for start in range(0, num_parts, BLOCK_P):
@@ -92,8 +93,8 @@ def finish_moments_kernel(
         count = tl.minimum(rows_per_part, num_rows - parts * rows_per_part)
         mask = (parts < num_parts)[:, None] & own[None, :]
         at = partial_ptr + parts[:, None] * 2 * channels + cols[None, :]
-        off = tl.load(at, mask=mask, other=0.0).to(tl.float64) - mean[None, :]
-        inside = tl.load(at + channels, mask=mask, other=0.0).to(tl.float64)
+        off = tl.load(at, mask=mask, other=0.0) - mean[None, :]
+        inside = tl.load(at + channels, mask=mask, other=0.0)
         second += tl.where(mask, inside + off * off * count.to(tl.float64)[:, None], 0.0)
     squares = tl.sum(second, axis=0)
     tl.store(mean_ptr + cols, mean.to(tl.float32), mask=own)
@@ -165,8 +166,8 @@ def gradients_kernel(
         first += g
         second += g * centred
     found = partial_ptr + part.to(tl.int64) * 2 * channels + cols
-    tl.store(found, tl.sum(first, axis=0), mask=own)
-    tl.store(found + channels, tl.sum(second, axis=0), mask=own)
+    tl.store(found, tl.sum(first, axis=0).to(tl.float64), mask=own)
+    tl.store(found + channels, tl.sum(second, axis=0).to(tl.float64), mask=own)
 
 
 @triton.jit
@@ -183,8 +184,8 @@ def finish_gradients_kernel(
         parts = start + tl.arange(0, BLOCK_P)
         mask = (parts < num_parts)[:, None] & own[None, :]
         at = partial_ptr + parts[:, None] * 2 * channels + cols[None, :]
-        first += tl.load(at, mask=mask, other=0.0).to(tl.float64)
-        second += tl.load(at + channels, mask=mask, other=0.0).to(tl.float64)
+        first += tl.load(at, mask=mask, other=0.0)
+        second += tl.load(at + channels, mask=mask, other=0.0)
     rstd = _inverse_deviation(spread_ptr, cols, own, eps, TRAIN)
     tl.store(dweight_ptr + cols, (tl.sum(second, axis=0) * rstd).to(tl.float32), mask=own)
     tl.store(dbias_ptr + cols, tl.sum(first, axis=0).to(tl.float32), mask=own)

@@ -24,7 +24,8 @@ from fastiseat.kernels.bn_act.layout import layout
 HERE = Path(__file__).parent
 EPS = 1e-5
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-SHAPES = [(2, 1), (33, 5), (3, 7, 5), (1, 3, 3, 1), (127, 2, 1, 1), (2, 16, 8, 8), (70, 17, 4, 4), (2, 2, 37, 29)]
+SHAPES = [(5, 1), (33, 5), (3, 7, 5), (1, 3, 3, 1), (127, 2, 1, 1), (2, 16, 8, 8), (20, 17, 4, 4), (2, 2, 37, 29)]
+CASES = [*zip(SHAPES, DTYPES * 3, strict=False), *((SHAPES[5], dtype) for dtype in DTYPES[:2])]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 # NumPy, in which Triton's interpreter computes, warns where a device says nothing.
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
@@ -69,6 +70,13 @@ def assert_close(found: Tensor, expected: Tensor, ulps: float = 8) -> None:
     assert found.shape == expected.shape
     tolerance = ulps * torch.finfo(found.dtype).eps * max(expected.abs().max().item(), 1e-3)
     torch.testing.assert_close(found.detach().cpu().double(), expected, rtol=0, atol=tolerance)
+
+
+def assert_sum(s: Tensor, a: Tensor, b: Tensor | None, backend: str) -> None:
+    """Bit for bit; Triton's interpreter cuts bfloat16 off where a card rounds."""
+    cut = backend == "triton" and a.dtype == torch.bfloat16 and not a.is_cuda
+    expected = a if b is None else a + b
+    torch.testing.assert_close(s, expected, rtol=torch.finfo(a.dtype).eps if cut else 0, atol=0)
 
 
 def assert_layout(found: Tensor, like: Tensor) -> None:
@@ -144,9 +152,10 @@ class TestRegistered:
         assert torch.autograd.gradcheck(lambda *x: ops.bn_act(*x, EPS)[:2][chosen], inputs)
         assert torch.autograd.gradcheck(lambda *x: ops.bn_act_eval(*x, mean, var, EPS)[chosen], inputs)
 
-    @pytest.mark.parametrize("with_b", [True, False])
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("memory_format", FORMATS)
+    @pytest.mark.parametrize(
+        ("with_b", "dtype", "memory_format"),
+        [(True, torch.float64, FORMATS[1]), (True, torch.float32, FORMATS[0]), (False, torch.float32, FORMATS[1])],
+    )
     def test_opcheck(self, with_b, dtype, memory_format):
         a, b, dy, ds, weight, bias, mean, var = case((4, 3, 2, 3), dtype, memory_format)
         inputs = leaves(a, b if with_b else None, weight, bias)
@@ -175,15 +184,14 @@ class TestRegistered:
 @on_every_device
 class TestBackends:
     @pytest.mark.parametrize("memory_format", FORMATS)
-    @pytest.mark.parametrize("dtype", DTYPES)
-    @pytest.mark.parametrize("shape", SHAPES)
+    @pytest.mark.parametrize(("shape", "dtype"), CASES)
     def test_training(self, backend, device, use, shape, dtype, memory_format):
         use(backend)
         a, b, dy, ds, *vectors, _, _ = case(shape, dtype, memory_format, device)
         for other in (b, None):
             inputs = leaves(a, other, *vectors)
             s, y, mean, var = bn_act(*inputs, eps=EPS)
-            assert torch.equal(s, a if other is None else a + other)
+            assert_sum(s, a, other, backend)
             _, *expected = reference.bn_act(doubles((s,))[0], None, *doubles(tuple(vectors)), eps=EPS)
             for found, wanted in zip((y, mean, var), (expected[0], expected[1], expected[3]), strict=True):
                 assert_close(found, wanted)
@@ -191,15 +199,14 @@ class TestBackends:
             self.assert_gradients(inputs, s, y, dy, ds, vectors, [])
 
     @pytest.mark.parametrize("memory_format", FORMATS)
-    @pytest.mark.parametrize("dtype", DTYPES)
-    @pytest.mark.parametrize("shape", [(1, 3), (2, 16, 8, 8), (70, 17, 4, 4), (2, 2, 37, 29)])
+    @pytest.mark.parametrize(("shape", "dtype"), [((1, 3), torch.float32), *CASES[-5:]])
     def test_evaluation(self, backend, device, use, shape, dtype, memory_format):
         use(backend)
         a, b, dy, ds, *vectors, mean, var = case(shape, dtype, memory_format, device)
         for other in (b, None):
             inputs = leaves(a, other, *vectors)
             s, y = bn_act_eval(*inputs, mean, var, eps=EPS)
-            assert torch.equal(s, a if other is None else a + other)
+            assert_sum(s, a, other, backend)
             exact = doubles((s, None, *vectors, mean, var))
             assert_close(y, reference.bn_act_eval(*exact, eps=EPS)[1])
             assert_layout(y, a)
@@ -212,18 +219,31 @@ class TestBackends:
             dx, dweight, dbias = torch.autograd.grad(y, (a, weight, bias), dy)
             wanted[0] = wanted[0] - ds.detach().cpu().double()
         else:
-            dx, db, dweight, dbias = torch.autograd.grad((s, y), inputs, (ds, dy), retain_graph=True)
+            dx, db, dweight, dbias = torch.autograd.grad((s, y), inputs, (ds, dy))
             assert torch.equal(dx, db)
-            again = torch.autograd.grad((s, y), inputs, (ds, dy), retain_graph=True)
-            assert torch.equal(again[0], dx)
-            alone = torch.autograd.grad(s, (a, b), ds, retain_graph=True)
-            assert torch.equal(alone[0], ds)
-            assert torch.equal(alone[1], ds)
-            (without,) = torch.autograd.grad(y, a, dy)
-            assert_close(without, wanted[0] - ds.detach().cpu().double(), 16)
         assert_layout(dx, a)
         for found, expected in zip((dx, dweight, dbias), wanted, strict=True):
             assert_close(found, expected, 16)
+
+    @pytest.mark.parametrize("training", [True, False])
+    def test_any_of_the_results_may_go_unused(self, backend, device, use, training):
+        """And a graph may be walked twice."""
+        use(backend)
+        a, b, dy, ds, weight, bias, mean, var = case((3, 5, 4, 4), device=device)
+        inputs = leaves(a, b, weight, bias)
+        s, y, *_ = bn_act(*inputs, eps=EPS) if training else bn_act_eval(*inputs, mean, var, eps=EPS)
+        both = torch.autograd.grad((s, y), inputs, (ds, dy), retain_graph=True)
+        again = torch.autograd.grad((s, y), inputs, (ds, dy), retain_graph=True)
+        assert all(map(torch.equal, again, both))
+        alone = torch.autograd.grad(s, inputs[:2], ds, retain_graph=True)
+        assert torch.equal(alone[0], ds)
+        assert torch.equal(alone[1], ds)
+        (without,) = torch.autograd.grad(y, inputs[0], dy)
+        torch.testing.assert_close(without + ds, both[0])
+        detached = bn_act_eval(inputs[0], None, weight, bias, mean, var, eps=EPS)[1]
+        expected = bn_act_eval(*leaves(a, None, weight, bias), mean, var, eps=EPS)[1]
+        assert torch.equal(detached, expected)
+        assert detached.requires_grad
 
     @pytest.mark.parametrize("memory_format", FORMATS)
     def test_a_mean_far_from_zero_costs_no_digits(self, backend, device, use, memory_format):
@@ -261,7 +281,8 @@ class TestBackends:
         found = bn_act(a, None, weight, bias, eps=EPS)
         expected = reference.bn_act(a.cpu(), None, weight.cpu(), bias.cpu(), eps=EPS)
         torch.testing.assert_close(found.y.cpu(), expected[1], equal_nan=True)
-        torch.testing.assert_close(found.mean.cpu(), expected[2], equal_nan=True)
+        assert not found.mean[:2].isfinite().any()
+        torch.testing.assert_close(found.mean[2:].cpu(), expected[2][2:])
         _, y = bn_act_eval(a, None, weight, bias, mean, var, eps=EPS)
         wanted = reference.bn_act_eval(*doubles((a, None, weight, bias, mean, var)), eps=EPS)[1]
         torch.testing.assert_close(y.cpu(), wanted.float(), equal_nan=True)

@@ -56,7 +56,7 @@ const dim3 kFinishBlock(32, 8);
 template <bool kTrain>
 int32_t backward(const void *dy, const void *ds, const void *s, const float *weight, const float *bias,
                  const float *mean, const float *spread, float eps, void *dx, float *dweight, float *dbias,
-                 float *partial, BnShape shape, int64_t dtype, void *stream) {
+                 double *partial, BnShape shape, int64_t dtype, void *stream) {
     const bool aligned = is_aligned(dy) && is_aligned(ds) && is_aligned(s) && is_aligned(dx);
     return with_layout(dtype, shape, aligned, stream, [&](auto zero, auto vec, auto rows, const Launch &launch) {
         using T = decltype(zero);
@@ -78,7 +78,7 @@ int32_t backward(const void *dy, const void *ds, const void *s, const float *wei
 }  // namespace
 
 int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight, const float *bias, float eps,
-                              void *s, void *y, float *mean, float *rstd, float *var, float *partial,
+                              void *s, void *y, float *mean, float *rstd, float *var, double *partial,
                               int64_t parts, int64_t num, int64_t channels, int64_t inner, int64_t dtype,
                               void *stream) {
     const BnShape shape{num, channels, inner, parts};
@@ -100,7 +100,7 @@ int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight,
 
 int32_t fastiseat_cuda_bn_act_backward(const void *dy, const void *ds, const void *s, const float *weight,
                                        const float *bias, const float *mean, const float *rstd, void *dx,
-                                       float *dweight, float *dbias, float *partial, int64_t parts, int64_t num,
+                                       float *dweight, float *dbias, double *partial, int64_t parts, int64_t num,
                                        int64_t channels, int64_t inner, int64_t dtype, void *stream) {
     return backward<true>(dy, ds, s, weight, bias, mean, rstd, 0.0f, dx, dweight, dbias, partial,
                           BnShape{num, channels, inner, parts}, dtype, stream);
@@ -123,7 +123,7 @@ int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *we
 
 int32_t fastiseat_cuda_bn_act_eval_backward(const void *dy, const void *ds, const void *s, const float *weight,
                                             const float *bias, const float *mean, const float *var, float eps,
-                                            void *dx, float *dweight, float *dbias, float *partial, int64_t parts,
+                                            void *dx, float *dweight, float *dbias, double *partial, int64_t parts,
                                             int64_t num, int64_t channels, int64_t inner, int64_t dtype,
                                             void *stream) {
     return backward<false>(dy, ds, s, weight, bias, mean, var, eps, dx, dweight, dbias, partial,

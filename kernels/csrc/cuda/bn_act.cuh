@@ -89,30 +89,43 @@ __device__ __forceinline__ Pack<T, VEC> load_sum(const T *a, const T *b, int64 a
     return s;
 }
 
-// Count, mean and squared deviations of some elements.
-struct BnMoments {
-    float count, mean, second;
+// How many elements of a channel a part has.
+template <bool kIsRows, int VEC>
+__device__ __forceinline__ double part_count(const BnWalk<kIsRows, VEC> &walk) {
+    const int64 rows = walk.last > walk.first ? walk.last - walk.first : 0;
+    return static_cast<double>(kIsRows ? rows : rows * VEC);
+}
 
-    __device__ __forceinline__ void join(const BnMoments &other) {
-        const float all = count + other.count;
-        if (other.count == 0.0f) return;
-        const float delta = other.mean - mean, part = other.count / all;
-        mean += delta * part;
-        second += other.second + delta * delta * count * part;
-        count = all;
+// The block's sums of a slot, for the threads of the first row; in the order of a tree.
+inline __device__ float2 column_sum(float2 value, float2 *scratch) {
+    const int own = threadIdx.y * blockDim.x + threadIdx.x;
+    scratch[own] = value;
+    __syncthreads();
+    for (int half = blockDim.y / 2; half > 0; half /= 2) {
+        if (threadIdx.y < half) {
+            scratch[own].x += scratch[own + half * blockDim.x].x;
+            scratch[own].y += scratch[own + half * blockDim.x].y;
+        }
+        __syncthreads();
     }
-};
+    value = scratch[threadIdx.x];
+    __syncthreads();  // the next call may write scratch
+    return value;
+}
 
-// s = a + b (with b), and the moments of each part: partial[part][2][channels].
+// s = a + b (with b), and the mean and squared deviations of each part: partial[part][2][channels].
 template <typename T, int VEC, bool kIsRows>
 __global__ void __launch_bounds__(kBnThreads)
-    bn_moments(const T *a, const T *b, T *s, float *partial, BnShape shape) {
+    bn_moments(const T *a, const T *b, T *s, double *partial, BnShape shape) {
     using Walk = BnWalk<kIsRows, VEC>;
     constexpr int kSlots = Walk::kSlots;
     const Walk walk(shape, blockIdx.x);
-    // Distances from a thread's first element: no digits are lost in their squares.
+    // Distances are taken from the part's first element: squares of numbers far from zero would lose digits.
     float centre[kSlots] = {}, first[kSlots] = {}, second[kSlots] = {};
-    float count = 0.0f;
+    if (walk.active && walk.first < walk.last) {
+        const Pack<T, VEC> pack = load_sum<T, VEC>(a, b, walk.offset(walk.first));
+        for (int slot = 0; slot < kSlots; ++slot) centre[slot] = to_float(pack.items[slot]);
+    }
     for (int64 row = walk.begin(); row < walk.last; row += blockDim.y) {
         const int64 at = walk.offset(row);
         const Pack<T, VEC> pack = load_sum<T, VEC>(a, b, at);
@@ -120,58 +133,41 @@ __global__ void __launch_bounds__(kBnThreads)
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
             const int slot = kIsRows ? i : 0;
-            const float value = to_float(pack.items[i]);
-            if (count == 0.0f && (kIsRows || i == 0)) centre[slot] = value;
-            const float off = value - centre[slot];
+            const float off = to_float(pack.items[i]) - centre[slot];
             first[slot] += off;
             second[slot] += off * off;
         }
-        count += static_cast<float>(VEC / kSlots);
     }
-    __shared__ BnMoments shared[kBnThreads];
-    const int own = threadIdx.y * blockDim.x + threadIdx.x;
-    const float inverse = count > 0.0f ? 1.0f / count : 0.0f;
+    __shared__ float2 scratch[kBnThreads];
+    const double count = part_count<kIsRows, VEC>(walk);
     for (int slot = 0; slot < kSlots; ++slot) {
-        shared[own] = {count, centre[slot] + first[slot] * inverse,
-                       second[slot] - first[slot] * first[slot] * inverse};
-        __syncthreads();
-        for (int half = blockDim.y / 2; half > 0; half /= 2) {
-            if (threadIdx.y < half) shared[own].join(shared[own + half * blockDim.x]);
-            __syncthreads();
-        }
-        if (threadIdx.y == 0 && walk.active) {
-            float *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
-            found[0] = shared[own].mean;
-            found[shape.channels] = shared[own].second;
-        }
-        __syncthreads();
+        const float2 sums = column_sum(make_float2(first[slot], second[slot]), scratch);
+        if (threadIdx.y != 0 || !walk.active || count == 0.0) continue;
+        const double off = static_cast<double>(sums.x), mean_off = off / count;
+        double *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
+        found[0] = static_cast<double>(centre[slot]) + mean_off;
+        found[shape.channels] = static_cast<double>(sums.y) - off * mean_off;
     }
-}
-
-// How many elements of a channel a part has.
-template <bool kIsRows, int VEC>
-__device__ __forceinline__ double part_count(const BnShape &shape, int64 part) {
-    const BnWalk<kIsRows, VEC> walk(shape, part);
-    const int64 rows = walk.last > walk.first ? walk.last - walk.first : 0;
-    return static_cast<double>(kIsRows ? rows : rows * VEC);
 }
 
 // A warp for each channel.
 template <int VEC, bool kIsRows>
-__global__ void bn_finish_moments(const float *partial, float *mean, float *rstd, float *var, float eps,
+__global__ void bn_finish_moments(const double *partial, float *mean, float *rstd, float *var, float eps,
                                   BnShape shape) {
     const int64 channel = static_cast<int64>(blockIdx.x) * blockDim.y + threadIdx.y;
     if (channel >= shape.channels) return;
-    const float *own = partial + channel;
+    const double *own = partial + channel;
     double total = 0.0, squares = 0.0;
-    for (int64 part = threadIdx.x; part < shape.parts; part += 32)
-        total += part_count<kIsRows, VEC>(shape, part) * static_cast<double>(own[2 * shape.channels * part]);
+    for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
+        const double size = part_count(BnWalk<kIsRows, VEC>(shape, part));
+        if (size > 0.0) total += size * own[2 * shape.channels * part];
+    }
     const double count = static_cast<double>(shape.count()), centre = warp_sum(total) / count;
     for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
-        const double size = part_count<kIsRows, VEC>(shape, part);
-        const double off = static_cast<double>(own[2 * shape.channels * part]) - centre;
-        if (size > 0.0)
-            squares += static_cast<double>(own[2 * shape.channels * part + shape.channels]) + off * off * size;
+        const double size = part_count(BnWalk<kIsRows, VEC>(shape, part));
+        if (size == 0.0) continue;
+        const double off = own[2 * shape.channels * part] - centre;
+        squares += own[2 * shape.channels * part + shape.channels] + off * off * size;
     }
     squares = warp_sum(squares);
     if (threadIdx.x != 0) return;
@@ -207,7 +203,7 @@ __global__ void __launch_bounds__(kBnThreads)
 // The sums of g and g * (s - mean) of each part: partial[part][2][channels].
 template <typename T, int VEC, bool kIsRows, bool kTrain>
 __global__ void __launch_bounds__(kBnThreads)
-    bn_gradients(const T *dy, const T *s, float *partial, const float *weight, const float *bias,
+    bn_gradients(const T *dy, const T *s, double *partial, const float *weight, const float *bias,
                  const float *mean, const float *spread, float eps, BnShape shape) {
     using Walk = BnWalk<kIsRows, VEC>;
     constexpr int kSlots = Walk::kSlots;
@@ -226,38 +222,27 @@ __global__ void __launch_bounds__(kBnThreads)
             second[slot] += g * centred;
         }
     }
-    __shared__ float2 shared[kBnThreads];
-    const int own = threadIdx.y * blockDim.x + threadIdx.x;
+    __shared__ float2 scratch[kBnThreads];
     for (int slot = 0; slot < kSlots; ++slot) {
-        shared[own] = make_float2(first[slot], second[slot]);
-        __syncthreads();
-        for (int half = blockDim.y / 2; half > 0; half /= 2) {
-            if (threadIdx.y < half) {
-                shared[own].x += shared[own + half * blockDim.x].x;
-                shared[own].y += shared[own + half * blockDim.x].y;
-            }
-            __syncthreads();
-        }
-        if (threadIdx.y == 0 && walk.active) {
-            float *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
-            found[0] = shared[own].x;
-            found[shape.channels] = shared[own].y;
-        }
-        __syncthreads();
+        const float2 sums = column_sum(make_float2(first[slot], second[slot]), scratch);
+        if (threadIdx.y != 0 || !walk.active) continue;
+        double *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
+        found[0] = static_cast<double>(sums.x);
+        found[shape.channels] = static_cast<double>(sums.y);
     }
 }
 
 // A warp for each channel.
 template <bool kTrain>
-__global__ void bn_finish_gradients(const float *partial, const float *spread, float *dweight, float *dbias,
+__global__ void bn_finish_gradients(const double *partial, const float *spread, float *dweight, float *dbias,
                                     float eps, BnShape shape) {
     const int64 channel = static_cast<int64>(blockIdx.x) * blockDim.y + threadIdx.y;
     if (channel >= shape.channels) return;
     double sum = 0.0, product = 0.0;
     for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
-        const float *own = partial + 2 * shape.channels * part + channel;
-        sum += static_cast<double>(own[0]);
-        product += static_cast<double>(own[shape.channels]);
+        const double *own = partial + 2 * shape.channels * part + channel;
+        sum += own[0];
+        product += own[shape.channels];
     }
     sum = warp_sum(sum);
     product = warp_sum(product);
@@ -305,11 +290,11 @@ __global__ void __launch_bounds__(kBnThreads)
 
 #ifdef FASTISEAT_INSTANTIATE
 #define FASTISEAT_BN_ROWS(T, VEC, ROWS)                                                                        \
-    template __global__ void bn_moments<T, VEC, ROWS>(const T *, const T *, T *, float *, BnShape);            \
+    template __global__ void bn_moments<T, VEC, ROWS>(const T *, const T *, T *, double *, BnShape);           \
     template __global__ void bn_activate<T, VEC, ROWS, true>(const T *, const T *, T *, T *, const float *,    \
                                                              const float *, const float *, const float *,      \
                                                              float, BnShape);                                  \
-    template __global__ void bn_gradients<T, VEC, ROWS, false>(const T *, const T *, float *, const float *,   \
+    template __global__ void bn_gradients<T, VEC, ROWS, false>(const T *, const T *, double *, const float *,  \
                                                                const float *, const float *, const float *,    \
                                                                float, BnShape);                                \
     template __global__ void bn_differentiate<T, VEC, ROWS, true>(                                             \
@@ -322,8 +307,8 @@ FASTISEAT_BN_ROWS(__half, 8, false)
 FASTISEAT_BN_ROWS(__nv_bfloat16, 8, true)
 FASTISEAT_BN_ROWS(__nv_bfloat16, 1, false)
 #undef FASTISEAT_BN_ROWS
-template __global__ void bn_finish_moments<1, true>(const float *, float *, float *, float *, float, BnShape);
-template __global__ void bn_finish_gradients<true>(const float *, const float *, float *, float *, float, BnShape);
+template __global__ void bn_finish_moments<1, true>(const double *, float *, float *, float *, float, BnShape);
+template __global__ void bn_finish_gradients<true>(const double *, const float *, float *, float *, float, BnShape);
 #endif
 
 }  // namespace fastiseat
