@@ -1,32 +1,112 @@
-"""Which code perturbs and updates the weights."""
+"""Which code perturbs and updates the weights: the kernels in an arena, or NVIDIA Apex."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from fastiseat.config import SGD
 from fastiseat.errors import unknown
-from fastiseat.weights.apex import Apex
-from fastiseat.weights.awp import weight_perturbation
-from fastiseat.weights.sgd import sgd_step
+from fastiseat.kernels import sgd, weight_perturb
+from fastiseat.weights.apex import ApexUpdate
+from fastiseat.weights.arena import Arena
 
-IMPLEMENTATIONS = ("own", "apex")
-
-
-class Updates(NamedTuple):
-    """The two functions of a step, with the signatures of the own ones."""
-
-    weight_perturbation: Callable[..., dict[str, Tensor]]
-    sgd_step: Callable[..., None]
+Gradients = Mapping[str, Tensor]
 
 
-def updates(implementation: str, weights: Mapping[str, Tensor]) -> Updates:
-    """Those of ``own`` or ``apex`` for these weights; :class:`fastiseat.errors.UserError` where they cannot be had."""
+class Update(Protocol):
+    """What a step does to weights: first θ+ν, then the descent from there."""
+
+    momentum_buffers: dict[str, Tensor]
+    """By name, for weights that have been updated with momentum."""
+
+    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """Take the parameters as they are now; called before each step."""
+
+    def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
+        """θ+ν by name as new leaves (Eq. 11), all weights; those without a gradient as θ has them."""
+
+    def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
+        """θ ← (θ+ν) - lr·b - ν (Eq. 17 and 18), the gradients at θ+ν and at θ added.
+
+        ν is that of :meth:`perturbed` since the last descent, or 0. A weight with neither gradient is left alone.
+        """
+
+    def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
+        """Take over momentum by name; :class:`fastiseat.errors.UserError` for another network's."""
+
+
+class ArenaUpdate:
+    """The two kernels, each one sweep over all weights at once."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        self.arena = Arena(weights)
+        self._with_momentum: set[str] = set()
+        self._ratio: Tensor | None = None
+
+    @property
+    def momentum_buffers(self) -> dict[str, Tensor]:
+        """Views into the arena."""
+        return {name: b for name, b in self.arena.momentum_buffers.items() if name in self._with_momentum}
+
+    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """Parameters that were moved elsewhere come back into the arena."""
+        self.arena.refresh(weights)
+        self._ratio = None  # of a step that never came to its descent
+
+    def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
+        """See :class:`Update`."""
+        arena = self.arena
+        arena.gather(gradients, "perturbation_grad")
+        self._ratio = weight_perturb(
+            arena.weights,
+            arena.flat("perturbation_grad"),
+            arena.segments,
+            gamma=gamma,
+            norm=norm,  # type: ignore[arg-type] # it says itself what it knows
+            out=arena.flat("theta_nu"),
+        )
+        return {name: view.detach().requires_grad_() for name, view in arena.views("theta_nu").items()}
+
+    def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
+        """See :class:`Update`."""
+        arena = self.arena
+        active = arena.gather(gradients, "grad")
+        if clean_gradients:
+            active = active | arena.gather(clean_gradients, "clean_grad")
+        sgd(
+            arena.weights,
+            arena.momentum if optimizer.momentum else None,
+            arena.flat("grad"),
+            arena.segments,
+            lr=optimizer.lr,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+            second_grad=arena.flat("clean_grad") if clean_gradients else None,
+            perturbation_grad=None if self._ratio is None else arena.flat("perturbation_grad"),
+            ratio=self._ratio,
+            active=active,
+        )
+        self._ratio = None
+        if optimizer.momentum:
+            self._with_momentum |= gradients.keys() | clean_gradients.keys()
+
+    def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
+        """See :class:`Update`."""
+        self.arena.load_momentum(buffers)
+        self._with_momentum = set(buffers)
+
+
+IMPLEMENTATIONS: dict[str, Callable[[Mapping[str, nn.Parameter]], Update]] = {
+    "own": ArenaUpdate,
+    "apex": ApexUpdate,
+}
+
+
+def update(implementation: str, weights: Mapping[str, nn.Parameter]) -> Update:
+    """``own`` or ``apex`` for these weights; :class:`fastiseat.errors.UserError` where it cannot be had."""
     if implementation not in IMPLEMENTATIONS:
         raise unknown("optimizer", implementation, IMPLEMENTATIONS)
-    if implementation == "own":
-        return Updates(weight_perturbation, sgd_step)
-    apex = Apex(weights)
-    return Updates(apex.weight_perturbation, apex.sgd_step)
+    return IMPLEMENTATIONS[implementation](weights)

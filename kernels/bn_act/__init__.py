@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.kernels import triton_support
 from fastiseat.kernels.bn_act import autograd, native, reference
 from fastiseat.kernels.bn_act.running import update_running_stats
 from fastiseat.kernels.dispatch import AnyOp, Backend, Op
@@ -34,6 +35,13 @@ def _op(name: str, registration: Registration, unfit: Callable[..., str]) -> Any
     return Op(
         name,
         getattr(reference, name),
+        Backend(
+            name="triton",
+            run=triton_support.late("fastiseat.kernels.bn_act.triton", name),
+            unsupported=triton_support.unsupported,
+            unfit=triton_support.late("fastiseat.kernels.bn_act.triton", "unfit"),
+            only_when_named=triton_support.ONLY_WHEN_NAMED,
+        ),
         Backend(name="native", run=getattr(native, name), unsupported=native.unsupported, unfit=unfit),
         registration=registration,
     )

@@ -12,8 +12,8 @@ from fastiseat.kernels import native
 from fastiseat.kernels.bn_act.layout import brought, layout, sizes
 from fastiseat.kernels.dispatch import AUTO, VARIABLE
 
-PARTS = 512
-"""The most parts that a device takes a channel's sums in."""
+PARTS = {True: 512, False: 64}
+"""The most parts that a device takes a channel's sums in: of rows of all channels, of planes of one."""
 
 unsupported = native.unsupported
 
@@ -24,8 +24,8 @@ SMALL = 2**18
 
 def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:
     """Why one call cannot be served; empty when it can. Gradients are the registered op's."""
-    if first.numel() == 0:
-        return "there are no elements"
+    if first.numel() == 0 or first.shape[1] >= 2**16:
+        return "there are no elements, or 65,536 channels and more"
     with torch.no_grad():
         return native.unfit(first, *[value for value in args if isinstance(value, Tensor)])
 
@@ -71,7 +71,8 @@ def bn_act_eval(
     a, b = brought(a, order), None if b is None else brought(b, order)
     s, y = _sum_like(a, b), torch.empty_like(a)
     vectors = _plain(weight, bias, mean, var)
-    native.call("bn_act_eval", a, a, b, *vectors, eps, s if b is not None else None, y, *_shape(a, order))
+    output = (s if b is not None else None, y, *_partial(a, order)[1:])
+    native.call("bn_act_eval", a, a, b, *vectors, eps, *output, *_shape(a, order))
     return s, y
 
 
@@ -94,8 +95,9 @@ def bn_act_eval_backward(
     dx, dweight, dbias = torch.empty_like(s), weight.new_empty(size), weight.new_empty(size)
     output = (dx, dweight, dbias) if sums else (dx, None, None)
     vectors = _plain(weight, bias, mean, var)
-    room = _partial(s, order) if sums or not s.is_cuda else (None, 1)
-    native.call("bn_act_eval_backward", s, dy, ds, s, *vectors, eps, *output, *room, *_shape(s, order))
+    native.call(
+        "bn_act_eval_backward", s, dy, ds, s, *vectors, eps, *output, *_partial(s, order), *_shape(s, order)
+    )
     return dx, dweight, dbias
 
 
@@ -116,5 +118,7 @@ def _partial(x: Tensor, order: torch.memory_format) -> tuple[Tensor, int] | tupl
     if not x.is_cuda:
         return ()
     num, channels, inner = sizes(x, order)
-    parts = max(1, min(PARTS, num * channels * inner // 2**14))
-    return torch.empty(2 * parts * channels, device=x.device, dtype=torch.float32), parts
+    # About 64 elements for each of a part's 256 threads.
+    size = num * channels if inner == 1 else num * inner
+    parts = max(1, min(PARTS[inner == 1], size // 2**14))
+    return torch.empty(2 * parts * channels, device=x.device, dtype=torch.float64), parts

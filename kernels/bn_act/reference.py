@@ -19,7 +19,7 @@ def bn_act(
     y = F.batch_norm(s, mean, var, weight, bias, training=True, momentum=1.0, eps=eps)
     count = s.numel() // s.shape[1]
     rstd = (var * ((count - 1) / count) + eps).rsqrt()
-    return a.new_empty(0) if b is None else s, y.relu(), mean, rstd, var
+    return a.new_empty(0) if b is None else s, brought(y.relu(), layout(s)), mean, rstd, var
 
 
 def bn_act_backward(
@@ -39,7 +39,7 @@ def bn_act_eval(
     """Return s (empty without b) and y."""
     s = _sum(a, b)
     y = F.batch_norm(s, mean, var, weight, bias, training=False, eps=eps).relu()
-    return a.new_empty(0) if b is None else s, y
+    return a.new_empty(0) if b is None else s, brought(y, layout(s))
 
 
 def bn_act_eval_backward(
@@ -80,4 +80,5 @@ def _through_relu(
 
 def _dx(g: Tensor, ds: Tensor | None, s: Tensor, scale: Tensor) -> Tensor:
     dx = g * per_channel(scale, s)
-    return (dx if ds is None else dx + brought(ds, layout(s))).to(s.dtype)
+    dx = dx if ds is None else dx + brought(ds, layout(s))
+    return brought(dx.to(s.dtype), layout(s))

@@ -38,25 +38,26 @@ FASTISEAT_API int32_t fastiseat_bn_act_eval_backward(const void *dy, const void 
                                                      float *dbias, int64_t num, int64_t channels, int64_t inner,
                                                      int64_t dtype, int32_t num_threads);
 
-/* The same on a device. `partial` has room for 2 * parts * channels floats; sums are taken in `parts` parts. */
+/* The same on a device, cut into `parts` parts, at most 65,535; `partial` has room for 2 * parts * channels doubles,
+ * and is not read without dweight. Channels are at most 65,535. */
 FASTISEAT_API int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight, const float *bias,
                                             float eps, void *s, void *y, float *mean, float *rstd, float *var,
-                                            float *partial, int64_t parts, int64_t num, int64_t channels,
+                                            double *partial, int64_t parts, int64_t num, int64_t channels,
                                             int64_t inner, int64_t dtype, void *stream);
 FASTISEAT_API int32_t fastiseat_cuda_bn_act_backward(const void *dy, const void *ds, const void *s,
                                                      const float *weight, const float *bias, const float *mean,
                                                      const float *rstd, void *dx, float *dweight, float *dbias,
-                                                     float *partial, int64_t parts, int64_t num,
+                                                     double *partial, int64_t parts, int64_t num,
                                                      int64_t channels, int64_t inner, int64_t dtype,
                                                      void *stream);
 FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *weight,
                                                  const float *bias, const float *mean, const float *var,
-                                                 float eps, void *s, void *y, int64_t num, int64_t channels,
-                                                 int64_t inner, int64_t dtype, void *stream);
+                                                 float eps, void *s, void *y, int64_t parts, int64_t num,
+                                                 int64_t channels, int64_t inner, int64_t dtype, void *stream);
 FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval_backward(const void *dy, const void *ds, const void *s,
                                                           const float *weight, const float *bias,
                                                           const float *mean, const float *var, float eps, void *dx,
-                                                          float *dweight, float *dbias, float *partial,
+                                                          float *dweight, float *dbias, double *partial,
                                                           int64_t parts, int64_t num, int64_t channels,
                                                           int64_t inner, int64_t dtype, void *stream);
 
