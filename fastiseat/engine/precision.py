@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,24 +49,24 @@ class LossScale:
         self.enabled = enabled
         self.scale, self.good_steps = FIRST_SCALE if enabled else 1.0, 0
 
-    def gradients(self, loss: Tensor, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def gradients(self, loss: Tensor, *weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """∇ of ``loss`` for each of ``weights`` that it depends on, unscaled; the others are left out."""
         scaled = loss * self.scale if self.enabled else loss
-        found = torch.autograd.grad(scaled, list(weights.values()), allow_unused=True)
-        gradients = {name: g for name, g in zip(weights, found, strict=True) if g is not None}
+        inputs = [tensor for group in weights for tensor in group.values()]
+        found = iter(torch.autograd.grad(scaled, inputs, allow_unused=True))
+        by_group = [{name: g for name in group if (g := next(found)) is not None} for group in weights]
         if self.enabled:
-            for gradient in gradients.values():
-                gradient.div_(self.scale)
-        return gradients
+            torch._foreach_div_([gradient for group in by_group for gradient in group.values()], self.scale)
+        return by_group
 
     def finite_or_zero(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         """``gradients``, or zeros where one of them overflowed: an infinite ν would spoil the running statistics."""
         if not self.enabled:
             return gradients
-        finite = _all_finite(gradients)
+        finite = _all_finite(gradients.values())
         return {name: torch.where(finite, gradient, 0.0) for name, gradient in gradients.items()}
 
-    def accept(self, gradients: dict[str, Tensor]) -> bool:
+    def accept(self, gradients: Sequence[Tensor]) -> bool:
         """Whether to take this step; adapts the scale. An overflow halves it, 2,000 good steps double it."""
         if not self.enabled:
             return True
@@ -88,5 +88,5 @@ class LossScale:
             self.scale, self.good_steps = state["scale"], state["good_steps"]
 
 
-def _all_finite(gradients: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack([gradient.isfinite().all() for gradient in gradients.values()]).all()
+def _all_finite(gradients: Iterable[Tensor]) -> Tensor:
+    return torch.stack([gradient.isfinite().all() for gradient in gradients]).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from fastiseat.engine.passes import InputGradient, Passes
 from fastiseat.engine.precision import LossScale, autocast
 from fastiseat.errors import UserError, unknown
 from fastiseat.methods import ISEAT, Method
-from fastiseat.weights import perturbable, sgd_step, weight_perturbation
+from fastiseat.weights import perturbable, update
 
 ENGINES = ("eager",)
 # Which value each scalar of :meth:`TrainStep.set` belongs to.
@@ -70,12 +71,17 @@ class TrainStep:
         self.optimizer = SGD() if optimizer is None else optimizer
         self.seed = seed
         self.steps_taken = 0
-        self.momentum_buffers: dict[str, Tensor] = {}
         self.num_classes: int | None = None  # known from the first call on
         self._device = next(iter(self.weights.values())).device
         self._generator = torch.Generator(self._device)
         self._passes = Passes(model, precision=precision, device=self._device)
         self._loss_scale = LossScale(enabled=precision == "fp16")
+        self._update = update(self.optimizer.implementation, self.weights)
+
+    @property
+    def momentum_buffers(self) -> dict[str, Tensor]:
+        """The momentum by parameter name, of those that have been updated with any."""
+        return self._update.momentum_buffers
 
     def set(self, **scalars: float) -> None:
         """Change lr, eps, step_size, lam or gamma from the next call on; all of them or, on an error, none."""
@@ -99,6 +105,8 @@ class TrainStep:
         ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
         which the attack then climbs from.
         """
+        self.weights = accept.trainable(self.model)
+        self._update.refresh(self.weights)
         x = accept.as_network_input(images, next(iter(self.weights.values())))
         accept.check_batch(x, labels, delta, start)
         self._admit(x, labels)
@@ -117,23 +125,16 @@ class TrainStep:
 
     def _step(self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None) -> dict[str, Tensor]:
         x_adv, clean_logits, nan_gradient = self._attack(x, y, delta, start)  # δ_i = PGD(x_i, y_i)
-        nu = self._weight_perturbation(x_adv, y)  # ν = γ ‖θ‖ g / ‖g‖
-        # θ+ν keeps θ's graph: ∂θ'/∂θ = 1, so one backward gives both gradients of Eq. 17, added.
-        theta_nu = {name: w + nu[name] if name in nu else w for name, w in self.weights.items()}
+        theta_nu = self._weight_perturbation(x_adv, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
         logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
         terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        gradients = self._loss_scale.gradients(loss, self.weights)
-        if self._loss_scale.accept(gradients):
-            sgd_step(  # θ ← (θ+ν) - l ∇L - ν
-                self.weights,
-                theta_nu,
-                gradients,
-                self.momentum_buffers,
-                lr=self.optimizer.lr,
-                momentum=self.optimizer.momentum,
-                weight_decay=self.optimizer.weight_decay,
-            )
+        # At θ+ν and at θ, to be added (Eq. 17); without ν one backward gives the sum.
+        at_theta_nu, at_theta = self._loss_scale.gradients(
+            loss, theta_nu, self.weights if theta_nu is not self.weights and self.method.needs_clean else {}
+        )
+        if self._loss_scale.accept([*at_theta_nu.values(), *at_theta.values()]):
+            self._update.descend(at_theta_nu, at_theta, self.optimizer)  # θ ← (θ+ν) - l ∇L - ν
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
         metrics |= {} if nan_gradient is None else {"nan_gradient": nan_gradient}
         if not self.method.attacked:
@@ -169,14 +170,15 @@ class TrainStep:
             return random_start(x, eps=self.attack.eps, generator=self._generator)
         return torch.zeros_like(x)
 
-    def _weight_perturbation(self, x_adv: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """ν by name, empty where γ = 0. Its pass leaves no trace in BatchNorm's running statistics."""
+    def _weight_perturbation(self, x_adv: Tensor, y: Tensor) -> Mapping[str, Tensor]:
+        """θ+ν by name, θ itself where γ = 0. Its pass leaves no trace in BatchNorm's running statistics."""
         weights = perturbable(self.weights)
         if self.awp.gamma == 0 or not weights:
-            return {}
+            return self.weights
         loss = F.cross_entropy(self._passes(x_adv, trace=False), y)
-        gradients = self._loss_scale.finite_or_zero(self._loss_scale.gradients(loss, weights))
-        return weight_perturbation(weights, gradients, gamma=self.awp.gamma, norm=self.awp.norm)
+        (gradients,) = self._loss_scale.gradients(loss, weights)
+        gradients = self._loss_scale.finite_or_zero(gradients)
+        return self._update.perturbed(gradients, gamma=self.awp.gamma, norm=self.awp.norm)
 
     def _admit(self, x: Tensor, labels: Tensor) -> None:
         """Check the values of a batch; on the first call try the network on it, leaving no trace."""
@@ -192,18 +194,14 @@ class TrainStep:
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
         return {
-            "momentum_buffers": dict(self.momentum_buffers),
+            "momentum_buffers": self.momentum_buffers,
             "steps_taken": self.steps_taken,
             "loss_scale": self._loss_scale.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
-        buffers = state["momentum_buffers"]
-        for name, buffer in buffers.items():
-            if name not in self.weights or buffer.shape != self.weights[name].shape:
-                raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
-        self.momentum_buffers = {name: buffer.to(self.weights[name]) for name, buffer in buffers.items()}
+        self._update.load_momentum(state["momentum_buffers"])
         self.steps_taken = state["steps_taken"]
         self._loss_scale.load_state_dict(state["loss_scale"])
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from fastiseat.config import SGD
-from fastiseat.errors import unknown
+from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import sgd, weight_perturb
-from fastiseat.weights.apex import ApexUpdate
+from fastiseat.weights.apex import Apex
 from fastiseat.weights.arena import Arena
 
 Gradients = Mapping[str, Tensor]
@@ -97,6 +98,51 @@ class ArenaUpdate:
         """See :class:`Update`."""
         self.arena.load_momentum(buffers)
         self._with_momentum = set(buffers)
+
+
+class ApexUpdate:
+    """NVIDIA Apex's kernels, tensor by tensor."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """:class:`fastiseat.errors.UserError` where Apex is missing or cannot serve these weights."""
+        self.momentum_buffers: dict[str, Tensor] = {}
+        self._apex = Apex(weights)
+        self.refresh(weights)
+
+    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
+        """See :class:`Update`."""
+        self._weights = self._theta_nu = dict[str, Tensor](weights)
+
+    def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
+        """See :class:`Update`."""
+        moved = {name: self._weights[name] for name in gradients}
+        nu = self._apex.weight_perturbation(moved, gradients, gamma=gamma, norm=norm)
+        with torch.no_grad():
+            self._theta_nu = {name: w + nu[name] if name in nu else w.clone() for name, w in self._weights.items()}
+        return {name: weight.requires_grad_() for name, weight in self._theta_nu.items()}
+
+    def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
+        """See :class:`Update`."""
+        total = dict(gradients)
+        for name, gradient in clean_gradients.items():
+            total[name] = total[name] + gradient if name in total else gradient
+        self._apex.sgd_step(
+            self._weights,
+            self._theta_nu,
+            total,
+            self.momentum_buffers,
+            lr=optimizer.lr,
+            momentum=optimizer.momentum,
+            weight_decay=optimizer.weight_decay,
+        )
+        self._theta_nu = self._weights
+
+    def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
+        """See :class:`Update`."""
+        for name, buffer in buffers.items():
+            if name not in self._weights or buffer.shape != self._weights[name].shape:
+                raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
+        self.momentum_buffers = {name: buffer.to(self._weights[name]) for name, buffer in buffers.items()}
 
 
 IMPLEMENTATIONS: dict[str, Callable[[Mapping[str, nn.Parameter]], Update]] = {
