@@ -116,6 +116,8 @@ class Arena:
         names = frozenset(found)
         if unknown := names - self._layout.places.keys():
             raise UserError(f"gradients of {', '.join(sorted(unknown))}: the arena holds no such parameters")
+        if into not in self._pieces:
+            self.flat(into)
         views = self.views(into)
         if found:
             torch._foreach_copy_([views[name] for name in found], list(found.values()))
@@ -135,7 +137,8 @@ class Arena:
         """Take in again what has left since; ``weights`` are the module's parameters now.
 
         Returns whether buffers are new, because parameters, their shapes, dtype or device changed: then views and
-        captured graphs of the old ones are stale. Momentum is kept where name and shape are.
+        captured graphs of the old ones are stale. Momentum is kept where name and shape are; buffers made on demand
+        are gone.
         """
         if self.adopted(weights):
             return False

@@ -12,7 +12,7 @@ from torch import Tensor
 from triton_compile import compile_elsewhere
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import sgd
+from fastiseat.kernels import dispatch, sgd, weight_perturb
 from fastiseat.kernels.sgd import reference
 
 # Triton's interpreter computes by numpy, which warns of what is meant here.
@@ -195,6 +195,35 @@ def test_torch_library():
     found = torch.compile(step, backend="aot_eager", fullgraph=True)(*pairs[1], grad)
     assert torch.equal(found, expected)
     assert all(map(torch.equal, *pairs))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["native", "triton"])
+def test_in_a_captured_graph(backend, monkeypatch):
+    """Both ops; what a replay computes follows the numbers on the device."""
+    flat.require(backend, "cuda")
+    monkeypatch.setenv(dispatch.VARIABLE, backend)
+    table = flat.segments(device="cuda")
+    weights, buffer, grad = (flat.buffer(seed).cuda() for seed in (1, 2, 3))
+    start, out, number = (weights.clone(), buffer.clone()), torch.empty_like(weights), torch.tensor(0.1).cuda()
+
+    def step(value: float) -> list[Tensor]:
+        weights.copy_(start[0]), buffer.copy_(start[1]), number.fill_(value)
+        run()
+        return [weights.clone(), buffer.clone(), out.clone()]
+
+    def eagerly() -> None:
+        ratio = weight_perturb(weights, grad, table, gamma=number, norm="global", out=out)
+        sgd(weights, buffer, grad, table, perturbation_grad=grad, ratio=ratio, **NUMBERS | {"lr": number})
+
+    run = eagerly
+    expected = [step(value) for value in (0.1, 0.5)]
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        eagerly()
+    run = graph.replay
+    for value, wanted in zip((0.1, 0.5), expected, strict=True):
+        assert all(map(torch.equal, step(value), wanted))
 
 
 ZEROS = torch.zeros(9216)

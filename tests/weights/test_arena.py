@@ -9,6 +9,7 @@ import pytest
 import safetensors.torch
 import torch
 import torch.nn.functional as F
+from devices import DEVICES
 from torch import Tensor, nn
 
 from fastiseat.checkpoint import RunDirectory
@@ -52,9 +53,13 @@ def adopt(model: nn.Module, **settings) -> Arena:
     return Arena(trainable(model), full_precision=full_precision_names(model), **settings)
 
 
-@pytest.fixture
-def net() -> Net:
-    return Net()
+@pytest.fixture(params=DEVICES)
+def net(request) -> Net:
+    return Net().to(request.param)
+
+
+def images(net: Net, count: int) -> Tensor:
+    return torch.randn(count, 3, 6, 6).to(net.conv.weight)
 
 
 def values(model: nn.Module) -> dict[str, Tensor]:
@@ -64,7 +69,7 @@ def values(model: nn.Module) -> dict[str, Tensor]:
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert torch.equal(found[name], tensor), name
+        assert torch.equal(found[name].cpu(), tensor.cpu()), name
 
 
 def in_arena(arena: Arena, model: nn.Module) -> bool:
@@ -77,7 +82,7 @@ def in_arena(arena: Arena, model: nn.Module) -> bool:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_values_move_in_unchanged(net, dtype, channels_last):
     net.to(dtype)
-    x = torch.randn(5, 3, 6, 6, dtype=dtype)
+    x = images(net, 5)
     logits = net(x)
     before = values(net)
     arena = adopt(net, channels_last=channels_last)
@@ -98,7 +103,7 @@ def test_channels_last_weights_keep_their_strides(net):
 
 
 def test_a_weight_that_is_spread_out_in_memory_is_packed(net):
-    net.head.weight.data = torch.randn(3, 8)[:, ::2]
+    net.head.weight.data = torch.randn(3, 8).to(net.head.weight)[:, ::2]
     before = net.head.weight.clone()
     adopt(net)
     assert torch.equal(net.head.weight, before)
@@ -161,7 +166,8 @@ def test_a_step_is_that_of_the_dictionaries(net):
     twin = copy.deepcopy(net)
     arena, other = adopt(net, channels_last=True), trainable(twin)
     momentum: dict[str, Tensor] = {}
-    x, y = torch.randn(6, 3, 5, 5).double(), torch.tensor([0, 1, 2, 0, 1, 2])
+    x = images(net, 6)
+    y = torch.tensor([0, 1, 2, 0, 1, 2], device=x.device)
 
     def gradients(weights, loss):
         found = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
@@ -170,14 +176,12 @@ def test_a_step_is_that_of_the_dictionaries(net):
     for _ in range(3):
         call = torch.func.functional_call
         weights = trainable(net)
-        arena.flat("perturbation_grad")
         arena.gather(gradients(weights, F.cross_entropy(net(x), y)), "perturbation_grad")
         out, rest = arena.split("perturbed", torch.float64)
         ratio = weight_perturb(
             arena.weights, arena.flat("perturbation_grad"), arena.segments, gamma=0.1, out=out, out_full=rest
         )
         theta_nu = {name: view.detach().requires_grad_() for name, view in arena.views("perturbed").items()}
-        arena.flat("grad"), arena.flat("second_grad")
         active = arena.gather(gradients(theta_nu, F.cross_entropy(call(net, theta_nu, x), y)), "grad")
         arena.gather(gradients(weights, net(x).square().mean()), "second_grad")
         sgd(
@@ -209,7 +213,7 @@ def test_a_step_is_that_of_the_dictionaries(net):
 
 def test_zero_grad_and_backward_leave_the_arena_alone(net):
     arena = adopt(net)
-    net(torch.randn(4, 3, 5, 5)).sum().backward()
+    net(images(net, 4)).sum().backward()
     net.zero_grad()
     assert not arena.refresh(trainable(net))
     assert in_arena(arena, net)
@@ -232,7 +236,7 @@ def assigned(net: Net) -> None:
 
 
 def replaced(net: Net) -> None:
-    net.head.weight.data = torch.full((3, 4), 5.0)
+    net.head.weight.data = torch.full_like(net.head.weight, 5.0)
 
 
 def swapped(net: Net) -> None:
@@ -277,7 +281,7 @@ def unfrozen(net: Net) -> None:
 
 
 def other_head(net: Net) -> None:
-    net.head = nn.Linear(4, 9)
+    net.head = nn.Linear(4, 9).to(net.conv.weight)
 
 
 @pytest.mark.parametrize("change", [other_dtype, frozen, unfrozen, untied, other_head])
@@ -290,7 +294,7 @@ def test_another_set_of_parameters_gets_new_buffers(net, change):
     before = values(net)
     assert arena.refresh(trainable(net))
     assert_equal(values(net), before)
-    assert torch.equal(arena.momentum_buffers["conv.weight"].float(), torch.arange(540.0).view(20, 3, 3, 3))
+    assert torch.equal(arena.momentum_buffers["conv.weight"].float().cpu(), torch.arange(540.0).view(20, 3, 3, 3))
     assert (arena.momentum_buffers["head.weight"] == (0 if change is other_head else 2)).all()
     assert arena.momentum_buffers.keys() == trainable(net).keys() == arena.views("momentum").keys()
     assert len(arena.flat("grad")) == len(arena.weights)
