@@ -60,39 +60,42 @@ class ArenaUpdate:
     def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
         """See :class:`Update`."""
         arena = self.arena
+        grad, theta_nu = arena.flat("perturbation_grad"), arena.flat("theta_nu")
         arena.gather(gradients, "perturbation_grad")
         self._ratio = weight_perturb(
             arena.weights,
-            arena.flat("perturbation_grad"),
+            grad,
             arena.segments,
             gamma=gamma,
             norm=norm,  # type: ignore[arg-type] # it says itself what it knows
-            out=arena.flat("theta_nu"),
+            out=theta_nu,
         )
         return {name: view.detach().requires_grad_() for name, view in arena.views("theta_nu").items()}
 
     def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
         """See :class:`Update`."""
         arena = self.arena
+        grad, clean_grad = arena.flat("grad"), arena.flat("clean_grad") if clean_gradients else None
         active = arena.gather(gradients, "grad")
         if clean_gradients:
             active = active | arena.gather(clean_gradients, "clean_grad")
+        updated = gradients.keys() | clean_gradients.keys()
         sgd(
             arena.weights,
             arena.momentum if optimizer.momentum else None,
-            arena.flat("grad"),
+            grad,
             arena.segments,
             lr=optimizer.lr,
             momentum=optimizer.momentum,
             weight_decay=optimizer.weight_decay,
-            second_grad=arena.flat("clean_grad") if clean_gradients else None,
+            second_grad=clean_grad,
             perturbation_grad=None if self._ratio is None else arena.flat("perturbation_grad"),
             ratio=self._ratio,
-            active=active,
+            active=None if len(updated) == len(arena.names) else active,
         )
         self._ratio = None
         if optimizer.momentum:
-            self._with_momentum |= gradients.keys() | clean_gradients.keys()
+            self._with_momentum |= updated
 
     def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
         """See :class:`Update`."""

@@ -35,25 +35,25 @@ def sgd(
         g = g + blocks(second_grad).to(weights.dtype)
     if perturbation_grad is not None and ratio is not None:
         decayed = perturbed_weights(weights, perturbation_grad, ratio, block_segment, perturbed)
-    step = g + scalar(weight_decay, weights) * decayed
+    step = (scalar(weight_decay, weights) * decayed).add_(g)
     moves = _moves(block_segment, active, skip)
     if momentum_buffer is not None:
-        step = scalar(momentum, weights) * blocks(momentum_buffer) + step
+        step = (scalar(momentum, weights) * blocks(momentum_buffer)).add_(step)
         _write(momentum_buffer, step, moves)
     theta = theta - scalar(lr, weights) * step
     if ema is not None:
         decay = scalar(ema_decay, weights)
-        _write(ema, decay * blocks(ema) + (1 - decay) * theta, moves)
+        _write(ema, (decay * blocks(ema)).add_((1 - decay) * theta), moves)
     _write(weights, theta, moves)
 
 
-def _moves(block_segment: Tensor, active: Tensor | None, skip: Tensor | None) -> Tensor:
-    """Which blocks are updated, (B, 1)."""
-    moves = torch.ones_like(block_segment, dtype=torch.bool)[:, None]
-    if active is not None:
-        moves = of_blocks(active, block_segment)
-    return moves if skip is None else moves & ~skip
+def _moves(block_segment: Tensor, active: Tensor | None, skip: Tensor | None) -> Tensor | None:
+    """Which blocks are updated, (B, 1); None for all."""
+    moves = None if active is None else of_blocks(active, block_segment)
+    if skip is None:
+        return moves
+    return ~skip if moves is None else moves & ~skip
 
 
-def _write(buffer: Tensor, new: Tensor, moves: Tensor) -> None:
-    blocks(buffer).copy_(new.where(moves, blocks(buffer)))
+def _write(buffer: Tensor, new: Tensor, moves: Tensor | None) -> None:
+    blocks(buffer).copy_(new if moves is None else new.where(moves, blocks(buffer)))

@@ -43,11 +43,11 @@ def perturbed_weights(
 ) -> Tensor:
     """θ + ratio·g in the dtype of θ, as (B, 1024); θ itself where a segment is not perturbed."""
     theta = blocks(weights)
-    moved = theta + of_blocks(ratio, block_segment) * blocks(grad).to(weights.dtype)
+    moved = (of_blocks(ratio, block_segment) * blocks(grad).to(weights.dtype)).add_(theta)
     return moved.where(of_blocks(perturbed, block_segment), theta)
 
 
 def _squares(buffer: Tensor, first_block: Tensor) -> Tensor:
     """The sum of squares of each segment, float64 (S,): of the blocks first, then in their order."""
-    of_block = blocks(buffer).double().square().sum(1)
+    of_block = torch.linalg.vector_norm(blocks(buffer), dim=1, dtype=torch.float64).square()
     return torch.segment_reduce(of_block, "sum", offsets=first_block.long(), initial=0, unsafe=True)
