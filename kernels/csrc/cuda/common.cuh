@@ -60,9 +60,16 @@ __device__ __forceinline__ Pack<T, VEC> load_pack(const T *address) {
     return *reinterpret_cast<const Pack<T, VEC> *>(address);
 }
 
+// Where there is a word of the pack's size, by an instruction that the compiler can't tear into single items.
 template <typename T, int VEC>
 __device__ __forceinline__ void store_pack(T *address, const Pack<T, VEC> &pack) {
-    *reinterpret_cast<Pack<T, VEC> *>(address) = pack;
+    if constexpr (sizeof(pack) == 16) {
+        __stwb(reinterpret_cast<uint4 *>(address), *reinterpret_cast<const uint4 *>(&pack));
+    } else if constexpr (sizeof(pack) == 8) {
+        __stwb(reinterpret_cast<uint2 *>(address), *reinterpret_cast<const uint2 *>(&pack));
+    } else {
+        *reinterpret_cast<Pack<T, VEC> *>(address) = pack;
+    }
 }
 
 template <typename T>

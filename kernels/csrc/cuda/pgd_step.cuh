@@ -115,6 +115,7 @@ __global__ void pgd_step_linf(const PgdStep<G, N> step) {
     if (first + VEC <= step.row_size) {
         nan = move_pack<VEC>(step, start, first, move);
     } else {
+#pragma unroll 1
         for (int64 i = first; i < step.row_size; ++i) nan |= move_pack<1>(step, start, i, move);
     }
     if (nan) *step.nan_grad = 1;  // all that write it write the same
