@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ Number = float | Tensor
 _FULL = (torch.float32, torch.float64)
 # What one access of a kernel on a device reads.
 _ALIGNMENT = 16
+_BLOCKS_AT_A_TIME = 512
 
 
 def check_weights(weights: Tensor, segments: Segments) -> None:
@@ -112,6 +113,16 @@ def of_blocks(table: Tensor, block_segment: Tensor) -> Tensor:
 def blocks(buffer: Tensor) -> Tensor:
     """A flat buffer as (B, 1024)."""
     return buffer.view(-1, BLOCK)
+
+
+def parts(buffer: Tensor | None) -> Iterator[slice]:
+    """The rows of a flat buffer's :func:`blocks`, some at a time; none for None.
+
+    What the references compute of a part stays in the cache, where all at once would be fresh memory each time.
+    """
+    num_blocks = 0 if buffer is None else len(buffer) // BLOCK
+    for start in range(0, num_blocks, _BLOCKS_AT_A_TIME):
+        yield slice(start, min(start + _BLOCKS_AT_A_TIME, num_blocks))
 
 
 def unfit(*buffers: Tensor | None) -> str:

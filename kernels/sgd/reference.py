@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.flat import Number, blocks, of_blocks, scalar
+from fastiseat.kernels.flat import Number, blocks, of_blocks, parts, scalar
 from fastiseat.kernels.weight_perturb.reference import perturbed_weights
 
 
@@ -29,21 +29,41 @@ def sgd(
     ema_decay: Number,
 ) -> None:
     """``fastiseat.kernels.sgd`` in plain PyTorch."""
-    theta = decayed = blocks(weights)
-    g = blocks(grad).to(weights.dtype)
+    numbers = [scalar(value, weights) for value in (lr, momentum, weight_decay, ema_decay)]
+    buffers = (weights, momentum_buffer, grad, second_grad, perturbation_grad, ema)
+    for rows in parts(weights):
+        part = [None if buffer is None else blocks(buffer)[rows] for buffer in buffers]
+        _update(*part, block_segment[rows], perturbed, ratio, _moves(block_segment[rows], active, skip), *numbers)
+
+
+def _update(
+    weights: Tensor,
+    momentum_buffer: Tensor | None,
+    grad: Tensor,
+    second_grad: Tensor | None,
+    perturbation_grad: Tensor | None,
+    ema: Tensor | None,
+    block_segment: Tensor,
+    perturbed: Tensor,
+    ratio: Tensor | None,
+    moves: Tensor | None,
+    lr: Tensor,
+    momentum: Tensor,
+    weight_decay: Tensor,
+    ema_decay: Tensor,
+) -> None:
+    g, decayed = grad.to(weights.dtype), weights
     if second_grad is not None:
-        g = g + blocks(second_grad).to(weights.dtype)
+        g = g + second_grad.to(weights.dtype)
     if perturbation_grad is not None and ratio is not None:
         decayed = perturbed_weights(weights, perturbation_grad, ratio, block_segment, perturbed)
-    step = (scalar(weight_decay, weights) * decayed).add_(g)
-    moves = _moves(block_segment, active, skip)
+    step = g + weight_decay * decayed
     if momentum_buffer is not None:
-        step = (scalar(momentum, weights) * blocks(momentum_buffer)).add_(step)
+        step = momentum * momentum_buffer + step
         _write(momentum_buffer, step, moves)
-    theta = theta - scalar(lr, weights) * step
+    theta = weights - lr * step
     if ema is not None:
-        decay = scalar(ema_decay, weights)
-        _write(ema, (decay * blocks(ema)).add_((1 - decay) * theta), moves)
+        _write(ema, ema_decay * ema + (1 - ema_decay) * theta, moves)
     _write(weights, theta, moves)
 
 
@@ -56,4 +76,4 @@ def _moves(block_segment: Tensor, active: Tensor | None, skip: Tensor | None) ->
 
 
 def _write(buffer: Tensor, new: Tensor, moves: Tensor | None) -> None:
-    blocks(buffer).copy_(new if moves is None else new.where(moves, blocks(buffer)))
+    buffer.copy_(new if moves is None else new.where(moves, buffer))

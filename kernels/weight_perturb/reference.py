@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.flat import Number, blocks, of_blocks, scalar
+from fastiseat.kernels.flat import Number, blocks, of_blocks, parts, scalar
+from fastiseat.kernels.segments import BLOCK
 
 TINY = 1e-20
 """The released code's guard against a zero gradient."""
@@ -31,23 +32,25 @@ def weight_perturb(
     weight_norm, grad_norm = squares.sqrt()
     ratio: Tensor = scalar(gamma, weights).double() * weight_norm / (grad_norm + TINY)
     ratio = ratio.where(perturbed, 0.0).to(weights.dtype)
-    theta_nu = perturbed_weights(weights, grad, ratio, block_segment, perturbed).flatten()
-    out.copy_(theta_nu[: len(out)])
-    if out_full is not None:
-        out_full.copy_(theta_nu[len(out) :])
+    start = 0
+    for target in (out, out_full):
+        for rows in parts(target):
+            source = slice(start + rows.start, start + rows.stop)
+            theta, g = blocks(weights)[source], blocks(grad)[source]
+            blocks(target)[rows] = perturbed_weights(theta, g, ratio, block_segment[source], perturbed)
+        start += len(out) // BLOCK
     return ratio
 
 
 def perturbed_weights(
     weights: Tensor, grad: Tensor, ratio: Tensor, block_segment: Tensor, perturbed: Tensor
 ) -> Tensor:
-    """θ + ratio·g in the dtype of θ, as (B, 1024); θ itself where a segment is not perturbed."""
-    theta = blocks(weights)
-    moved = (of_blocks(ratio, block_segment) * blocks(grad).to(weights.dtype)).add_(theta)
-    return moved.where(of_blocks(perturbed, block_segment), theta)
+    """θ + ratio·g in the dtype of θ for blocks (b, 1024) of both; θ itself where a segment is not perturbed."""
+    moved = weights + of_blocks(ratio, block_segment) * grad.to(weights.dtype)
+    return moved.where(of_blocks(perturbed, block_segment), weights)
 
 
 def _squares(buffer: Tensor, first_block: Tensor) -> Tensor:
     """The sum of squares of each segment, float64 (S,): of the blocks first, then in their order."""
-    of_block = torch.linalg.vector_norm(blocks(buffer), dim=1, dtype=torch.float64).square()
+    of_block = torch.cat([blocks(buffer)[rows].double().square().sum(1) for rows in parts(buffer)])
     return torch.segment_reduce(of_block, "sum", offsets=first_block.long(), initial=0, unsafe=True)

@@ -11,6 +11,12 @@ from fastiseat.kernels import dispatch, ops
 FIGURES = {"median", "seconds", "share_of_bandwidth"}
 
 
+@pytest.fixture(autouse=True)
+def few_channels(monkeypatch):
+    """Triton's interpreter is slow, where it takes part."""
+    monkeypatch.setattr(kernels, "_CHANNELS", 2)
+
+
 def run(dataset="cifar10", **settings):
     return kernels.run(images_of(dataset), 6, CPU, bandwidth=1e10, rounds=2, seconds=1e-4, **settings)
 
