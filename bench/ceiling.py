@@ -77,7 +77,7 @@ def work(model: nn.Module, shape: tuple[int, int, int]) -> Work:
     counted = copy.deepcopy(model).to("meta").train()
     for module in counted.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_hook(lambda _module, _inputs, output: elements.append(output.numel()))
+            module.register_forward_hook(lambda _module, inputs, _output: elements.append(inputs[0].numel()))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         counted(torch.empty(images, *shape, device="meta"))
     return Work(flops=counter.get_total_flops() // images, bn_elements=sum(elements) // images)

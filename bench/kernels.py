@@ -2,87 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastiseat.bench.inputs import SEED, Images
+from fastiseat.bench.inputs import Images
+from fastiseat.bench.kernel_calls import CALLS, Call
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import ops
 from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, Backend, Op
-from fastiseat.kernels.idbh.policies import POLICIES
-
-Make = Callable[[Images, int, torch.device], "Call | None"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """An op's arguments, and how its results are judged and counted."""
-
-    first: Tensor
-    """The argument that tells device and dtype."""
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Any]
-    moved: int
-    """Bytes that must be read and written."""
-    tolerance: float
-    """Largest relative deviation of each result from the reference's."""
-
-
-def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """A step of the attack in the middle of its ball."""
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, *images.shape)
-    x, delta, grad = (_nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
-    return Call(
-        first=x,
-        args=((2 * delta - 1) * 8 / 255, grad - 0.5),
-        kwargs={"eps": 8 / 255, "step_size": 2 / 255},
-        moved=5 * x.numel() * x.element_size(),
-        tolerance=1e-6,
-    )
-
-
-def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """Flip and crop of the paper's recipe."""
-    return _augmentation(images, batch_size, device, flip=True, pad=4, pad_mode="zero")
-
-
-def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:
-    """The policy of CIFAR-10's recipe, which needs colours and room to crop."""
-    policy = POLICIES["cifar10-weak"]
-    if images.channels != 3 or images.side < policy.crop_shift[1]:
-        return None
-    return _augmentation(images, batch_size, device, policy=policy)
-
-
-def _augmentation(images: Images, batch_size: int, device: torch.device, **settings: Any) -> Call:
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, *images.shape[1:], images.channels)
-    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
-    common = {"seed": SEED, "epoch": 1, "dtype": torch.float32, "memory_format": torch.channels_last}
-    return Call(
-        first=pixels,
-        args=(torch.arange(batch_size, device=device),),
-        kwargs=common | settings,
-        moved=pixels.numel() * (1 + 4),
-        tolerance=1e-6,
-    )
-
-
-def _nhwc(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-CALLS: dict[str, Make] = {"augment": augment_call, "idbh": idbh_call, "pgd_step": pgd_step_call}
-"""What each op is called with, or None where it has no use for such images. Every op has an entry."""
 
 
 def run(
@@ -126,7 +62,7 @@ def problem(backend: Backend[Any, Any] | None, call: Call, op: Op[Any, Any]) -> 
     first, args, kwargs = call.first, call.args, call.kwargs
     if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(first, *args, **kwargs):
         return f"absent: {absent}"
-    found, expected = (_results(run(first, *args, **kwargs)) for run in (backend.run, op.reference))
+    found, expected = (_outcome(run, call) for run in (backend.run, op.reference))
     deviation = max(map(relative, found, expected))
     if deviation <= call.tolerance:
         return ""
@@ -154,8 +90,12 @@ def _runner(op: Op[Any, Any], backend: Backend[Any, Any] | None) -> Callable[...
     return backend.run if backend else op.reference
 
 
-def _results(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else result
+def _outcome(run: Callable[..., Any], call: Call) -> tuple[Tensor, ...]:
+    """All results of one run; what it writes into is a copy."""
+    call = copy.deepcopy(call) if call.written else call
+    result = run(call.first, *call.args, **call.kwargs)
+    returned = (result,) if isinstance(result, Tensor) else result or ()
+    return (*returned, *call.written)
 
 
 def _require_any(rows: Sequence[dict[str, Any]], backends: Sequence[str], device: torch.device) -> None:

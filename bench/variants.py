@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.bench.baselines import BASELINES, Eager
+from fastiseat.bench.baselines.networks import plain
 from fastiseat.config import Config
 from fastiseat.engine import TrainStep
 from fastiseat.engine.precision import DTYPES
@@ -106,13 +107,13 @@ class EngineSubject:
 
 
 class BaselineSubject:
-    """A baseline, told before each step which terms are on."""
+    """A baseline on the network as people write it, told before each step which terms are on."""
 
     def __init__(self, model: nn.Module, config: Config, *, build: Callable[..., Eager]) -> None:
         self.config = config
         attack, optimizer = config.attack, config.optimizer
         self.baseline = build(
-            model,
+            plain(model),
             eps=attack.eps,
             step_size=attack.step_size,
             steps=attack.steps,

@@ -36,6 +36,8 @@ class EpochMeter:
 
     def __init__(self) -> None:
         self._values: dict[str, list[Tensor]] = defaultdict(list)
+        self.nan_gradient: Tensor | None = None
+        """bool (): whether a gradient of any attack was NaN; no row has it, since such a run ends."""
 
     def state_dict(self) -> dict[str, Tensor]:
         """What was gathered so far, a tensor (steps, ...) for each metric."""
@@ -48,7 +50,10 @@ class EpochMeter:
     def add(self, metrics: dict[str, Tensor]) -> None:
         """Keep one step's metrics."""
         for name, value in metrics.items():
-            self._values[name].append(value)
+            if name == "nan_gradient":
+                self.nan_gradient = value if self.nan_gradient is None else self.nan_gradient | value
+            else:
+                self._values[name].append(value)
 
     def row(self) -> dict[str, Any]:
         """Means over the epoch as ``train_<name>``, and the AV of its steps as ``av_step_<statistic>``.
@@ -70,20 +75,29 @@ class EpochMeter:
         return row
 
 
-def require_finite(loss: Tensor, *, epoch: int, step: int) -> None:
-    """:class:`UserError` where training has diverged; reads ``loss``, so it waits for the device.
+def require_finite(loss: Tensor, nan_gradient: Tensor | None = None, *, epoch: int, step: int) -> None:
+    """:class:`UserError` where training has diverged; waits for the device, once where all is well.
 
-    ``epoch`` and ``step`` count from 0, in the message from 1.
+    ``nan_gradient`` tells of the attacks of all steps since the last look. ``epoch`` and ``step`` count from 0, in
+    the message from 1.
     """
-    if not torch.isfinite(loss):
+    infinite = ~torch.isfinite(loss)
+    if not (infinite if nan_gradient is None else infinite | nan_gradient):
+        return
+    if infinite:
         raise _diverged(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}")
+    raise _diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}, by step {step + 1}")
 
 
-def require_finite_network(model: nn.Module, *, epoch: int) -> None:
+def require_finite_network(model: nn.Module, nan_gradient: Tensor | None = None, *, epoch: int) -> None:
     """The same for weights and buffers: the last update of an epoch shows in none of its losses."""
     floating = [tensor for tensor in model.state_dict().values() if tensor.is_floating_point()]
-    if not torch.stack([tensor.isfinite().all() for tensor in floating]).all():
-        raise _diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
+    finite = torch.stack([tensor.isfinite().all() for tensor in floating]).all()
+    if finite if nan_gradient is None else finite & ~nan_gradient:
+        return
+    if finite:
+        raise _diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}")
+    raise _diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
 
 
 class DivergedError(UserError):

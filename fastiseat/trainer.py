@@ -203,7 +203,7 @@ class Trainer:
             metrics = self.step(images, labels)
             self.meter.add(metrics)
             if self.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
-                require_finite(metrics["loss"], epoch=epoch, step=number)
+                require_finite(metrics["loss"], self.meter.nan_gradient, epoch=epoch, step=number)
             self.observer.step(epoch=epoch, step=number, images=len(labels), metrics=metrics)
             self.seconds = time.perf_counter() - began
             if self.every.after_step(self.step.steps_taken):
@@ -234,7 +234,7 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         """Of a good state only: one with a number that is none would be gone on from for ever."""
-        require_finite_network(self.model, epoch=len(self.rows))
+        require_finite_network(self.model, self.meter.nan_gradient, epoch=len(self.rows))
         self.directory.checkpoints.save(
             {
                 "model": self.model.state_dict(),

@@ -13,10 +13,25 @@ from fastiseat.kernels.bn_act import bn_act, bn_act_eval, update_running_stats
 from fastiseat.kernels.dispatch import AnyOp
 from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
+from fastiseat.kernels.segments import Segments
+from fastiseat.kernels.sgd import sgd
+from fastiseat.kernels.stability_loss import stability_loss
+from fastiseat.kernels.weight_perturb import weight_perturb
 
-__all__ = ["augment", "bn_act", "bn_act_eval", "idbh", "pgd_step", "update_running_stats"]
+__all__ = [
+    "Segments",
+    "augment",
+    "bn_act",
+    "bn_act_eval",
+    "idbh",
+    "pgd_step",
+    "sgd",
+    "stability_loss",
+    "update_running_stats",
+    "weight_perturb",
+]
 
-_PACKAGES = ("augment", "bn_act", "idbh", "pgd_step")
+_PACKAGES = ("augment", "bn_act", "idbh", "pgd_step", "sgd", "stability_loss", "weight_perturb")
 
 
 def ops() -> list[AnyOp]:

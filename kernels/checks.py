@@ -11,21 +11,27 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
 
 
-def check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor) -> None:
-    """Raise UserError unless the tensors have the dtypes and shapes of a batch and lie on one device."""
+def check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor, rows: Tensor | None = None) -> None:
+    """Raise UserError unless the tensors have the dtypes and shapes of a batch and lie on one device.
+
+    With ``rows`` the batch is as long as they are, and else as ``images``.
+    """
     if images.dtype != torch.uint8 or images.dim() != 4:
         raise UserError(
             f"images are {images.dtype} of shape {tuple(images.shape)}; uint8 of shape (m, H, W, C) is needed"
         )
-    if index.dtype != torch.int64 or index.shape != images.shape[:1]:
+    if rows is not None and (rows.dtype != torch.int64 or rows.dim() != 1):
+        raise UserError(f"rows are {rows.dtype} of shape {tuple(rows.shape)}; int64 of shape (m,) is needed")
+    num_samples = len(images if rows is None else rows)
+    if index.dtype != torch.int64 or index.shape != (num_samples,):
         raise UserError(
-            f"index is {index.dtype} of shape {tuple(index.shape)}; int64 of shape ({len(images)},) is needed"
+            f"index is {index.dtype} of shape {tuple(index.shape)}; int64 of shape ({num_samples},) is needed"
         )
     if isinstance(epoch, Tensor) and (epoch.dim() > 0 or epoch.is_floating_point() or epoch.is_complex()):
         raise UserError(
             f"epoch is {epoch.dtype} of shape {tuple(epoch.shape)}; one integer, of shape (), is needed"
         )
-    for name, value in {"index": index, "epoch": epoch}.items():
+    for name, value in {"index": index, "epoch": epoch, "rows": rows}.items():
         if isinstance(value, Tensor) and value.device != images.device:
             raise UserError(f"{name} lies on {value.device}, images on {images.device}; move one of them")
 

@@ -54,6 +54,8 @@ class Op(Generic[P, R]):
 
     With a ``registration`` what a backend serves goes through ``torch.ops.fastiseat.<name>``: a compiler, a
     graph's recorder or autograd sees one op there, and its formula for the gradient is the registration's.
+    ``for_reference`` tells calls that are the reference's whatever the variable says, where the first argument's
+    dtype does not: those with float64 for a result.
     """
 
     def __init__(
@@ -62,10 +64,12 @@ class Op(Generic[P, R]):
         reference: Callable[Concatenate[Tensor, P], R],
         *backends: Backend[P, R],
         registration: Registration | None = None,
+        for_reference: Callable[Concatenate[Tensor, P], bool] = lambda *_, **__: False,
     ):
         self.name = name
         self.reference = reference
         self.backends = backends
+        self.for_reference = for_reference
         self._choices: dict[tuple[str | torch.device, torch.dtype, str], Backend[P, R] | None] = {}
         self._broken: dict[tuple[str | torch.device, torch.dtype, str], str] = {}
         self._registered = registration.bind(name, self._serve) if registration else None
@@ -74,7 +78,10 @@ class Op(Generic[P, R]):
     def __call__(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         """Serve the call with the chosen backend, or with the reference where it does not fit."""
         if torch.compiler.is_compiling():
-            known = self._registered if self._traceable(first, *args, *kwargs.values()) else None
+            shown = self._traceable(first, *args, *kwargs.values()) and not self.for_reference(
+                first, *args, **kwargs
+            )
+            known = self._registered if shown else None
             return cast(R, (known or self.reference)(first, *args, **kwargs))
         if self._registered and self._fitting(first, *args, **kwargs):
             return cast(R, self._registered(first, *args, **kwargs))
@@ -118,6 +125,8 @@ class Op(Generic[P, R]):
         return self._has_gradient or not differentiated
 
     def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
+        if self.for_reference(first, *args, **kwargs):
+            return None
         wanted = os.environ.get(VARIABLE) or AUTO
         backend = self.choice(first.device, first.dtype, wanted)
         if backend is None:

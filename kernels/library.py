@@ -61,7 +61,7 @@ class Registration:
         for name in self.numbers:
             value = flat.get(name)
             if isinstance(value, Tensor):
-                flat[name], flat[f"{name}_tensor"] = 0.0, value
+                flat[name], flat[f"{name}_tensor"] = 0, value  # fits int and float
         return flat
 
     def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -74,8 +74,9 @@ class Registration:
         return joined
 
 
-def _note_writes(tensors: list[Tensor | None]) -> None:
+def _note_writes(written: list[Tensor | list[Tensor] | None]) -> None:
     """Tell autograd what a kernel wrote to behind its back, so that a backward pass that saved it fails."""
+    tensors = [tensor for one in written for tensor in (one if isinstance(one, list) else [one])]
     given = [tensor for tensor in tensors if tensor is not None and not tensor.is_inference()]
     if given:
         torch.autograd.graph.increment_version(given)

@@ -29,10 +29,12 @@ def unsupported(device: str, dtype: torch.dtype) -> str:
         return "Triton is not installed"
     if dtype not in DTYPES:
         return f"serves float32, bfloat16 and float16, not {dtype}"
-    if interpreted():
+    if interpreted() and device in ("cpu", "cuda"):
         return ""
     if device != "cuda":
-        return f"serves CUDA devices, not {device}; with TRITON_INTERPRET=1 its interpreter runs anywhere"
+        return f"serves CUDA devices, not {device}; with TRITON_INTERPRET=1 its interpreter serves a CPU"
+    if not torch.cuda.is_available():
+        return "there is no CUDA device"
     found = torch.cuda.get_device_capability()
     if found < CAPABILITY:
         return f"needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]}, this card has {found[0]}.{found[1]}"

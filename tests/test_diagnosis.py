@@ -15,12 +15,23 @@ from fastiseat import diagnosis
 from fastiseat.diagnosis import extras, nvidia, system
 from fastiseat.diagnosis.choices import _DTYPES, choices, kernel_choices
 from fastiseat.diagnosis.finding import Gpu
-from fastiseat.kernels import native, ops
+from fastiseat.kernels import native, ops, triton_support
 
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
 GIB = 2**30
 CARDS = {"V100": ("Tesla V100-SXM2-16GB", 7, 0, 16), "H100": ("NVIDIA H100 80GB HBM3", 9, 0, 80)}
+
+
+@pytest.fixture(autouse=True)
+def no_kernels_for_cuda(monkeypatch, tmp_path):
+    """What was built or installed here for CUDA devices changes nothing."""
+    monkeypatch.setitem(native.LIBRARIES, "cuda", tmp_path / "none.so")
+    monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
+    loaded = native.library
+    loaded.cache_clear()
+    yield
+    loaded.cache_clear()
 
 
 @pytest.fixture
@@ -86,6 +97,20 @@ def machine(monkeypatch):
     return set_up
 
 
+@pytest.fixture
+def kernels_of(monkeypatch, tmp_path):
+    """An installation with these kernels, whatever this one has."""
+    monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+    def set_up(*, triton, libraries):
+        found = native.Library(object(), "") if libraries else native.load(tmp_path / "none.so")
+        monkeypatch.setattr(native, "library", lambda device="cpu": found)
+        monkeypatch.setattr(triton_support, "find_spec", lambda name: object() if triton else None)
+
+    return set_up
+
+
 def test_a_machine_without_a_card(machine, bare):
     machine(cuda=None)
     found = diagnosis.examine()
@@ -120,7 +145,8 @@ def test_a_v100_that_a_cuda_13_build_does_not_even_see(machine):
 
 
 @pytest.mark.parametrize(("card", "amp"), [("V100", "fp16"), ("H100", "bf16")])
-def test_cards_with_a_build_that_serves_them(machine, card, amp):
+def test_cards_with_a_build_that_serves_them(machine, kernels_of, card, amp):
+    kernels_of(triton=False, libraries=False)
     machine(card, cuda="12.6", architectures=CU126)
     (gpu,) = diagnosis.examine().gpus
     assert (gpu.served, gpu.why, gpu.remedy) == (True, "", "")
@@ -129,6 +155,14 @@ def test_cards_with_a_build_that_serves_them(machine, card, amp):
     assert [(choice.device, choice.op) for choice in chosen.kernels] == [
         (device, op.name) for device in ("cpu", "cuda:0") for op in ops()
     ]
+
+
+@pytest.mark.parametrize(("card", "best"), [("V100", "native"), ("H100", "triton")])
+def test_kernels_by_card(machine, kernels_of, card, best):
+    kernels_of(triton=True, libraries=True)
+    machine(card, cuda="12.6", architectures=CU126)
+    chosen = {choice.op: choice.backend for choice in kernel_choices("cuda")}
+    assert (chosen["augment"], chosen["idbh"]) == (best, "reference")
 
 
 def test_the_first_card_is_chosen_and_the_second_would_do(machine):
@@ -371,8 +405,11 @@ def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
     assert {choice.why for choice in kernel_choices("cpu")} == {"FASTISEAT_KERNELS=reference"}
 
 
-def test_a_forced_kernel_that_can_not_serve_is_reported(monkeypatch):
+def test_a_forced_kernel_that_can_not_serve_is_reported(monkeypatch, kernels_of):
+    kernels_of(triton=True, libraries=False)
     monkeypatch.setenv("FASTISEAT_KERNELS", "native")
-    (step,) = (choice for choice in kernel_choices("meta") if choice.op == "pgd_step")
-    assert step.backend == "none"
-    assert step.why.startswith("FASTISEAT_KERNELS=native cannot serve pgd_step")
+    chosen = {choice.op: choice for choice in kernel_choices("cuda")}
+    assert chosen["idbh"].backend == "reference"
+    for name in ("augment", "pgd_step"):
+        assert chosen[name].backend == "none"
+        assert chosen[name].why.startswith(f"FASTISEAT_KERNELS=native cannot serve {name}")

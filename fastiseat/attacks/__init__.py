@@ -1,5 +1,5 @@
 """Perturbations of the input: where an attack starts, and the one loop that it climbs in."""
 
-from fastiseat.attacks.pgd import pgd, random_start
+from fastiseat.attacks.pgd import Attacked, pgd, random_start
 
-__all__ = ["pgd", "random_start"]
+__all__ = ["Attacked", "pgd", "random_start"]

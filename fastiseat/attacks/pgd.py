@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastiseat.kernels import pgd_step
+from fastiseat.kernels.pgd_step import Norm
 
 
-def random_start(images: Tensor, *, eps: float, generator: torch.Generator) -> Tensor:
-    """δ ~ U(-ε, ε), one number a pixel: shape and dtype of ``images``, drawn on the generator's device."""
-    unit = torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator)
-    return (2 * unit - 1) * eps
+class Attacked(NamedTuple):
+    """What :func:`pgd` returns."""
+
+    delta: Tensor
+    """δ after the last step."""
+    x_adv: Tensor
+    """x' = clamp(x + δ, 0, 1)."""
+    nan_grad: Tensor
+    """bool (): whether the gradient of any step held a NaN."""
+
+
+def random_start(images: Tensor, *, eps: float, generator: torch.Generator, norm: Norm = "linf") -> Tensor:
+    """δ uniform in the ε-ball: shape and dtype of ``images``, drawn on the generator's device.
+
+    In the L∞ ball each pixel is U(-ε, ε). In the L2 ball of d dimensions the direction is a normal sample's and the
+    length ε·U^(1/d).
+    """
+    if norm == "linf":
+        unit = torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+        return (2 * unit - 1) * eps
+    normal = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
+    rows = normal.reshape(len(images), math.prod(images.shape[1:]))
+    unit = torch.rand((len(rows), 1), dtype=images.dtype, device=images.device, generator=generator)
+    length: Tensor = eps * unit ** (1 / max(rows.shape[1], 1))
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
+    return (rows / norms * length).reshape(images.shape)
 
 
 def pgd(
@@ -21,15 +46,20 @@ def pgd(
     images: Tensor,
     start: Tensor,
     *,
-    eps: float,
-    step_size: float,
+    eps: float | Tensor,
+    step_size: float | Tensor,
     steps: int,
-) -> tuple[Tensor, Tensor]:
-    """``steps`` times δ ← Π(δ + α sign g), Π onto the ε-ball and onto images in [0, 1]; no early stop.
+    norm: Norm = "linf",
+) -> Attacked:
+    """``steps`` times δ ← Π(δ + α d), Π onto the ε-ball and onto images in [0, 1]; no early stop.
 
-    ``gradient`` maps x' (m, C, H, W) to the gradient of the loss that the attack climbs. Returns (δ, x').
+    d is the step of length 1 that climbs most: sign g in the L∞ ball, g/‖g‖₂ in the L2 ball. ``gradient`` maps x'
+    (m, C, H, W) to the gradient of the loss that the attack climbs. Nothing waits for the device.
     """
-    delta, adversarial = start, (images + start).clamp(0, 1)
+    delta, x_adv = start, (images + start).clamp(0, 1)
+    nan_grads = [torch.zeros((), dtype=torch.bool, device=images.device)]
     for _ in range(steps):
-        delta, adversarial = pgd_step(images, delta, gradient(adversarial), eps=eps, step_size=step_size)
-    return delta, adversarial
+        step = pgd_step(images, delta, gradient(x_adv), eps=eps, step_size=step_size, norm=norm)
+        delta, x_adv = step.delta, step.x_adv
+        nan_grads.append(step.nan_grad)
+    return Attacked(delta, x_adv, torch.stack(nan_grads).any())

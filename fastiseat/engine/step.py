@@ -28,8 +28,9 @@ class TrainStep:
     """Attack, weight perturbation, objective and update for any ``nn.Module`` that returns logits.
 
     ``step(images, labels)`` trains on one batch and returns metrics as device tensors: ``loss`` and
-    ``loss_<term>`` (scalars), ``accuracy_adversarial`` if the method attacks, and where the clean logits are at
-    hand ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of Eq. 13 (m,).
+    ``loss_<term>`` (scalars), ``accuracy_adversarial`` if the method attacks, ``nan_gradient`` (bool) if this step
+    did, and where the clean logits are at hand ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of
+    Eq. 13 (m,).
 
     The module's parameters must all be float32 or all float64; each submodule's train/eval flag, the global
     random state and the frozen parameters are left as found, and θ+ν is never written into the module.
@@ -115,7 +116,7 @@ class TrainStep:
         return metrics
 
     def _step(self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None) -> dict[str, Tensor]:
-        x_adv, clean_logits = self._attack(x, y, delta, start)  # δ_i = PGD(x_i, y_i)
+        x_adv, clean_logits, nan_gradient = self._attack(x, y, delta, start)  # δ_i = PGD(x_i, y_i)
         nu = self._weight_perturbation(x_adv, y)  # ν = γ ‖θ‖ g / ‖g‖
         # θ+ν keeps θ's graph: ∂θ'/∂θ = 1, so one backward gives both gradients of Eq. 17, added.
         theta_nu = {name: w + nu[name] if name in nu else w for name, w in self.weights.items()}
@@ -134,30 +135,34 @@ class TrainStep:
                 weight_decay=self.optimizer.weight_decay,
             )
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
+        metrics |= {} if nan_gradient is None else {"nan_gradient": nan_gradient}
         if not self.method.attacked:
             return metrics | {"accuracy_clean": _accuracy(logits, y)}
         return metrics | _attack_metrics(logits, clean_logits, y)
 
     def _attack(
         self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """(x', logits of the clean images or None); the latter have their graph where the method needs it."""
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """(x', logits of the clean images or None, whether a gradient of the attack was NaN or None).
+
+        The clean logits have their graph where the method needs it.
+        """
         if not self.method.attacked:
-            return x, None
+            return x, None, None
         if delta is not None:
             clean = self._passes(x) if self.method.needs_clean else None
-            return (x + delta.detach()).clamp(0, 1), clean
+            return (x + delta.detach()).clamp(0, 1), clean, None
         start = self._start(x) if start is None else start.detach()
         attack = self.attack
         train_mode = attack.bn_mode == "train"
         gradient = InputGradient(self._passes, self.method, y, keep_graph=train_mode and self.method.needs_clean)
         self.model.train(train_mode)
-        _, x_adv = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        _, x_adv, nan = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
         if train_mode:
-            return x_adv, gradient.first_logits
+            return x_adv, gradient.first_logits, nan
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
         self.model.train()
-        return x_adv, self._passes((x + start).clamp(0, 1)) if self.method.needs_clean else None
+        return x_adv, self._passes((x + start).clamp(0, 1)) if self.method.needs_clean else None, nan
 
     def _start(self, x: Tensor) -> Tensor:
         if self.attack.random_start:

@@ -84,9 +84,9 @@ def correct_under(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, see
         if restart:
             generator = torch.Generator(x.device).manual_seed(counter_seed(seed, restart))
             start = random_start(x, eps=attack.eps, generator=generator)
-        _, adversarial = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        found = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
         with torch.no_grad():
-            correct &= model(adversarial).argmax(1) == y
+            correct &= model(found.x_adv).argmax(1) == y
     return correct
 
 

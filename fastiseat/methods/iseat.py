@@ -7,23 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fastiseat.config import Objective
+from fastiseat.kernels import stability_loss
 from fastiseat.methods.base import Method
-
-
-def rank_weights(vulnerability: Tensor) -> Tensor:
-    """w_i = 1 - r_i / m (Eq. 14), r_i = 0 for the highest of ``vulnerability`` (m,), ties in order of index.
-
-    A permutation of 1, 1 - 1/m, …, 1/m in the dtype of ``vulnerability``.
-    """
-    m = len(vulnerability)
-    order = vulnerability.argsort(descending=True, stable=True)
-    ranks = torch.arange(m, dtype=vulnerability.dtype, device=vulnerability.device)
-    return torch.empty_like(vulnerability).scatter_(0, order, 1 - ranks / m)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +35,7 @@ class ISEAT(Method):
 
     def objective(self, logits: Tensor, clean_logits: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
         """Two terms, ``adversarial`` and, unless λ = 0, ``stability`` (λ included)."""
-        losses = F.cross_entropy(logits, labels, reduction="none")
-        terms = {"adversarial": losses.mean()}
-        if clean_logits is not None:
-            clean_losses = F.cross_entropy(clean_logits, labels, reduction="none")
-            weights = rank_weights((losses - clean_losses).detach())
-            gaps = (logits - clean_logits).square().sum(dim=1)
-            terms["stability"] = self.lam * (weights * gaps).mean()
-        return terms
+        if clean_logits is None:
+            return {"adversarial": F.cross_entropy(logits, labels)}
+        loss = stability_loss(logits, clean_logits, labels, lam=self.lam)
+        return {"adversarial": loss.adversarial, "stability": loss.stability}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.models.names import ModelSpec, Variant
+from fastiseat.models.norm import Addends, BatchNormReLU
 
 
 class Network(nn.Module):
@@ -30,6 +31,8 @@ def conv3x3(in_width: int, width: int, *, stride: int = 1) -> nn.Conv2d:
 class PreActBlock(nn.Module):
     """bn1-relu-conv1-bn2-relu-conv2 plus a shortcut: (N, in_width, H, W) to (N, width, H/s, W/s).
 
+    Input and output are sums still to be taken: a BatchNorm follows each, which adds in the same sweep.
+
     Where the block changes width or size the shortcut is a 1x1 convolution of stride s, the product of the
     two convolutions' strides. It reads the raw input in the released variant and relu(bn1(input)) in the
     common one. Elsewhere it is the identity on the raw input in both variants.
@@ -37,9 +40,9 @@ class PreActBlock(nn.Module):
 
     def __init__(self, in_width: int, width: int, *, strides: tuple[int, int], variant: Variant) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_width)
+        self.bn1 = BatchNormReLU(in_width)
         self.conv1 = conv3x3(in_width, width, stride=strides[0])
-        self.bn2 = nn.BatchNorm2d(width)
+        self.bn2 = BatchNormReLU(width)
         self.conv2 = conv3x3(width, width, stride=strides[1])
         stride = strides[0] * strides[1]
         is_identity = stride == 1 and in_width == width
@@ -49,12 +52,11 @@ class PreActBlock(nn.Module):
             self.shortcut.append(nn.Conv2d(in_width, width, kernel_size=1, stride=stride, bias=False))
         self.shortcut_reads_input = is_identity or variant == "released"
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The block's output for ``x``, in its dtype."""
-        active = torch.relu(self.bn1(x))
-        residual: Tensor = self.conv2(torch.relu(self.bn2(self.conv1(active))))
-        shortcut: Tensor = self.shortcut(x if self.shortcut_reads_input else active)
-        return residual + shortcut
+    def forward(self, addends: Addends) -> Addends:
+        """(residual, shortcut), whose sum is the block's output for the sum of ``addends``."""
+        x, active = self.bn1(*addends)
+        _, middle = self.bn2(self.conv1(active))
+        return self.conv2(middle), self.shortcut(x if self.shortcut_reads_input else active)
 
 
 def stage(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from fastiseat.models.blocks import Network, classify, conv3x3, stage
 from fastiseat.models.names import ModelSpec
+from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "prn18": ((2, 2, 2, 2), (64, 128, 256, 512)),
@@ -41,12 +41,14 @@ class PreActResNet(Network):
             blocks = stage(in_width, width, depth=depth, strides=strides, variant=spec.variant)
             self.add_module(f"layer{number}", blocks)
             in_width = width
-        self.bn = nn.BatchNorm2d(in_width)
+        self.bn = BatchNormReLU(in_width)
         self.linear = nn.Linear(in_width, spec.num_classes)
 
+    @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
-        x: Tensor = self.conv1(images)
+        addends: Addends = self.conv1(images), None
         for number in range(1, self.num_stages + 1):
-            x = self.get_submodule(f"layer{number}")(x)
-        return classify(self.linear, torch.relu(self.bn(x)))
+            addends = self.get_submodule(f"layer{number}")(addends)
+        _, features = self.bn(*addends)
+        return classify(self.linear, features)

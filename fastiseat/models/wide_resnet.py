@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from fastiseat.models.blocks import Network, classify, conv3x3, stage
 from fastiseat.models.names import ModelSpec
+from fastiseat.models.norm import BatchNormReLU, one_pass
 
 
 class WideResNet(Network):
@@ -39,10 +39,12 @@ class WideResNet(Network):
         self.layer1 = layer(16, narrow, (1, 1))
         self.layer2 = layer(narrow, middle, halve)
         self.layer3 = layer(middle, wide, halve)
-        self.bn1 = nn.BatchNorm2d(wide)
+        self.bn1 = BatchNormReLU(wide)
         self.fc0 = nn.Linear(wide, spec.num_classes)
 
+    @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
-        x = self.layer3(self.layer2(self.layer1(self.conv1(images))))
-        return classify(self.fc0, torch.relu(self.bn1(x)))
+        addends = self.layer3(self.layer2(self.layer1((self.conv1(images), None))))
+        _, features = self.bn1(*addends)
+        return classify(self.fc0, features)

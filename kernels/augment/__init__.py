@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels.augment import reference
+from fastiseat.kernels import triton_support
+from fastiseat.kernels.augment import limits, native, reference
 from fastiseat.kernels.augment.reference import PadMode
 from fastiseat.kernels.checks import check_numbers, check_result, check_tensors
-from fastiseat.kernels.dispatch import Op
+from fastiseat.kernels.dispatch import Backend, Op
+from fastiseat.kernels.library import Registration
 
-_OP = Op("augment", reference.augment)
+
+def _fake(images: Tensor, index: Tensor, *settings: Any) -> Tensor:
+    dtype, memory_format = settings[6:8]
+    return limits.result(images, index, dtype, memory_format)
+
+
+_OP: Op[..., Tensor] = Op(
+    "augment",
+    reference.augment,
+    Backend(
+        name="triton",
+        run=triton_support.late("fastiseat.kernels.augment.triton", "augment"),
+        unsupported=limits.unsupported_by_triton,
+        unfit=limits.unfit_for_triton,
+        only_when_named=triton_support.ONLY_WHEN_NAMED,
+    ),
+    Backend(name="native", run=native.augment, unsupported=native.unsupported, unfit=native.unfit),
+    registration=Registration(
+        schema="(Tensor images, Tensor index, Tensor? rows, int seed, int epoch, bool flip, int pad, str pad_mode, "
+        "ScalarType dtype, MemoryFormat memory_format, Tensor? epoch_tensor=None) -> Tensor",
+        fake=_fake,
+        numbers=("epoch",),
+    ),
+    for_reference=lambda *_, dtype, **__: dtype == torch.float64,
+)
 _OPS = (_OP,)
 
 
@@ -21,6 +47,7 @@ def augment(
     images: Tensor,
     index: Tensor,
     *,
+    rows: Tensor | None = None,
     seed: int,
     epoch: int | Tensor,
     flip: bool = True,
@@ -38,15 +65,19 @@ def augment(
     with M = 2**32 - 1, ``Stream.AUGMENT`` = 1 and each of them a 32-bit word (index as two's complement). Word 0:
     mirrored if its top bit is set. Words 1 and 2: the window's top and left in the padded image,
     ``(word · (2·pad + 1)) >> 32`` in 0 … 2·pad. Word 3 is not used. ``flip`` and ``pad`` switch an operation on
-    and change no draw of the other. The value of a pixel is ``images.to(dtype).div(255)``.
+    and change no draw of the other. The value of a pixel is ``images.to(dtype).div(255)``: the quotient in float32,
+    or in float64 for that dtype, then rounded to ``dtype``.
 
     The paper's recipe is the default; Rice et al. pad CIFAR-10 by reflection; SVHN is not augmented
     (``flip=False, pad=0``: only the conversion). Nothing waits for the device, and with ``epoch`` as a tensor
     on it a captured graph draws anew at every replay.
 
     Args:
-        images: uint8 (m, H, W, C).
+        images: uint8 (m, H, W, C); with ``rows`` any number of images.
         index: int64 (m,), each sample's place in the data set, on the device of ``images``.
+        rows: int64 (m,), which of ``images`` each sample is, on their device; without it sample i is image i. One
+            that names no image is an error on a CPU; on a CUDA device, where the host looks at none, it gives NaN,
+            or the reference's assertion.
         seed: 0 … 2**64 - 1.
         epoch: 0 … 2**32 - 1; as an integer tensor, 0-dimensional and on the device of ``images``, it is not
             looked at, and its low 32 bits count.
@@ -63,14 +94,16 @@ def augment(
     Raises:
         UserError: for an argument that is not as described.
     """
-    check_tensors(images, index, epoch)
+    check_tensors(images, index, epoch, rows)
     check_numbers(seed, epoch)
+    _check_rows(images, rows)
     _check_padding(images, pad, pad_mode)
     check_result(dtype, memory_format)
     return _OP(
         images,
         index,
-        seed=seed,
+        rows=rows,
+        seed=seed - (seed >> 63 << 64),  # the same 64 bits as a signed integer, which is what an op can take
         epoch=epoch,
         flip=flip,
         pad=pad,
@@ -78,6 +111,20 @@ def augment(
         dtype=dtype,
         memory_format=memory_format,
     )
+
+
+def _check_rows(images: Tensor, rows: Tensor | None) -> None:
+    if (
+        rows is None
+        or torch.compiler.is_compiling()
+        or type(rows) is not Tensor
+        or not rows.is_cpu
+        or not len(rows)
+    ):
+        return
+    lowest, highest = (end.item() for end in rows.aminmax())
+    if lowest < 0 or highest >= len(images):
+        raise UserError(f"rows lie in {lowest} … {highest}; those of images are 0 … {len(images) - 1}")
 
 
 def _check_padding(images: Tensor, pad: int, pad_mode: str) -> None:

@@ -17,6 +17,7 @@ def augment(
     images: Tensor,
     index: Tensor,
     *,
+    rows: Tensor | None,
     seed: int,
     epoch: Word,
     flip: bool,
@@ -26,6 +27,8 @@ def augment(
     memory_format: torch.memory_format,
 ) -> Tensor:
     """``fastiseat.kernels.augment`` in plain PyTorch."""
+    if rows is not None:
+        images = images.index_select(0, rows)
     if images.numel() and (flip or pad):
         flips, top, left = draws(index, seed=seed, epoch=epoch, pad=pad)
         if flip:

@@ -2,17 +2,58 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
+
+from fastiseat.kernels.pgd_step.arrays import network_copy
 
 
 def pgd_step(
-    images: Tensor, delta: Tensor, grad: Tensor, *, eps: float | Tensor, step_size: float | Tensor
-) -> tuple[Tensor, Tensor]:
-    """``fastiseat.kernels.pgd_step`` in plain PyTorch."""
-    radius, step = _broadcastable(eps, images), _broadcastable(step_size, images)
-    moved = (delta + step * grad.sign()).clamp(-radius, radius)  # type: ignore[arg-type] # it takes either kind
+    images: Tensor,
+    delta: Tensor,
+    grad: Tensor,
+    *,
+    eps: float | Tensor,
+    step_size: float | Tensor,
+    norm: str = "linf",
+    network_dtype: torch.dtype | None = None,
+    network_format: torch.memory_format | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """``fastiseat.kernels.pgd_step`` in plain PyTorch; an empty tensor for a network's input that is x' itself."""
+    move = {"linf": _move_linf, "l2": _move_l2}[norm]
+    moved = move(delta, grad, _broadcastable(eps, images), _broadcastable(step_size, images))
     x_adv = (images + moved).clamp(0, 1)
-    return x_adv - images, x_adv
+    return x_adv - images, x_adv, network_copy(x_adv, network_dtype, network_format), grad.isnan().any()
+
+
+def _move_linf(delta: Tensor, grad: Tensor, radius: float | Tensor, step: float | Tensor) -> Tensor:
+    moved: Tensor = delta + step * grad.sign().to(delta.dtype)
+    return moved.clamp(-radius, radius)  # type: ignore[arg-type] # it takes either kind
+
+
+def _move_l2(delta: Tensor, grad: Tensor, radius: float | Tensor, step: float | Tensor) -> Tensor:
+    """In float64 up to the last rounding: neither squares nor quotients of float32 leave its range."""
+    bound, length = _double(radius, delta), _double(step, delta)
+    norm = _norms(grad)
+    usable = norm.isfinite() & (norm > 0)
+    moved = delta.double() + length / torch.where(usable, norm, 1.0) * torch.where(usable, grad.double(), 0.0)
+    norm = _norms(moved)
+    inside = norm <= bound
+    return torch.where(inside, moved, bound / torch.where(inside, 1.0, norm) * moved).to(delta.dtype)
+
+
+def _norms(values: Tensor) -> Tensor:
+    """Of each sample in float64, (m, 1, ...)."""
+    rows = values.double().reshape(len(values), math.prod(values.shape[1:]))
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=1)
+    return norms.reshape(-1, *[1] * (values.dim() - 1))
+
+
+def _double(value: float | Tensor, like: Tensor) -> Tensor:
+    """In float64 the number that ``value`` is in the dtype of ``like``."""
+    return (value if isinstance(value, Tensor) else like.new_full((), value)).double()
 
 
 def _broadcastable(value: float | Tensor, images: Tensor) -> float | Tensor:

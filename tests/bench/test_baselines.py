@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastiseat import models
 from fastiseat.bench.baselines import BASELINES, Eager
+from fastiseat.bench.baselines.networks import plain
 
 METHODS = {
     "at": {"lam": 0.0, "gamma": 0.0},
@@ -40,7 +41,7 @@ def nothing_compiled() -> Iterator[None]:
 
 def network(dtype: torch.dtype = torch.float64) -> nn.Module:
     torch.manual_seed(1)
-    return models.build("small", in_channels=3, num_classes=10).to(dtype)
+    return plain(models.build("small", in_channels=3, num_classes=10).to(dtype))
 
 
 def batch(seed: int, m: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:

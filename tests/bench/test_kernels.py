@@ -25,7 +25,7 @@ def test_every_op_is_measured():
 
 
 def test_an_op_without_use_for_the_images_is_left_out():
-    assert {row["op"] for row in run("digits")} == {"augment", "pgd_step"}
+    assert {row["op"] for row in run("digits")} == set(kernels.CALLS) - {"idbh"}
 
 
 @pytest.fixture
@@ -67,8 +67,9 @@ def test_an_absent_kernel_has_none(plant, why):
     assert not FIGURES & row.keys()
 
 
-def test_an_absent_backend_that_was_asked_for_is_refused(plant):
-    plant(unsupported="the library is not built")
+def test_an_absent_backend_that_was_asked_for_is_refused(plant, monkeypatch):
+    op = plant(unsupported="the library is not built")
+    monkeypatch.setattr(kernels, "ops", lambda: [op])
     with pytest.raises(UserError, match="backend native on cpu: absent: the library is not built; leave it out"):
         run(backends=("native",))
 
@@ -76,3 +77,22 @@ def test_an_absent_backend_that_was_asked_for_is_refused(plant):
 def test_an_unknown_backend_is_refused():
     with pytest.raises(UserError, match="unknown backend 'cuda'"):
         run(backends=("cuda",))
+
+
+@pytest.mark.parametrize("name", ["sgd", "weight_perturb"])
+def test_what_an_op_writes_is_judged_too(name):
+    op = next(op for op in ops() if op.name == name)
+    call = kernels.CALLS[name](images_of("digits"), 1, CPU)
+
+    def forgetful(*args, **kwargs):
+        before = [tensor.clone() for tensor in call.written]
+        result = op.reference(*args, **kwargs)
+        for tensor, old in zip((args[0], args[1]) if name == "sgd" else (kwargs["out"],), before, strict=True):
+            tensor.copy_(old)
+        return result
+
+    for run, verdict in ((op.reference, ""), (forgetful, "wrong: ")):
+        backend = dispatch.Backend(name="native", run=run, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
+        problem = kernels.problem(backend, call, op)
+        assert problem.startswith(verdict)
+        assert bool(problem) == bool(verdict)

@@ -13,7 +13,7 @@ from torch import Tensor
 from fastiseat import ISEAT
 from fastiseat.engine import step as engine
 from fastiseat.engine.passes import Passes
-from fastiseat.methods import iseat
+from fastiseat.kernels.stability_loss import reference as objective
 
 
 def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
@@ -32,12 +32,12 @@ def perturbation_pass_updates_statistics(patch: pytest.MonkeyPatch) -> None:
 
 
 def reverse_ranks(patch: pytest.MonkeyPatch) -> None:
-    honest = iseat.rank_weights
-    patch.setattr(iseat, "rank_weights", lambda av: honest(-av))
+    honest = objective.rank_weights
+    patch.setattr(objective, "rank_weights", lambda av: honest(-av))
 
 
 def uniform_weights(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(iseat, "rank_weights", torch.ones_like)
+    patch.setattr(objective, "rank_weights", torch.ones_like)
 
 
 def perturb_vectors_too(patch: pytest.MonkeyPatch) -> None:

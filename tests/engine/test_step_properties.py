@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastiseat import AWP, ISEAT, PGD, SGD, TrainStep, models
 from fastiseat.attacks import pgd, random_start
-from fastiseat.methods.iseat import rank_weights
+from fastiseat.kernels.stability_loss.reference import rank_weights
 from fastiseat.weights import perturbable, weight_perturbation
 
 seeds = st.integers(0, 2**31 - 1)

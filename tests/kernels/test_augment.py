@@ -16,10 +16,19 @@ from torch import Tensor
 from fastiseat.errors import UserError
 from fastiseat.kernels import augment
 from fastiseat.kernels.augment import reference
+from fastiseat.kernels.dispatch import VARIABLE
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 NUMPY_MODES = {"zero": "constant", "reflect": "reflect"}
 SEEDS, EPOCHS = [0, 1, 2**32 - 1, 2**32, 2**63 + 12345, 2**64 - 1], [0, 199, 2**31, 2**32 - 1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def by_the_reference():
+    """The kernels are held to it in ``test_augment_backends.py``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, "reference")
+        yield
 
 
 def draws_oracle(index: int, seed: int, epoch: int, pad: int) -> tuple[int, int, int]:

@@ -87,6 +87,15 @@ def test_a_forced_backend_never_gives_way(force, op):
         op(ONE)
 
 
+@pytest.mark.parametrize("name", ["", "native"])
+def test_a_call_may_be_the_references_whatever_is_forced(force, name):
+    force(name)
+    native = make_op().backends[0]
+    op = Op("double", double, native, for_reference=lambda x, *, scale=2.0: scale == 64)
+    assert op(ONE, scale=64) == "reference 64"
+    assert op(ONE, scale=63) == "native 63"
+
+
 def test_forcing_what_the_op_does_not_have(force, caplog):
     force("native")
     with caplog.at_level("INFO"):
@@ -262,12 +271,16 @@ class TestTriton:
     def compiled(self, monkeypatch):
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
+    def test_without_a_card(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert triton_support.unsupported("cuda", torch.float32) == "there is no CUDA device"
+
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
         assert triton_support.unsupported("cuda", torch.float32) == "Triton is not installed"
 
     def test_a_cpu_has_the_interpreter_only(self, monkeypatch):
-        assert "its interpreter runs anywhere" in triton_support.unsupported("cpu", torch.float32)
+        assert "its interpreter serves a CPU" in triton_support.unsupported("cpu", torch.float32)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         assert triton_support.unsupported("cpu", torch.float32) == ""
         assert "not torch.float64" in triton_support.unsupported("cpu", torch.float64)
@@ -276,6 +289,7 @@ class TestTriton:
         ("card", "why"), [((7, 5), "needs compute capability 8.0, this card has 7.5"), ((9, 0), "")]
     )
     def test_old_cards(self, monkeypatch, card, why):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
         assert triton_support.unsupported("cuda", torch.float32) == why
 

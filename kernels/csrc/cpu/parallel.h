@@ -11,8 +11,10 @@
 #endif
 
 // The loader picks the build of a function that suits the processor, so one library is both portable and fast.
-// No build contracts a product and a sum: all give the same bits.
-#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+// No build contracts a product and a sum: all give the same bits. 16-bit elements need all of x86-64-v4.
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
+#define FASTISEAT_CLONES __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#elif defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
 #define FASTISEAT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FASTISEAT_CLONES

@@ -1,0 +1,202 @@
+"""What each op is called with to be measured: arguments as training has them, and the bytes that they move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastiseat.bench.inputs import SEED, Images
+from fastiseat.kernels import Segments
+from fastiseat.kernels.idbh.policies import POLICIES
+
+Make = Callable[[Images, int, torch.device], "Call | None"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """An op's arguments, and how its results are judged and counted."""
+
+    first: Tensor
+    """The argument that tells device and dtype."""
+    args: tuple[Tensor, ...]
+    kwargs: dict[str, Any]
+    moved: int
+    """Bytes that must be read and written."""
+    tolerance: float
+    """Largest relative deviation of each result from the reference's."""
+    written: tuple[Tensor, ...] = ()
+    """Those arguments that the op writes into: results too."""
+
+
+def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """A step of the attack in the middle of its ball."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, *images.shape)
+    x, delta, grad = (_nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
+    return Call(
+        first=x,
+        args=((2 * delta - 1) * 8 / 255, grad - 0.5),
+        kwargs={"eps": 8 / 255, "step_size": 2 / 255},
+        moved=5 * x.numel() * x.element_size(),
+        tolerance=1e-6,
+    )
+
+
+def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """Flip and crop of the paper's recipe."""
+    return _augmentation(images, batch_size, device, rows=None, flip=True, pad=4, pad_mode="zero")
+
+
+def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:
+    """The policy of CIFAR-10's recipe, which needs colours and room to crop."""
+    policy = POLICIES["cifar10-weak"]
+    if images.channels != 3 or images.side < policy.crop_shift[1]:
+        return None
+    return _augmentation(images, batch_size, device, policy=policy)
+
+
+def _augmentation(images: Images, batch_size: int, device: torch.device, **settings: Any) -> Call:
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, *images.shape[1:], images.channels)
+    pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
+    common = {"seed": SEED, "epoch": 1, "dtype": torch.float32, "memory_format": torch.channels_last}
+    return Call(
+        first=pixels,
+        args=(torch.arange(batch_size, device=device),),
+        kwargs=common | settings,
+        moved=pixels.numel() * (1 + 4),
+        tolerance=1e-6,
+    )
+
+
+def stability_loss_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """ISEAT's objective in the middle of training."""
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, images.num_classes)
+    logits, clean_logits = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
+    return Call(
+        first=logits,
+        args=(clean_logits, torch.arange(batch_size, device=device) % images.num_classes),
+        kwargs={"lam": 0.1, "weighting": "linear", "top": 0.1, "distance": "l2"},
+        moved=5 * logits.numel() * logits.element_size(),
+        tolerance=1e-5,
+    )
+
+
+def bn_act_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """The first layers of a PreActResNet-18, with a residual sum."""
+    a, b, *_ = _activations(images, batch_size, device)
+    return Call(
+        first=a,
+        args=(b, *_affine(device)[:2]),
+        kwargs={"eps": 1e-5},
+        moved=5 * a.numel() * a.element_size(),
+        tolerance=1e-5,
+    )
+
+
+def bn_act_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """Its gradient, with one that comes through the sum."""
+    s, _, dy, ds = _activations(images, batch_size, device)
+    moved = 6 * s.numel() * s.element_size()
+    return Call(first=dy, args=(ds, s, *_affine(device)), kwargs={}, moved=moved, tolerance=1e-5)
+
+
+def bn_act_eval_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """The same layers with their running statistics."""
+    a, b, *_ = _activations(images, batch_size, device)
+    moved = 4 * a.numel() * a.element_size()
+    return Call(first=a, args=(b, *_affine(device)), kwargs={"eps": 1e-5}, moved=moved, tolerance=1e-5)
+
+
+def bn_act_eval_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """What an attack in evaluation mode asks for: no gradient of the weights."""
+    s, _, dy, ds = _activations(images, batch_size, device)
+    return Call(
+        first=dy,
+        args=(ds, s, *_affine(device)),
+        kwargs={"eps": 1e-5, "sums": False},
+        moved=4 * s.numel() * s.element_size(),
+        tolerance=1e-5,
+    )
+
+
+def _activations(images: Images, batch_size: int, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    shape = (batch_size, _CHANNELS, *images.shape[1:])
+    return [_nhwc(torch.randn(shape, generator=generator)).to(device) for _ in range(4)]
+
+
+def _affine(device: torch.device) -> list[Tensor]:
+    """Weight, bias, mean, and a variance or its inverse root."""
+    generator = torch.Generator().manual_seed(SEED)
+    weight, bias, mean, var = (torch.rand(_CHANNELS, generator=generator) for _ in range(4))
+    return [x.to(device) for x in (weight + 0.5, bias - 0.5, mean - 0.5, var + 0.5)]
+
+
+def sgd_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """ISEAT's update: momentum, two gradients, and the decay at the perturbed weights."""
+    weights, buffer, *gradients = _flat(5, device)
+    segments = _segments(device)
+    others = {"active": None, "skip": None, "ema": None, "ema_decay": 0.0}
+    return Call(
+        first=weights,
+        args=(buffer, gradients[0], segments.block_segment, segments.perturbed),
+        kwargs={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+        | {"second_grad": gradients[1], "perturbation_grad": gradients[2]}
+        | {"ratio": torch.full((len(segments.perturbed),), 0.01, device=device)}
+        | others,
+        moved=7 * weights.numel() * weights.element_size(),
+        tolerance=1e-6,
+        written=(weights, buffer),
+    )
+
+
+def weight_perturb_call(images: Images, batch_size: int, device: torch.device) -> Call:
+    """All weights at once, each tensor by its norms."""
+    weights, grad, out = _flat(3, device)
+    return Call(
+        first=weights,
+        args=(grad, *_segments(device)),
+        kwargs={"gamma": 0.007, "norm": "tensor", "out": out, "out_full": None},
+        moved=5 * weights.numel() * weights.element_size(),
+        tolerance=1e-5,
+        written=(out,),
+    )
+
+
+def _segments(device: torch.device) -> Segments:
+    """On a GPU a network of 17 million weights, which no cache holds."""
+    sizes = [2 ** (20 if device.type == "cuda" else 16)] * 16
+    return Segments.of(sizes, perturbed=[True] * len(sizes), device=device)
+
+
+def _flat(count: int, device: torch.device) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(SEED)
+    length = _segments(device).num_elements
+    return [torch.randn(length, generator=generator).to(device) for _ in range(count)]
+
+
+def _nhwc(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+_CHANNELS = 64
+
+CALLS: dict[str, Make] = {
+    "augment": augment_call,
+    "bn_act": bn_act_call,
+    "bn_act_backward": bn_act_backward_call,
+    "bn_act_eval": bn_act_eval_call,
+    "bn_act_eval_backward": bn_act_eval_backward_call,
+    "idbh": idbh_call,
+    "pgd_step": pgd_step_call,
+    "sgd": sgd_call,
+    "stability_loss": stability_loss_call,
+    "weight_perturb": weight_perturb_call,
+}
+"""What each op is called with, or None where it has no use for such images. Every op has an entry."""

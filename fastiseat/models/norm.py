@@ -1,0 +1,114 @@
+"""BatchNorm and ReLU in one op, and running statistics that are written once a pass for all layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import local
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.kernels import bn_act, bn_act_eval, update_running_stats
+
+Addends = tuple[Tensor, Tensor | None]
+"""Two tensors whose sum is meant, left to the next BatchNorm to add; or one alone."""
+
+
+class BatchNormReLU(nn.BatchNorm2d):
+    """relu(batch norm(a + b)), affine and with running statistics; ``nn.BatchNorm2d``'s state and semantics.
+
+    Args:
+        num_features: channels.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features)
+
+    def forward(self, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """(a + b, relu(bn(a + b))), both (N, C, H, W) and of one dtype; without ``b`` of a alone."""
+        return norm_relu(self, a, b)
+
+
+def norm_relu(bn: nn.BatchNorm1d | nn.BatchNorm2d, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What :class:`BatchNormReLU` computes, by the tensors of any affine BatchNorm with running statistics."""
+    bn._check_input_dim(a)
+    if not bn.training:
+        assert bn.running_mean is not None and bn.running_var is not None
+        return bn_act_eval(a, b, bn.weight, bn.bias, bn.running_mean, bn.running_var, eps=bn.eps)
+    s, y, mean, var = bn_act(a, b, bn.weight, bn.bias, eps=bn.eps)
+    _remember(bn, mean, var)
+    return s, y
+
+
+class _Batch(NamedTuple):
+    """A layer's statistics of a batch, and where they belong: the tensors in place when the layer ran."""
+
+    running_mean: Tensor
+    running_var: Tensor
+    counter: Tensor
+    mean: Tensor
+    var: Tensor
+    momentum: float | None
+
+
+class _Thread(local):
+    """A thread's passes have nothing to do with another's."""
+
+    def __init__(self) -> None:
+        self.batches: dict[int, _Batch] | None = None
+
+
+# Thread-local and no ContextVar, which torch.compile does not know.
+_THREAD = _Thread()
+
+
+@contextmanager
+def one_pass() -> Iterator[None]:
+    """A network's forward: its layers' running statistics are written at the end, by a few ops for all of them.
+
+    After an exception none is written. A layer outside of any pass writes its own at once.
+    """
+    batches: dict[int, _Batch] = {}
+    outer, _THREAD.batches = _THREAD.batches, batches
+    try:
+        yield
+        _write(batches)
+    finally:
+        _THREAD.batches = outer
+
+
+def _remember(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
+    running_mean, running_var, counter = bn.running_mean, bn.running_var, bn.num_batches_tracked
+    assert running_mean is not None and running_var is not None and counter is not None
+    batch = _Batch(running_mean, running_var, counter, mean, var, bn.momentum)
+    batches = _THREAD.batches
+    if batches is None:
+        _write({0: batch})
+        return
+    if id(running_mean) in batches:  # a layer's second turn in a pass: first come, first written
+        _write(batches)
+        batches.clear()
+    batches[id(running_mean)] = batch
+
+
+def _write(batches: dict[int, _Batch]) -> None:
+    by_momentum: dict[float | None, list[_Batch]] = {}
+    for batch in batches.values():
+        by_momentum.setdefault(batch.momentum, []).append(batch)
+    for momentum, group in by_momentum.items():
+        if momentum is None:
+            _average(group)
+        else:
+            means, variances, counters, *batch_statistics = list(zip(*group, strict=True))[:5]
+            update_running_stats(means, variances, counters, *batch_statistics, momentum=momentum)
+
+
+@torch.no_grad()
+def _average(group: list[_Batch]) -> None:
+    """``momentum=None``: the mean of all batches so far, as :func:`torch.optim.swa_utils.update_bn` wants it."""
+    for batch in group:
+        batch.counter.add_(1)
+        for running, of_batch in ((batch.running_mean, batch.mean), (batch.running_var, batch.var)):
+            running.add_((of_batch - running) / batch.counter)

@@ -1,0 +1,156 @@
+"""``augment`` in one launch: each program fills a block of one sample, and draws that sample's fate for itself."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastiseat.kernels.augment.limits import epoch_words, result
+from fastiseat.kernels.augment.reference import PadMode
+from fastiseat.kernels.philox import Stream, Word
+
+_BLOCK = 1024
+_STREAM = tl.constexpr(int(Stream.AUGMENT))
+_WORD = 2**32
+
+
+def augment(
+    images: Tensor,
+    index: Tensor,
+    *,
+    rows: Tensor | None,
+    seed: int,
+    epoch: Word,
+    flip: bool,
+    pad: int,
+    pad_mode: PadMode,
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    """``fastiseat.kernels.augment`` for the calls that its dispatch lets pass."""
+    out = result(images, index, dtype, memory_format)
+    if not out.numel():
+        return out
+    number, tensor = epoch_words(epoch)
+    height, width, channels = images.shape[1:]
+    num_blocks = triton.cdiv(height * width * channels, _BLOCK)
+    places = index.contiguous()  # stands for every tensor that a call does not have
+    augment_kernel[(len(index) * num_blocks,)](
+        images,
+        places,
+        places if rows is None else rows.contiguous(),
+        places if tensor is None else tensor,
+        out,
+        len(images),
+        _signed(seed),
+        _signed(seed >> 32),
+        _signed(number),
+        HEIGHT=height,
+        WIDTH=width,
+        CHANNELS=channels,
+        PAD=pad,
+        NUM_BLOCKS=num_blocks,
+        BLOCK=_BLOCK,
+        HAS_ROWS=rows is not None,
+        HAS_EPOCH=tensor is not None,
+        FLIP=bool(flip),
+        REFLECT=pad_mode == "reflect",
+        CHANNELS_LAST=memory_format == torch.channels_last,
+    )
+    return out
+
+
+def _signed(word: int) -> int:
+    """The low 32 bits as an int32, so that a kernel's argument has one type for every seed."""
+    return (word + _WORD // 2) % _WORD - _WORD // 2
+
+
+@triton.jit
+def _round(c0, c1, c2, c3, k0, k1):
+    product_0, product_1 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
+    high_0, low_0 = (product_0 >> 32).to(tl.uint32), product_0.to(tl.uint32)
+    high_1, low_1 = (product_1 >> 32).to(tl.uint32), product_1.to(tl.uint32)
+    return high_1 ^ c1 ^ k0.to(tl.uint32), low_1, high_0 ^ c3 ^ k1.to(tl.uint32), low_0
+
+
+@triton.jit
+def _philox(c0, c1, c2, c3, seed_low, seed_high):
+    # Of the keys' 64 bits the lower half counts: their sums wrap around without an overflow.
+    k0, k1 = seed_low.to(tl.uint32).to(tl.uint64), seed_high.to(tl.uint32).to(tl.uint64)
+    for _ in tl.static_range(10):
+        c0, c1, c2, c3 = _round(c0, c1, c2, c3, k0, k1)
+        k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
+    return c0, c1, c2
+
+
+@triton.jit
+def _shift(word, PAD: tl.constexpr):
+    return ((word.to(tl.uint64) * (2 * PAD + 1)) >> 32).to(tl.int32) - PAD
+
+
+@triton.jit
+def _reflected(place, SIZE: tl.constexpr):
+    place = tl.where(place < 0, -place, place)
+    return tl.where(place < SIZE, place, 2 * (SIZE - 1) - place)
+
+
+@triton.jit(do_not_specialize=["num_images", "seed_low", "seed_high", "epoch"])
+def augment_kernel(
+    images,
+    index,
+    rows,
+    epoch_at,
+    out,
+    num_images,
+    seed_low,
+    seed_high,
+    epoch,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    PAD: tl.constexpr,
+    NUM_BLOCKS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HAS_ROWS: tl.constexpr,
+    HAS_EPOCH: tl.constexpr,
+    FLIP: tl.constexpr,
+    REFLECT: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+):
+    """One block of one sample; ``BLOCK`` values in the order of the output."""
+    program = tl.program_id(0)
+    sample = (program // NUM_BLOCKS).to(tl.int64)
+    row = sample
+    if HAS_ROWS:
+        row = tl.load(rows + sample)
+    if HAS_EPOCH:
+        epoch = tl.load(epoch_at)
+    place = tl.load(index + sample)
+    stream = tl.full((), _STREAM, tl.uint32)
+    place_low, place_high = place.to(tl.uint32), (place >> 32).to(tl.uint32)
+    flip_word, top_word, left_word = _philox(
+        place_low, place_high, epoch.to(tl.uint32), stream, seed_low, seed_high
+    )
+
+    offsets = (program % NUM_BLOCKS) * BLOCK + tl.arange(0, BLOCK)
+    if CHANNELS_LAST:
+        y, x, channel = offsets // (WIDTH * CHANNELS), offsets // CHANNELS % WIDTH, offsets % CHANNELS
+    else:
+        y, x, channel = offsets // WIDTH % HEIGHT, offsets % WIDTH, offsets // (HEIGHT * WIDTH)
+    y, x = y + _shift(top_word, PAD), x + _shift(left_word, PAD)
+    if REFLECT:
+        y, x = _reflected(y, HEIGHT), _reflected(x, WIDTH)
+    inside = (y >= 0) & (y < HEIGHT) & (x >= 0) & (x < WIDTH)
+    if FLIP:
+        x = tl.where((flip_word >> 31) == 1, WIDTH - 1 - x, x)
+
+    SIZE: tl.constexpr = HEIGHT * WIDTH * CHANNELS
+    # A row that names no image is not read, and shows as NaN.
+    exists = offsets < tl.where((row >= 0) & (row < num_images), SIZE, 0)
+    source = images + row * SIZE + ((y * WIDTH + x) * CHANNELS + channel)
+    levels = tl.load(source, mask=exists & inside, other=0).to(tl.float32)
+    # Plain division may be off by two units in the last place.
+    values = tl.where(exists, tl.div_rn(levels, 255.0), float("nan"))
+    tl.store(out + sample * SIZE + offsets, values.to(out.dtype.element_ty), mask=offsets < SIZE)

@@ -1,0 +1,67 @@
+#ifndef FASTISEAT_BN_ACT_H
+#define FASTISEAT_BN_ACT_H
+
+#include "fastiseat.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * Batch norm and ReLU of s = a + b, and their gradients:
+ *
+ *     y  = max((s - mean) * (weight * rstd) + bias, 0)
+ *     g  = dy where that maximum is not 0, else 0
+ *     dx = (g - dbias / m - (s - mean) * rstd * dweight / m) * (weight * rstd) + ds
+ *
+ * over arrays of num x channels x inner elements of `dtype`, m = num * inner of them a channel; channels_last is
+ * inner = 1. Vectors over the channels are float32. Without b, s is a and is not written. The eval functions take
+ * `mean` and `var` as given, and their dx is g * (weight * rstd) + ds. ds may be NULL; so may dweight and dbias
+ * of the eval form, together. Outputs must not overlap inputs. The results don't depend on num_threads.
+ */
+FASTISEAT_API int32_t fastiseat_bn_act(const void *a, const void *b, const float *weight, const float *bias,
+                                       float eps, void *s, void *y, float *mean, float *rstd, float *var,
+                                       int64_t num, int64_t channels, int64_t inner, int64_t dtype,
+                                       int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_backward(const void *dy, const void *ds, const void *s,
+                                                const float *weight, const float *bias, const float *mean,
+                                                const float *rstd, void *dx, float *dweight, float *dbias,
+                                                int64_t num, int64_t channels, int64_t inner, int64_t dtype,
+                                                int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_eval(const void *a, const void *b, const float *weight, const float *bias,
+                                            const float *mean, const float *var, float eps, void *s, void *y,
+                                            int64_t num, int64_t channels, int64_t inner, int64_t dtype,
+                                            int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_eval_backward(const void *dy, const void *ds, const void *s,
+                                                     const float *weight, const float *bias, const float *mean,
+                                                     const float *var, float eps, void *dx, float *dweight,
+                                                     float *dbias, int64_t num, int64_t channels, int64_t inner,
+                                                     int64_t dtype, int32_t num_threads);
+
+/* The same on a device. `partial` has room for 2 * parts * channels floats; sums are taken in `parts` parts. */
+FASTISEAT_API int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight, const float *bias,
+                                            float eps, void *s, void *y, float *mean, float *rstd, float *var,
+                                            float *partial, int64_t parts, int64_t num, int64_t channels,
+                                            int64_t inner, int64_t dtype, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_backward(const void *dy, const void *ds, const void *s,
+                                                     const float *weight, const float *bias, const float *mean,
+                                                     const float *rstd, void *dx, float *dweight, float *dbias,
+                                                     float *partial, int64_t parts, int64_t num,
+                                                     int64_t channels, int64_t inner, int64_t dtype,
+                                                     void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *weight,
+                                                 const float *bias, const float *mean, const float *var,
+                                                 float eps, void *s, void *y, int64_t num, int64_t channels,
+                                                 int64_t inner, int64_t dtype, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval_backward(const void *dy, const void *ds, const void *s,
+                                                          const float *weight, const float *bias,
+                                                          const float *mean, const float *var, float eps, void *dx,
+                                                          float *dweight, float *dbias, float *partial,
+                                                          int64_t parts, int64_t num, int64_t channels,
+                                                          int64_t inner, int64_t dtype, void *stream);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,57 @@
+#include "augment.cuh"
+
+#include "../augment.h"
+#include "launch.h"
+
+namespace {
+
+using fastiseat::AugmentBatch;
+
+template <typename T, bool CHANNELS_LAST, int VEC>
+int32_t launch(const AugmentBatch &batch, T *out, int64_t num_samples, int64_t size, cudaStream_t stream) {
+    const unsigned blocks_per_sample = fastiseat::num_blocks(size, int64_t{fastiseat::kAugmentThreads} * VEC);
+    const int64_t blocks = num_samples * blocks_per_sample;
+    if (blocks > INT32_MAX) return FASTISEAT_UNSUPPORTED;
+    fastiseat::augment_kernel<T, CHANNELS_LAST, VEC>
+        <<<static_cast<unsigned>(blocks), fastiseat::kAugmentThreads, 0, stream>>>(batch, out, blocks_per_sample);
+    return fastiseat::launched();
+}
+
+// Packs of four where every sample begins with one.
+template <typename T, bool CHANNELS_LAST>
+int32_t launch_packed(const AugmentBatch &batch, T *out, int64_t num_samples, int64_t size, cudaStream_t stream) {
+    if (size % 4 == 0) return launch<T, CHANNELS_LAST, 4>(batch, out, num_samples, size, stream);
+    return launch<T, CHANNELS_LAST, 1>(batch, out, num_samples, size, stream);
+}
+
+}  // namespace
+
+int32_t fastiseat_cuda_augment(const uint8_t *images, const int64_t *index, const int64_t *rows,
+                               const int64_t *epoch_at, void *out, int64_t num_samples, int64_t num_images,
+                               int64_t height, int64_t width, int64_t channels, int64_t seed, int64_t epoch,
+                               int64_t pad, int32_t flip, int32_t reflect, int32_t channels_last, int64_t dtype,
+                               void *stream) {
+    const int64_t size = height * width * channels;
+    if (size == 0 || num_samples == 0) return FASTISEAT_OK;
+    const AugmentBatch batch{images,
+                             reinterpret_cast<const fastiseat::int64 *>(index),
+                             reinterpret_cast<const fastiseat::int64 *>(rows),
+                             reinterpret_cast<const fastiseat::int64 *>(epoch_at),
+                             num_images,
+                             static_cast<int>(height),
+                             static_cast<int>(width),
+                             static_cast<int>(channels),
+                             static_cast<unsigned>(seed),
+                             static_cast<unsigned>(static_cast<uint64_t>(seed) >> 32),
+                             static_cast<unsigned>(epoch),
+                             static_cast<int>(pad),
+                             flip != 0,
+                             reflect != 0};
+    const auto on = static_cast<cudaStream_t>(stream);
+    return fastiseat::with_dtype(static_cast<int32_t>(dtype), [&](auto value) {
+        using T = decltype(value);
+        T *values = static_cast<T *>(out);
+        return channels_last ? launch_packed<T, true>(batch, values, num_samples, size, on)
+                             : launch_packed<T, false>(batch, values, num_samples, size, on);
+    });
+}

@@ -1,0 +1,111 @@
+/* Gather, flip, crop and conversion in one pass over the output; ../augment.h says what is computed. */
+#ifndef FASTISEAT_CUDA_AUGMENT_CUH
+#define FASTISEAT_CUDA_AUGMENT_CUH
+
+#include "common.cuh"
+
+namespace fastiseat {
+
+constexpr int kAugmentThreads = 256;
+// The counter's last word: Stream.AUGMENT of kernels/philox.py.
+constexpr unsigned kAugmentStream = 1;
+
+struct AugmentBatch {
+    const unsigned char *images;
+    const int64 *index, *rows, *epoch_at;
+    int64 num_images;
+    int height, width, channels;
+    unsigned seed_low, seed_high, epoch;
+    int pad;
+    bool flip, reflect;
+};
+
+// What becomes of a sample: its window's first row and column, counted from the image's own, -pad ... pad.
+struct AugmentFate {
+    const unsigned char *image;  // null where the row names none
+    bool mirrored;
+    int top, left;
+};
+
+__device__ __forceinline__ int augment_shift(unsigned word, int pad) {
+    return static_cast<int>(__umulhi(word, 2u * pad + 1u)) - pad;
+}
+
+// Philox4x32-10, as kernels/philox.py defines it.
+__device__ inline AugmentFate augment_fate(const AugmentBatch &batch, int64 sample) {
+    const unsigned long long place = batch.index[sample];
+    unsigned c0 = static_cast<unsigned>(place), c1 = static_cast<unsigned>(place >> 32);
+    unsigned c2 = batch.epoch_at ? static_cast<unsigned>(*batch.epoch_at) : batch.epoch, c3 = kAugmentStream;
+    unsigned k0 = batch.seed_low, k1 = batch.seed_high;
+    for (int round = 0; round < 10; ++round) {
+        const unsigned high_0 = __umulhi(0xD2511F53u, c0), low_0 = 0xD2511F53u * c0;
+        const unsigned high_1 = __umulhi(0xCD9E8D57u, c2), low_1 = 0xCD9E8D57u * c2;
+        c0 = high_1 ^ c1 ^ k0, c1 = low_1, c2 = high_0 ^ c3 ^ k1, c3 = low_0;
+        k0 += 0x9E3779B9u, k1 += 0xBB67AE85u;
+    }
+    const int64 row = batch.rows ? batch.rows[sample] : sample;
+    const int64 size = static_cast<int64>(batch.height) * batch.width * batch.channels;
+    const bool exists = row >= 0 && row < batch.num_images;
+    return {exists ? batch.images + row * size : nullptr, batch.flip && c0 >> 31, augment_shift(c1, batch.pad),
+            augment_shift(c2, batch.pad)};
+}
+
+__device__ __forceinline__ int augment_reflected(int place, int size) {
+    if (place < 0) return -place;
+    return place < size ? place : 2 * (size - 1) - place;
+}
+
+// The value at a place of the window.
+__device__ __forceinline__ float augment_value(const AugmentBatch &batch, const AugmentFate &fate, int y, int x,
+                                               int channel) {
+    if (!fate.image) return __int_as_float(0x7FC00000);  // NaN
+    y += fate.top, x += fate.left;
+    if (batch.reflect) y = augment_reflected(y, batch.height), x = augment_reflected(x, batch.width);
+    if (y < 0 || y >= batch.height || x < 0 || x >= batch.width) return 0.0f;
+    if (fate.mirrored) x = batch.width - 1 - x;
+    const float level = fate.image[(y * batch.width + x) * batch.channels + channel];
+    return __fdiv_rn(level, 255.0f);
+}
+
+// blocks_per_sample blocks fill one sample, each thread VEC neighbours of the output.
+template <typename T, bool CHANNELS_LAST, int VEC>
+__global__ void __launch_bounds__(kAugmentThreads)
+    augment_kernel(AugmentBatch batch, T *out, unsigned blocks_per_sample) {
+    __shared__ AugmentFate fate;
+    const int64 sample = blockIdx.x / blocks_per_sample;
+    if (threadIdx.x == 0) fate = augment_fate(batch, sample);
+    __syncthreads();
+    const int height = batch.height, width = batch.width, channels = batch.channels;
+    const int size = height * width * channels;
+    const int first = (blockIdx.x % blocks_per_sample * kAugmentThreads + threadIdx.x) * VEC;
+    if (first >= size) return;
+    Pack<T, VEC> values;
+#pragma unroll
+    for (int i = 0; i < VEC; ++i) {
+        const int at = first + i;
+        float value;
+        if (CHANNELS_LAST)
+            value = augment_value(batch, fate, at / channels / width, at / channels % width, at % channels);
+        else
+            value = augment_value(batch, fate, at / width % height, at % width, at / width / height);
+        values.items[i] = from_float<T>(value);
+    }
+    store_pack(out + sample * size + first, values);
+}
+
+#ifdef FASTISEAT_INSTANTIATE
+#define FASTISEAT_AUGMENT(T, VEC)                                                          \
+    template __global__ void augment_kernel<T, true, VEC>(AugmentBatch, T *, unsigned);  \
+    template __global__ void augment_kernel<T, false, VEC>(AugmentBatch, T *, unsigned);
+FASTISEAT_AUGMENT(float, 1)
+FASTISEAT_AUGMENT(float, 4)
+FASTISEAT_AUGMENT(__nv_bfloat16, 1)
+FASTISEAT_AUGMENT(__nv_bfloat16, 4)
+FASTISEAT_AUGMENT(__half, 1)
+FASTISEAT_AUGMENT(__half, 4)
+#undef FASTISEAT_AUGMENT
+#endif
+
+}  // namespace fastiseat
+
+#endif

@@ -1,0 +1,116 @@
+"""``sgd`` in one Triton kernel: the reference's results, bit for bit."""
+
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastiseat.kernels.flat import Number, split_number
+from fastiseat.kernels.segments import BLOCK
+
+
+@triton.jit
+def _step(theta, place, segment, grad, second_grad, perturbation_grad, ratio, perturbed, weight_decay):
+    step = tl.load(grad + place).to(tl.float32)
+    if second_grad is not None:
+        step += tl.load(second_grad + place).to(tl.float32)
+    decayed = theta
+    if perturbation_grad is not None:  # noqa: SIM102 - known when it is compiled; the other is not
+        if tl.load(perturbed + segment) != 0:
+            decayed = theta + tl.load(ratio + segment) * tl.load(perturbation_grad + place).to(tl.float32)
+    return step + weight_decay * decayed
+
+
+@triton.jit
+def _sgd(
+    weights,
+    momentum_buffer,
+    ema,
+    grad,
+    second_grad,
+    perturbation_grad,
+    ratio,
+    block_segment,
+    perturbed,
+    active,
+    skip,
+    lr,
+    lr_tensor,
+    momentum,
+    momentum_tensor,
+    weight_decay,
+    weight_decay_tensor,
+    ema_decay,
+    ema_decay_tensor,
+    BLOCK: tl.constexpr,
+):
+    block = tl.program_id(0).to(tl.int64)
+    place = block * BLOCK + tl.arange(0, BLOCK)
+    segment = tl.load(block_segment + block)
+    moves = segment >= 0
+    if skip is not None:
+        moves = moves & (tl.load(skip) == 0)
+    if active is not None:
+        moves = moves & (tl.load(active + segment) != 0)
+    if lr_tensor is not None:
+        lr = tl.load(lr_tensor)
+    if momentum_tensor is not None:
+        momentum = tl.load(momentum_tensor)
+    if weight_decay_tensor is not None:
+        weight_decay = tl.load(weight_decay_tensor)
+    if ema_decay_tensor is not None:
+        ema_decay = tl.load(ema_decay_tensor)
+    if moves:
+        theta = tl.load(weights + place)
+        step = _step(theta, place, segment, grad, second_grad, perturbation_grad, ratio, perturbed, weight_decay)
+        if momentum_buffer is not None:
+            step = momentum * tl.load(momentum_buffer + place) + step
+            tl.store(momentum_buffer + place, step)
+        theta = theta - lr * step
+        tl.store(weights + place, theta)
+        if ema is not None:
+            decay = tl.full((), ema_decay, tl.float32)  # the interpreter has a double here
+            average = decay * tl.load(ema + place) + (1.0 - decay) * theta
+            tl.store(ema + place, average)
+
+
+def sgd(
+    weights: Tensor,
+    momentum_buffer: Tensor | None,
+    grad: Tensor,
+    block_segment: Tensor,
+    perturbed: Tensor,
+    *,
+    lr: Number,
+    momentum: Number,
+    weight_decay: Number,
+    second_grad: Tensor | None,
+    perturbation_grad: Tensor | None,
+    ratio: Tensor | None,
+    active: Tensor | None,
+    skip: Tensor | None,
+    ema: Tensor | None,
+    ema_decay: Number,
+) -> None:
+    """``fastiseat.kernels.sgd`` for the calls that ``native.unfit`` lets pass."""
+    if not len(block_segment):
+        return
+    numbers = [split_number(number) for number in (lr, momentum, weight_decay, ema_decay)]
+    _sgd[(len(block_segment),)](
+        weights,
+        momentum_buffer,
+        ema,
+        grad,
+        second_grad,
+        perturbation_grad,
+        ratio,
+        block_segment,
+        *(None if table is None else table.view(torch.uint8) for table in (perturbed, active, skip)),
+        *(part for number in numbers for part in number),
+        BLOCK=BLOCK,
+        enable_fp_fusion=False,  # each product is rounded before it is added
+    )

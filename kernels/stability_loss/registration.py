@@ -1,0 +1,61 @@
+"""``torch.ops.fastiseat.stability_loss``: the forward has the gradients, the backward scales them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastiseat.errors import UserError
+from fastiseat.kernels.library import Registration
+from fastiseat.kernels.stability_loss.reference import Results, as_full
+
+_SCHEMA = (
+    "(Tensor logits, Tensor clean_logits, Tensor labels, float lam, str weighting, float top, str distance, "
+    f"Tensor? lam_tensor=None) -> ({', '.join(['Tensor'] * 9)})"
+)
+
+
+def _fake(logits: Tensor, *_: Any) -> Results:
+    like, m, num_classes = as_full(logits), *logits.shape
+    return tuple(like.new_empty(shape) for shape in ((), (m,), (m, num_classes)) for _ in range(3))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Results) -> None:
+    ctx.dtype = inputs[0].dtype
+    ctx.save_for_backward(*output[6:])
+    ctx.mark_non_differentiable(*output[3:])
+    ctx.set_materialize_grads(False)  # 0 · inf is no 0: a term that nobody uses must not count
+
+
+def _backward(ctx: Any, total: Tensor | None, *others: Tensor | None) -> tuple[Tensor | None, ...]:
+    if torch.is_grad_enabled():
+        raise UserError(
+            "stability_loss is differentiable once where a kernel serves it, and create_graph=True asks for more; "
+            "FASTISEAT_KERNELS=reference gives second derivatives"
+        )
+    of_adversarial, of_stability, of_stability_clean = ctx.saved_tensors
+    for_adversarial, for_stability = (_sum(total, other) for other in others[:2])
+    for_logits = _sum(_scaled(for_adversarial, of_adversarial), _scaled(for_stability, of_stability))
+    for_clean = _scaled(for_stability, of_stability_clean)
+    return _cast(for_logits, ctx.dtype), _cast(for_clean, ctx.dtype), *[None] * 6
+
+
+def _sum(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one + other
+
+
+def _scaled(factor: Tensor | None, gradient: Tensor) -> Tensor | None:
+    return None if factor is None else factor * gradient
+
+
+def _cast(gradient: Tensor | None, dtype: Any) -> Tensor | None:
+    return None if gradient is None else gradient.to(dtype)
+
+
+REGISTRATION = Registration(
+    schema=_SCHEMA, fake=_fake, numbers=("lam",), setup_context=_setup_context, backward=_backward
+)
