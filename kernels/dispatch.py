@@ -78,7 +78,10 @@ class Op(Generic[P, R]):
     def __call__(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         """Serve the call with the chosen backend, or with the reference where it does not fit."""
         if torch.compiler.is_compiling():
-            known = self._registered if self._traceable(first, *args, *kwargs.values()) else None
+            shown = self._traceable(first, *args, *kwargs.values()) and not self.for_reference(
+                first, *args, **kwargs
+            )
+            known = self._registered if shown else None
             return cast(R, (known or self.reference)(first, *args, **kwargs))
         if self._registered and self._fitting(first, *args, **kwargs):
             return cast(R, self._registered(first, *args, **kwargs))

@@ -24,10 +24,14 @@ CARDS = {"V100": ("Tesla V100-SXM2-16GB", 7, 0, 16), "H100": ("NVIDIA H100 80GB 
 
 
 @pytest.fixture(autouse=True)
-def no_kernels_for_cuda(monkeypatch):
+def no_kernels_for_cuda(monkeypatch, tmp_path):
     """What was built or installed here for CUDA devices changes nothing."""
-    monkeypatch.setattr(native, "LIBRARIES", {"cpu": native.LIBRARIES["cpu"]})
+    monkeypatch.setitem(native.LIBRARIES, "cuda", tmp_path / "none.so")
     monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
+    loaded = native.library
+    loaded.cache_clear()
+    yield
+    loaded.cache_clear()
 
 
 @pytest.fixture

@@ -271,12 +271,16 @@ class TestTriton:
     def compiled(self, monkeypatch):
         monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
+    def test_without_a_card(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert triton_support.unsupported("cuda", torch.float32) == "there is no CUDA device"
+
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(triton_support, "find_spec", lambda name: None)
         assert triton_support.unsupported("cuda", torch.float32) == "Triton is not installed"
 
     def test_a_cpu_has_the_interpreter_only(self, monkeypatch):
-        assert "its interpreter runs anywhere" in triton_support.unsupported("cpu", torch.float32)
+        assert "its interpreter serves a CPU" in triton_support.unsupported("cpu", torch.float32)
         monkeypatch.setenv("TRITON_INTERPRET", "1")
         assert triton_support.unsupported("cpu", torch.float32) == ""
         assert "not torch.float64" in triton_support.unsupported("cpu", torch.float64)
@@ -285,6 +289,7 @@ class TestTriton:
         ("card", "why"), [((7, 5), "needs compute capability 8.0, this card has 7.5"), ((9, 0), "")]
     )
     def test_old_cards(self, monkeypatch, card, why):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: card)
         assert triton_support.unsupported("cuda", torch.float32) == why
 
