@@ -52,5 +52,6 @@ def perturbed_weights(
 
 def _squares(buffer: Tensor, first_block: Tensor) -> Tensor:
     """The sum of squares of each segment, float64 (S,): of the blocks first, then in their order."""
-    of_block = torch.cat([blocks(buffer)[rows].double().square().sum(1) for rows in parts(buffer)])
+    norms = [torch.linalg.vector_norm(blocks(buffer)[rows], dim=1, dtype=torch.float64) for rows in parts(buffer)]
+    of_block = torch.cat(norms).square()
     return torch.segment_reduce(of_block, "sum", offsets=first_block.long(), initial=0, unsafe=True)

@@ -13,7 +13,9 @@ from torch import Tensor
 from fastiseat import ISEAT
 from fastiseat.engine import step as engine
 from fastiseat.engine.passes import Passes
+from fastiseat.kernels import Segments
 from fastiseat.kernels.stability_loss import reference as objective
+from fastiseat.weights import updates
 
 
 def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
@@ -22,8 +24,9 @@ def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
 
 
 def decay_at_theta(patch: pytest.MonkeyPatch) -> None:
-    honest = engine.sgd_step
-    patch.setattr(engine, "sgd_step", lambda w, at, *rest, **scalars: honest(w, w, *rest, **scalars))
+    honest = updates.sgd
+    here = {"perturbation_grad": None, "ratio": None}
+    patch.setattr(updates, "sgd", lambda *buffers, **others: honest(*buffers, **(others | here)))
 
 
 def perturbation_pass_updates_statistics(patch: pytest.MonkeyPatch) -> None:
@@ -41,13 +44,16 @@ def uniform_weights(patch: pytest.MonkeyPatch) -> None:
 
 
 def perturb_vectors_too(patch: pytest.MonkeyPatch) -> None:
+    honest = Segments.of
     patch.setattr(engine, "perturbable", dict)
+    all_move = lambda sizes, *, perturbed, device: honest(sizes, perturbed=[True] * len(sizes), device=device)  # noqa: E731
+    patch.setattr(Segments, "of", all_move)
 
 
 def norms_over_everything(patch: pytest.MonkeyPatch) -> None:
-    honest = engine.weight_perturbation
+    honest = updates.weight_perturb
     patch.setattr(
-        engine, "weight_perturbation", lambda w, g, *, gamma, norm: honest(w, g, gamma=gamma, norm="global")
+        updates, "weight_perturb", lambda *args, **others: honest(*args, **(others | {"norm": "global"}))
     )
 
 
@@ -61,18 +67,23 @@ def attack_scaled_by_gradient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(loop, "pgd_step", unsigned)
 
 
+def second_gradient_forgotten(patch: pytest.MonkeyPatch) -> None:
+    honest = updates.sgd
+    patch.setattr(updates, "sgd", lambda *args, **others: honest(*args, **(others | {"second_grad": None})))
+
+
 def one_attack_step_less(patch: pytest.MonkeyPatch) -> None:
     honest = engine.pgd
     patch.setattr(engine, "pgd", lambda *a, steps, **scalars: honest(*a, steps=steps - 1, **scalars))
 
 
 def nesterov(patch: pytest.MonkeyPatch) -> None:
-    honest = engine.sgd_step
+    honest = updates.sgd
 
-    def with_lookahead(w, at, gradients, buffers, *, lr, momentum, weight_decay) -> None:  # type: ignore[no-untyped-def]
-        honest(w, at, gradients, buffers, lr=lr * (1 + momentum), momentum=momentum, weight_decay=weight_decay)
+    def with_lookahead(*buffers, lr, momentum, **others) -> None:  # type: ignore[no-untyped-def]
+        honest(*buffers, lr=lr * (1 + momentum), momentum=momentum, **others)
 
-    patch.setattr(engine, "sgd_step", with_lookahead)
+    patch.setattr(updates, "sgd", with_lookahead)
 
 
 MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
@@ -84,6 +95,7 @@ MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [
     perturb_vectors_too,
     norms_over_everything,
     attack_scaled_by_gradient,
+    second_gradient_forgotten,
     one_attack_step_less,
     nesterov,
 ]

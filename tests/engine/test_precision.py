@@ -116,7 +116,7 @@ def test_an_overflow_in_the_weight_perturbation_spares_the_running_statistics(de
 
 
 def test_the_scale_grows_after_good_steps_and_continues() -> None:
-    scale, weight = LossScale(enabled=True), {"w": torch.ones(2)}
+    scale, weight = LossScale(enabled=True), [torch.ones(2)]
     first = scale.scale
     for _ in range(1999):
         assert scale.accept(weight)
@@ -125,7 +125,7 @@ def test_the_scale_grows_after_good_steps_and_continues() -> None:
     assert resumed.scale == first
     assert resumed.accept(weight)
     assert resumed.scale == 2 * first
-    assert not resumed.accept({"w": torch.tensor([1.0, float("inf")])})
+    assert not resumed.accept([torch.tensor([1.0, float("inf")])])
     assert resumed.scale == first
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from oracles.by_tensor import sgd_step, weight_perturbation
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.weights import apex, sgd_step, updates, weight_perturbation
+from fastiseat.weights import apex, update
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
 SHAPES = {"conv": (5, 3, 3, 3), "linear": (7, 11), "bias": (7,), "scale": (1,)}
@@ -61,7 +62,7 @@ def as_float64(named: dict[str, Tensor]) -> dict[str, Tensor]:
 def test_the_perturbation(double, norm, gradient_scale):
     weights, gradients = perturbable(tensors()), perturbable(tensors(gradient_scale))
     gradients = dict(reversed(gradients.items()))  # its order is not that of the weights
-    found = updates("apex", weights).weight_perturbation(weights, gradients, gamma=0.007, norm=norm)
+    found = apex.Apex(weights).weight_perturbation(weights, gradients, gamma=0.007, norm=norm)
     for dtype_of in (dict, as_float64):
         close(found, weight_perturbation(dtype_of(weights), dtype_of(gradients), gamma=0.007, norm=norm))
 
@@ -70,7 +71,7 @@ def test_the_perturbation(double, norm, gradient_scale):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_several_steps(double, momentum, layout):
     weights = {name: tensor.requires_grad_() for name, tensor in tensors(conv=layout).items()}
-    chosen = updates("apex", weights)
+    chosen = apex.Apex(weights)
     own = {name: tensor.detach().clone() for name, tensor in weights.items()}
     exact = as_float64(weights)
     kept: list[dict[str, Tensor]] = [{}, {}, {}]
@@ -93,7 +94,7 @@ def test_several_steps(double, momentum, layout):
 def test_a_weight_without_a_gradient_is_left_alone_and_joins_later(double):
     weights, own = tensors(), None
     own = {name: tensor.clone() for name, tensor in weights.items()}
-    step, mine, theirs = updates("apex", weights).sgd_step, {}, {}
+    step, mine, theirs = apex.Apex(weights).sgd_step, {}, {}
     for names in (["conv", "bias"], ["conv", "linear"], list(SHAPES)):
         gradients = {name: tensor for name, tensor in tensors().items() if name in names}
         step(weights, weights, gradients, mine, **STEP)
@@ -107,7 +108,7 @@ def test_a_loaded_momentum_of_another_layout(double):
     own = {name: tensor.clone() for name, tensor in weights.items()}
     loaded, gradients = tensors(), tensors()
     theirs = {name: tensor.clone() for name, tensor in loaded.items()}
-    updates("apex", weights).sgd_step(weights, weights, gradients, loaded, **STEP)
+    apex.Apex(weights).sgd_step(weights, weights, gradients, loaded, **STEP)
     sgd_step(own, own, gradients, theirs, **STEP)
     close(weights, own)
     close(loaded, theirs)
@@ -125,12 +126,12 @@ def test_what_apex_would_pass_over_is_refused(double):
     with pytest.raises(
         UserError, match=r"optimizer=apex: it serves float32, the weights are torch\.float64; or take"
     ):
-        updates("apex", tensors(dtype=torch.float64))
+        update("apex", tensors(dtype=torch.float64))
 
 
 def test_a_cpu_is_refused():
     with pytest.raises(UserError, match="it needs a CUDA device, the weights lie on cpu; or take optimizer own"):
-        updates("apex", tensors())
+        update("apex", tensors())
 
 
 def test_without_it(without_apex):
@@ -168,7 +169,7 @@ def test_one_that_does_not_import(without_apex, monkeypatch, tmp_path):
 
 def test_an_unknown_implementation():
     with pytest.raises(UserError, match="unknown optimizer 'appex'; did you mean apex"):
-        updates("appex", {})
+        update("appex", {})
 
 
 @pytest.mark.gpu
@@ -177,7 +178,7 @@ def test_the_real_one_on_a_card(norm):
     pytest.importorskip("amp_C", reason="Apex is not installed")
     weights = {name: tensor.cuda() for name, tensor in tensors(conv=torch.channels_last).items()}
     own, mine, theirs = {name: tensor.clone() for name, tensor in weights.items()}, {}, {}
-    chosen = updates("apex", weights)
+    chosen = apex.Apex(weights)
     for _ in range(3):
         gradients = {name: tensor.cuda() for name, tensor in tensors().items()}
         for named, buffers, perturb, step in (

@@ -18,7 +18,7 @@ from fastiseat.checkpoint.snapshot import Snapshot
 from fastiseat.errors import UserError
 from fastiseat.kernels import sgd, weight_perturb
 from fastiseat.models import build, export_state_dict
-from fastiseat.weights import Arena, full_precision_names, perturbable, sgd_step, weight_perturbation
+from fastiseat.weights import Arena, full_precision_names, perturbable
 
 
 class Net(nn.Module):
