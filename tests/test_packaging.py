@@ -181,5 +181,5 @@ def test_settings_that_can_not_be_met_stop_the_build(source, tmp_path):
 def test_the_library_builds_alone_without_warnings(source, tmp_path):
     cmake = (sys.executable, "-m", "cmake")
     run(*cmake, "-S", source, "-B", tmp_path / "build", "-DFASTISEAT_WERROR=ON", cwd=tmp_path)
-    run(*cmake, "--build", tmp_path / "build", cwd=tmp_path)
+    run(*cmake, "--build", tmp_path / "build", "--parallel", str(os.cpu_count() or 1), cwd=tmp_path)
     assert (tmp_path / "build" / Path(LIBRARY).name).exists()
