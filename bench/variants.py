@@ -103,7 +103,7 @@ class EngineSubject:
         """Weights in place; no method has momentum."""
         self.model.load_state_dict(dict(state))
         for step in self.steps.values():
-            step.momentum_buffers.clear()
+            step.load_state_dict(step.state_dict() | {"momentum_buffers": {}})
 
 
 class BaselineSubject:

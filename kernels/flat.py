@@ -115,12 +115,12 @@ def blocks(buffer: Tensor) -> Tensor:
     return buffer.view(-1, BLOCK)
 
 
-def parts(buffer: Tensor | None) -> Iterator[slice]:
-    """The rows of a flat buffer's :func:`blocks`, some at a time; none for None.
+def parts(buffer: Tensor) -> Iterator[slice]:
+    """The rows of a flat buffer's :func:`blocks`, some at a time.
 
     What the references compute of a part stays in the cache, where all at once would be fresh memory each time.
     """
-    num_blocks = 0 if buffer is None else len(buffer) // BLOCK
+    num_blocks = len(buffer) // BLOCK
     for start in range(0, num_blocks, _BLOCKS_AT_A_TIME):
         yield slice(start, min(start + _BLOCKS_AT_A_TIME, num_blocks))
 

@@ -20,8 +20,9 @@ Gradients = Mapping[str, Tensor]
 class Update(Protocol):
     """What a step does to weights: first θ+ν, then the descent from there."""
 
-    momentum_buffers: dict[str, Tensor]
-    """By name, for weights that have been updated with momentum."""
+    @property
+    def momentum_buffers(self) -> dict[str, Tensor]:
+        """By name, for weights that have been updated with momentum."""
 
     def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
         """Take the parameters as they are now; called before each step."""

@@ -29,34 +29,50 @@ def sgd(
     ema_decay: Number,
 ) -> None:
     """``fastiseat.kernels.sgd`` in plain PyTorch."""
-    numbers = [scalar(value, weights) for value in (lr, momentum, weight_decay, ema_decay)]
-    buffers = (weights, momentum_buffer, grad, second_grad, perturbation_grad, ema)
+    numbers = {
+        "lr": scalar(lr, weights),
+        "momentum": scalar(momentum, weights),
+        "weight_decay": scalar(weight_decay, weights),
+        "ema_decay": scalar(ema_decay, weights),
+    }
     for rows in parts(weights):
-        part = [None if buffer is None else blocks(buffer)[rows] for buffer in buffers]
-        _update(*part, block_segment[rows], perturbed, ratio, _moves(block_segment[rows], active, skip), *numbers)
+
+        def part(buffer: Tensor | None, rows: slice = rows) -> Tensor | None:
+            return None if buffer is None else blocks(buffer)[rows]
+
+        theta, table = blocks(weights)[rows], block_segment[rows]
+        decayed = theta
+        if perturbation_grad is not None and ratio is not None:
+            decayed = perturbed_weights(theta, blocks(perturbation_grad)[rows], ratio, table, perturbed)
+        _update(
+            theta,
+            blocks(grad)[rows],
+            part(second_grad),
+            decayed,
+            part(momentum_buffer),
+            part(ema),
+            moves=_moves(table, active, skip),
+            **numbers,
+        )
 
 
 def _update(
     weights: Tensor,
-    momentum_buffer: Tensor | None,
     grad: Tensor,
     second_grad: Tensor | None,
-    perturbation_grad: Tensor | None,
+    decayed: Tensor,
+    momentum_buffer: Tensor | None,
     ema: Tensor | None,
-    block_segment: Tensor,
-    perturbed: Tensor,
-    ratio: Tensor | None,
-    moves: Tensor | None,
+    *,
     lr: Tensor,
     momentum: Tensor,
     weight_decay: Tensor,
     ema_decay: Tensor,
+    moves: Tensor | None,
 ) -> None:
-    g, decayed = grad.to(weights.dtype), weights
+    g = grad.to(weights.dtype)
     if second_grad is not None:
         g = g + second_grad.to(weights.dtype)
-    if perturbation_grad is not None and ratio is not None:
-        decayed = perturbed_weights(weights, perturbation_grad, ratio, block_segment, perturbed)
     step = g + weight_decay * decayed
     if momentum_buffer is not None:
         step = momentum * momentum_buffer + step

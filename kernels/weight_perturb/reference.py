@@ -33,12 +33,12 @@ def weight_perturb(
     ratio: Tensor = scalar(gamma, weights).double() * weight_norm / (grad_norm + TINY)
     ratio = ratio.where(perturbed, 0.0).to(weights.dtype)
     start = 0
-    for target in (out, out_full):
+    for target in (out,) if out_full is None else (out, out_full):
         for rows in parts(target):
             source = slice(start + rows.start, start + rows.stop)
             theta, g = blocks(weights)[source], blocks(grad)[source]
             blocks(target)[rows] = perturbed_weights(theta, g, ratio, block_segment[source], perturbed)
-        start += len(out) // BLOCK
+        start += len(target) // BLOCK
     return ratio
 
 

@@ -3,7 +3,7 @@
 import pytest
 from bench_case import CPU
 
-from fastiseat.bench import kernels
+from fastiseat.bench import kernel_calls, kernels
 from fastiseat.bench.inputs import images_of
 from fastiseat.errors import UserError
 from fastiseat.kernels import dispatch, ops
@@ -14,7 +14,7 @@ FIGURES = {"median", "seconds", "share_of_bandwidth"}
 @pytest.fixture(autouse=True)
 def few_channels(monkeypatch):
     """Triton's interpreter is slow, where it takes part."""
-    monkeypatch.setattr(kernels, "_CHANNELS", 2)
+    monkeypatch.setattr(kernel_calls, "_CHANNELS", 2)
 
 
 def run(dataset="cifar10", **settings):
@@ -22,16 +22,16 @@ def run(dataset="cifar10", **settings):
 
 
 def test_every_op_is_measured():
-    assert set(kernels.CALLS) == {op.name for op in ops()}
+    assert set(kernel_calls.CALLS) == {op.name for op in ops()}
     rows = run()
-    assert {row["op"] for row in rows} == set(kernels.CALLS)
+    assert {row["op"] for row in rows} == set(kernel_calls.CALLS)
     assert all(row.keys() >= FIGURES for row in rows if not row["problem"])
     references = [row for row in rows if row["backend"] == "reference"]
-    assert len(references) == len(kernels.CALLS)
+    assert len(references) == len(kernel_calls.CALLS)
 
 
 def test_an_op_without_use_for_the_images_is_left_out():
-    assert {row["op"] for row in run("digits")} == set(kernels.CALLS) - {"idbh"}
+    assert {row["op"] for row in run("digits")} == set(kernel_calls.CALLS) - {"idbh"}
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_an_unknown_backend_is_refused():
 @pytest.mark.parametrize("name", ["sgd", "weight_perturb"])
 def test_what_an_op_writes_is_judged_too(name):
     op = next(op for op in ops() if op.name == name)
-    call = kernels.CALLS[name](images_of("digits"), 1, CPU)
+    call = kernel_calls.CALLS[name](images_of("digits"), 1, CPU)
 
     def forgetful(*args, **kwargs):
         before = [tensor.clone() for tensor in call.written]

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 import torch.nn.functional as F
 from devices import DEVICES
+from oracles.by_tensor import sgd_step, weight_perturbation
 from torch import Tensor, nn
 
 from fastiseat.checkpoint import RunDirectory
