@@ -40,7 +40,7 @@ def run(
     for op in ops():
         if (call := CALLS[op.name](images, batch_size, device)) is None:
             continue
-        for backend in _wanted(op, backends):
+        for backend in _wanted(op, backends, device):
             row = {"op": op.name, "backend": backend.name if backend else REFERENCE, "moved": call.moved}
             row["problem"] = problem(backend, call, op)
             if not row["problem"]:
@@ -83,8 +83,16 @@ def wrong_ops(images: Images, batch_size: int, device: torch.device) -> str:
     return "; ".join(found)
 
 
-def _wanted(op: Op[Any, Any], backends: Sequence[str]) -> list[Backend[Any, Any] | None]:
-    return [None, *(backend for backend in op.backends if not backends or backend.name in backends)]
+def _wanted(op: Op[Any, Any], names: Sequence[str], device: torch.device) -> list[Backend[Any, Any] | None]:
+    """The reference and the backends of these names; without names, those that are a gain on the device."""
+    return [
+        None,
+        *(
+            backend
+            for backend in op.backends
+            if (backend.name in names if names else device.type not in backend.only_when_named)
+        ),
+    ]
 
 
 def _runner(op: Op[Any, Any], backend: Backend[Any, Any] | None) -> Callable[..., Any]:

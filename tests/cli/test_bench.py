@@ -86,6 +86,7 @@ def test_what_cannot_be_measured_is_one_line(fastiseat, words, complaint):
 
 def test_a_kernel_that_is_asked_for_and_absent_is_one_line(fastiseat, monkeypatch):
     monkeypatch.setattr(limits, "free_bytes", lambda device: 2**40)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     result = fastiseat("bench", "kernels", *QUICK, "--backend", "triton")
     assert result.code == 2
     assert "triton" in result.err.splitlines()[-1]
