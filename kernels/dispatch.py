@@ -83,9 +83,9 @@ class Op(Generic[P, R]):
             )
             known = self._registered if shown else None
             return cast(R, (known or self.reference)(first, *args, **kwargs))
-        if self._registered and self._fitting(first, *args, **kwargs):
-            return cast(R, self._registered(first, *args, **kwargs))
-        return self._serve(first, *args, **kwargs)
+        if self._fitting(first, *args, **kwargs) is None:
+            return self.reference(first, *args, **kwargs)
+        return cast(R, (self._registered or self._serve)(first, *args, **kwargs))
 
     def choice(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> Backend[P, R] | None:
         """The backend for a device and dtype, or None for the reference."""
