@@ -30,8 +30,8 @@ class TrainStep:
 
     ``step(images, labels)`` trains on one batch and returns metrics as device tensors: ``loss`` and
     ``loss_<term>`` (scalars), ``accuracy_adversarial`` if the method attacks, ``nan_gradient`` (bool) if this step
-    did, and where the clean logits are at hand ``accuracy_clean``, ``loss_clean`` and ``av``, the per-sample AV of
-    Eq. 13 (m,).
+    did so, except in fp16, and where the clean logits are at hand ``accuracy_clean``, ``loss_clean`` and ``av``, the
+    per-sample AV of Eq. 13 (m,).
 
     The module's parameters must all be float32 or all float64; each submodule's train/eval flag, the global
     random state and the frozen parameters are left as found, and θ+ν is never written into the module.
@@ -129,14 +129,14 @@ class TrainStep:
         logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
         terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        # At θ+ν and at θ, to be added (Eq. 17); without ν one backward gives the sum.
-        at_theta_nu, at_theta = self._loss_scale.gradients(
-            loss, theta_nu, self.weights if theta_nu is not self.weights and self.method.needs_clean else {}
-        )
+        # Those at θ+ν and at θ are added (Eq. 17); without ν one backward gives the sum.
+        theta = self.weights if self.method.needs_clean and theta_nu is not self.weights else {}
+        at_theta_nu, at_theta = self._loss_scale.gradients(loss, theta_nu, theta)
         if self._loss_scale.accept([*at_theta_nu.values(), *at_theta.values()]):
             self._update.descend(at_theta_nu, at_theta, self.optimizer)  # θ ← (θ+ν) - l ∇L - ν
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
-        metrics |= {} if nan_gradient is None else {"nan_gradient": nan_gradient}
+        if nan_gradient is not None and not self._loss_scale.enabled:  # in fp16 a scaled gradient may overflow
+            metrics["nan_gradient"] = nan_gradient
         if not self.method.attacked:
             return metrics | {"accuracy_clean": _accuracy(logits, y)}
         return metrics | _attack_metrics(logits, clean_logits, y)

@@ -309,3 +309,53 @@ def test_a_network_that_returns_no_logits_is_refused() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(UserError, match="unknown engine 'graph'"):
         TrainStep(small(), engine="graph")
+
+
+def to_and_fro(model: nn.Module) -> None:
+    model.to(torch.float32).to(torch.float64)
+
+
+def new_data(model: nn.Module) -> None:
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
+
+
+def assigned(model: nn.Module) -> None:
+    model.load_state_dict({name: value.clone() for name, value in model.state_dict().items()}, assign=True)
+
+
+def gradients_dropped(model: nn.Module) -> None:
+    for weight in model.parameters():
+        weight.grad = torch.ones_like(weight)
+    model.zero_grad()
+
+
+@pytest.mark.parametrize("meddle", [to_and_fro, new_data, assigned, gradients_dropped, copy.deepcopy])
+def test_what_a_caller_does_to_parameters_between_steps_is_survived(meddle) -> None:
+    """Values in float32 throughout, so that the way through it changes none."""
+    models_ = [models.build("small", in_channels=1).double() for _ in range(2)]
+    for model in models_:
+        model.load_state_dict({name: value.float() for name, value in models_[0].state_dict().items()})
+    x, y = torch.rand(4, 1, 8, 8, dtype=torch.float64), torch.arange(4)
+    steps = [TrainStep(model, awp=AWP(gamma=0.01), attack=PGD(steps=2)) for model in models_]
+    for step in steps:
+        step(x, y)
+        # Rounded, so that both go on from the same.
+        step.model.load_state_dict({name: value.float() for name, value in step.model.state_dict().items()})
+    meddle(models_[0])
+    for step in steps:
+        step(x, y)
+    for ours, theirs in zip(*(model.state_dict().values() for model in models_), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_copy_made_in_mid_training_is_left_alone() -> None:
+    model = models.build("small", in_channels=1)
+    x, y = torch.rand(4, 1, 8, 8), torch.arange(4)
+    step = TrainStep(model, attack=PGD(steps=1))
+    step(x, y)
+    twin = copy.deepcopy(model)
+    before = {name: value.clone() for name, value in twin.state_dict().items()}
+    step(x, y)
+    assert all(torch.equal(value, before[name]) for name, value in twin.state_dict().items())
+    assert not torch.equal(model.conv1.weight, twin.conv1.weight)
