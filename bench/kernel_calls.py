@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastiseat.bench.bn_act_calls import STAGE_CALLS, stages
+from fastiseat.bench.call import Call, nhwc
 from fastiseat.bench.inputs import SEED, Images
 from fastiseat.kernels import Segments
 from fastiseat.kernels.idbh.policies import POLICIES
 
-Make = Callable[[Images, int, torch.device], "Call | None"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Call:
-    """An op's arguments, and how its results are judged and counted."""
-
-    first: Tensor
-    """The argument that tells device and dtype."""
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Any]
-    moved: int
-    """Bytes that must be read and written."""
-    tolerance: float
-    """Largest relative deviation of each result from the reference's."""
-    written: tuple[Tensor, ...] = ()
-    """Those arguments that the op writes into: results too."""
+Make = Callable[[Images, int, torch.device], Call | None]
 
 
 def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """A step of the attack in the middle of its ball."""
     generator = torch.Generator().manual_seed(SEED)
     shape = (batch_size, *images.shape)
-    x, delta, grad = (_nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
+    x, delta, grad = (nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
     return Call(
         first=x,
         args=((2 * delta - 1) * 8 / 255, grad - 0.5),
@@ -87,57 +72,6 @@ def stability_loss_call(images: Images, batch_size: int, device: torch.device) -
     )
 
 
-def bn_act_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """The first layers of a PreActResNet-18, with a residual sum."""
-    a, b, *_ = _activations(images, batch_size, device)
-    return Call(
-        first=a,
-        args=(b, *_affine(device)[:2]),
-        kwargs={"eps": 1e-5},
-        moved=5 * a.numel() * a.element_size(),
-        tolerance=1e-5,
-    )
-
-
-def bn_act_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """Its gradient, with one that comes through the sum."""
-    s, _, dy, ds = _activations(images, batch_size, device)
-    moved = 6 * s.numel() * s.element_size()
-    return Call(first=dy, args=(ds, s, *_affine(device)), kwargs={}, moved=moved, tolerance=1e-5)
-
-
-def bn_act_eval_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """The same layers with their running statistics."""
-    a, b, *_ = _activations(images, batch_size, device)
-    moved = 4 * a.numel() * a.element_size()
-    return Call(first=a, args=(b, *_affine(device)), kwargs={"eps": 1e-5}, moved=moved, tolerance=1e-5)
-
-
-def bn_act_eval_backward_call(images: Images, batch_size: int, device: torch.device) -> Call:
-    """What an attack in evaluation mode asks for: no gradient of the weights."""
-    s, _, dy, ds = _activations(images, batch_size, device)
-    return Call(
-        first=dy,
-        args=(ds, s, *_affine(device)),
-        kwargs={"eps": 1e-5, "sums": False},
-        moved=4 * s.numel() * s.element_size(),
-        tolerance=1e-5,
-    )
-
-
-def _activations(images: Images, batch_size: int, device: torch.device) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(SEED)
-    shape = (batch_size, _CHANNELS, *images.shape[1:])
-    return [_nhwc(torch.randn(shape, generator=generator)).to(device) for _ in range(4)]
-
-
-def _affine(device: torch.device) -> list[Tensor]:
-    """Weight, bias, mean, and a variance or its inverse root."""
-    generator = torch.Generator().manual_seed(SEED)
-    weight, bias, mean, var = (torch.rand(_CHANNELS, generator=generator) for _ in range(4))
-    return [x.to(device) for x in (weight + 0.5, bias - 0.5, mean - 0.5, var + 0.5)]
-
-
 def sgd_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """ISEAT's update: momentum, two gradients, and the decay at the perturbed weights."""
     weights, buffer, *gradients = _flat(5, device)
@@ -181,22 +115,21 @@ def _flat(count: int, device: torch.device) -> list[Tensor]:
     return [torch.randn(length, generator=generator).to(device) for _ in range(count)]
 
 
-def _nhwc(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)
-
-
-_CHANNELS = 64
-
 CALLS: dict[str, Make] = {
     "augment": augment_call,
-    "bn_act": bn_act_call,
-    "bn_act_backward": bn_act_backward_call,
-    "bn_act_eval": bn_act_eval_call,
-    "bn_act_eval_backward": bn_act_eval_backward_call,
     "idbh": idbh_call,
     "pgd_step": pgd_step_call,
     "sgd": sgd_call,
     "stability_loss": stability_loss_call,
     "weight_perturb": weight_perturb_call,
 }
-"""What each op is called with, or None where it has no use for such images. Every op has an entry."""
+"""What each op is called with, or None where it has no use for such images. Every op is here or in STAGE_CALLS."""
+
+
+def calls(op: str, images: Images, batch_size: int, device: torch.device) -> Iterator[tuple[str, Call]]:
+    """All calls that an op is measured with, each with its name for a table."""
+    if op in STAGE_CALLS:
+        for stage in stages(images, device):
+            yield f"{op}@{'x'.join(map(str, stage))}", STAGE_CALLS[op](stage, batch_size, device)
+    elif (call := CALLS[op](images, batch_size, device)) is not None:
+        yield op, call

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
+from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastiseat.bench import compiled
+from fastiseat.bench.call import Call
 from fastiseat.bench.inputs import Images
-from fastiseat.bench.kernel_calls import CALLS, Call
+from fastiseat.bench.kernel_calls import calls
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import ops
-from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, Backend, Op
+from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, AnyOp, Backend
+
+PYTORCH = "torch"
+BACKENDS = (*NAMES[1:], compiled.NAME, PYTORCH)
+"""All that ``backends`` may name."""
 
 
 def run(
@@ -35,13 +42,12 @@ def run(
     rows: list[dict[str, Any]] = []
     actions: dict[int, Callable[[], object]] = {}
     for name in backends:
-        if name not in NAMES[1:]:
-            raise unknown("backend", name, NAMES[1:])
-    for op in ops():
-        if (call := CALLS[op.name](images, batch_size, device)) is None:
-            continue
-        for backend in _wanted(op, backends, device):
-            row = {"op": op.name, "backend": backend.name if backend else REFERENCE, "moved": call.moved}
+        if name not in BACKENDS:
+            raise unknown("backend", name, BACKENDS)
+    compiled.start_over()
+    for op, label, call in _measured(images, batch_size, device):
+        for backend in _wanted(op, call, backends, device):
+            row = {"op": label, "backend": backend.name if backend else REFERENCE, "moved": call.moved}
             row["problem"] = problem(backend, call, op)
             if not row["problem"]:
                 actions[len(rows)] = partial(_runner(op, backend), call.first, *call.args, **call.kwargs)
@@ -55,14 +61,20 @@ def run(
     return rows
 
 
-def problem(backend: Backend[Any, Any] | None, call: Call, op: Op[Any, Any]) -> str:
+def problem(backend: Backend[Any, Any] | None, call: Call, op: AnyOp) -> str:
     """Why there is no figure for a backend: it does not serve the call, or serves it wrongly."""
     if backend is None:
         return ""
     first, args, kwargs = call.first, call.args, call.kwargs
     if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(first, *args, **kwargs):
         return f"absent: {absent}"
-    found, expected = (_outcome(run, call) for run in (backend.run, op.reference))
+    expected = _outcome(op.reference, call)
+    try:
+        found = _outcome(backend.run, call)
+    except (UserError, torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # says nothing about the backend, or the device repeats it for whoever comes next
+    except Exception as error:  # whatever a compiler or a driver raises
+        return f"absent: it failed ({shorten(str(error) or type(error).__name__, 200, placeholder='…')})"
     deviation = max(map(relative, found, expected))
     if deviation <= call.tolerance:
         return ""
@@ -73,29 +85,40 @@ def wrong_ops(images: Images, batch_size: int, device: torch.device) -> str:
     """The ops that a training step here would get wrong results from; empty where all is well."""
     wanted = os.environ.get(VARIABLE) or AUTO
     found = []
-    for op in ops():
-        if (call := CALLS[op.name](images, batch_size, device)) is None:
-            continue
+    for op, label, call in _measured(images, batch_size, device):
         chosen = op.choice(device.type, call.first.dtype, wanted)
         # What does not fit a backend is the reference's, and nothing wrong.
         if chosen is not None and (told := problem(chosen, call, op)).startswith("wrong"):
-            found.append(f"{op.name} by {chosen.name} is {told}")
+            found.append(f"{label} by {chosen.name} is {told}")
     return "; ".join(found)
 
 
-def _wanted(op: Op[Any, Any], names: Sequence[str], device: torch.device) -> list[Backend[Any, Any] | None]:
+def _measured(images: Images, batch_size: int, device: torch.device) -> Iterator[tuple[AnyOp, str, Call]]:
+    for op in ops():
+        for label, call in calls(op.name, images, batch_size, device):
+            yield op, label, call
+
+
+def _wanted(op: AnyOp, call: Call, names: Sequence[str], device: torch.device) -> list[Backend[Any, Any] | None]:
     """The reference and the backends of these names; without names, those that are a gain on the device."""
     return [
         None,
         *(
             backend
-            for backend in op.backends
+            for backend in (*op.backends, *_rivals(op, call))
             if (backend.name in names if names else device.type not in backend.only_when_named)
         ),
     ]
 
 
-def _runner(op: Op[Any, Any], backend: Backend[Any, Any] | None) -> Callable[..., Any]:
+def _rivals(op: AnyOp, call: Call) -> Iterator[Backend[Any, Any]]:
+    """What PyTorch has to offer beside the reference."""
+    yield compiled.compiled(op)
+    if call.pytorch is not None:
+        yield Backend(name=PYTORCH, run=call.pytorch, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
+
+
+def _runner(op: AnyOp, backend: Backend[Any, Any] | None) -> Callable[..., Any]:
     return backend.run if backend else op.reference
 
 

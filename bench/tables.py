@@ -12,6 +12,10 @@ Row = dict[str, Any]
 NONE = ""
 # Table 7 of the paper: CIFAR-10, RTX 3080 Ti, seconds a mini-batch.
 PAPER = {"at": 0.253, "lsi": 0.268, "at-awp": 0.277, "iseat": 0.298}
+KERNELS_NOTE = (
+    "Reference: the op in plain PyTorch; that of bn_act and bn_act_eval is PyTorch's own sum, batch_norm and relu. "
+    "torch: PyTorch's own backward pass of these. compile: torch.compile of the reference."
+)
 PARTS_OF_THE_METHOD = {
     "at": "AT",
     "lsi": "+ input loss smoothing",
@@ -192,6 +196,7 @@ def _kernels(case: Row) -> Table:
             )
             for row in _timed(case)
         ),
+        note=KERNELS_NOTE,
         without=_without(case, "op", "backend"),
     )
 

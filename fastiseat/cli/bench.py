@@ -49,7 +49,8 @@ class Bench:
     """eager, eager-strict, eager-wasteful, eager-bf16, eager-fp16, compile-naive, compile-careful, these two with
     -fp16; none for none."""
     backend: Words = ()
-    """Of kernels: native; the reference is always there."""
+    """Of kernels: native, triton, torch (PyTorch's own backward passes), compile (torch.compile of the reference: on
+    a CPU only where it is named, as it takes a minute); the reference is always there."""
     loader: Words = ()
     """Loaders to compare."""
     images: int | None = None

@@ -1,9 +1,10 @@
 """Every op has its call, and a wrong or absent backend has no figure."""
 
 import pytest
+import torch
 from bench_case import CPU
 
-from fastiseat.bench import kernel_calls, kernels
+from fastiseat.bench import bn_act_calls, kernel_calls, kernels
 from fastiseat.bench.inputs import images_of
 from fastiseat.errors import UserError
 from fastiseat.kernels import dispatch, ops
@@ -14,7 +15,7 @@ FIGURES = {"median", "seconds", "share_of_bandwidth"}
 @pytest.fixture(autouse=True)
 def few_channels(monkeypatch):
     """Triton's interpreter is slow, where it takes part."""
-    monkeypatch.setattr(kernel_calls, "_CHANNELS", 2)
+    monkeypatch.setattr(bn_act_calls, "_STAGES", ((2, 1), (3, 2)))
 
 
 def run(dataset="cifar10", **settings):
@@ -22,16 +23,39 @@ def run(dataset="cifar10", **settings):
 
 
 def test_every_op_is_measured():
-    assert set(kernel_calls.CALLS) == {op.name for op in ops()}
     rows = run()
-    assert {row["op"] for row in rows} == set(kernel_calls.CALLS)
+    assert {row["op"].partition("@")[0] for row in rows} == {op.name for op in ops()}
     assert all(row.keys() >= FIGURES for row in rows if not row["problem"])
-    references = [row for row in rows if row["backend"] == "reference"]
-    assert len(references) == len(kernel_calls.CALLS)
+    references = [row["op"] for row in rows if row["backend"] == "reference"]
+    assert len(references) == len(set(references)) == len(ops())
 
 
 def test_an_op_without_use_for_the_images_is_left_out():
-    assert {row["op"] for row in run("digits")} == set(kernel_calls.CALLS) - {"idbh"}
+    assert {row["op"] for row in run()} - {row["op"].replace("8x8", "32x32") for row in run("digits")} == {"idbh"}
+
+
+@pytest.mark.parametrize(("device", "number"), [("cpu", 1), ("cuda", 4)])
+def test_a_network_s_stages_are_rows_of_their_own(monkeypatch, device, number):
+    monkeypatch.undo()
+    shapes = [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4)]
+    assert bn_act_calls.stages(images_of("cifar10"), torch.device(device)) == shapes[:number]
+
+
+def test_a_stage_s_shape_is_in_its_name():
+    ((label, call),) = kernel_calls.calls("bn_act", images_of("cifar10"), 3, CPU)
+    assert label == "bn_act@2x32x32"
+    assert call.first.shape == (3, 2, 32, 32)
+
+
+@pytest.mark.parametrize("op", ["bn_act_backward", "bn_act_eval_backward"])
+def test_pytorch_s_own_backward_pass_is_a_rival_and_judged(monkeypatch, op):
+    rows = run(backends=("torch",))
+    assert next(row for row in rows if row["op"].startswith(f"{op}@") and row["backend"] == "torch")["median"]
+    honest = bn_act_calls._autograd
+    monkeypatch.setattr(bn_act_calls, "_autograd", lambda forward, dy, *more: honest(forward, -dy, *more))
+    rows = run(backends=("torch",))
+    row = next(row for row in rows if row["op"].startswith(f"{op}@") and row["backend"] == "torch")
+    assert row["problem"].startswith("wrong: ")
 
 
 @pytest.fixture
@@ -70,6 +94,16 @@ def test_an_absent_kernel_has_none(plant, why):
     plant(**{why: "no such card"})
     row = row_of(run(), "native")
     assert row["problem"] == "absent: no such card"
+    assert not FIGURES & row.keys()
+
+
+def test_a_kernel_that_fails_has_none(plant):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no such\n  instruction")
+
+    plant(run=fail)
+    row = row_of(run(), "native")
+    assert row["problem"] == "absent: it failed (no such instruction)"
     assert not FIGURES & row.keys()
 
 
