@@ -73,6 +73,8 @@ def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:
         return "the arguments lie on several devices"
     if first.numel() == 0:
         return "there are no elements"
+    if first.shape[1] >= 2**16:
+        return "there are 2**16 channels or more"  # a grid has fewer along its second axis
     return "a channel has 2**31 elements or more" if first.numel() // first.shape[1] >= 2**31 else ""
 
 
