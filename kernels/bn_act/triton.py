@@ -13,8 +13,10 @@ from fastiseat.kernels.bn_act.layout import brought, layout, sizes
 
 TILE = 2048
 """Elements that a program holds at once: 16 a thread."""
-PROGRAMS = 1024
-"""The most programs of a pass: about eight for each multiprocessor of a large card."""
+PROGRAMS = 512
+"""The most programs of a pass: four for each multiprocessor of a large card, so that all run at once."""
+PARTS = 512
+"""Parts that the end of a sum reads at once: it has few programs, and would wait for memory once a turn."""
 WIDEST = 64
 """Channels of a tile in channels_last: 128 bytes or more in a row."""
 OPTIONS = {"enable_fp_fusion": False}
@@ -57,7 +59,7 @@ class Plan(NamedTuple):
     @property
     def end(self) -> tuple[tuple[int], dict[str, Any]]:
         """Grid and tile of the kernel that adds the parts up."""
-        return (triton.cdiv(self.channels, 16),), {"BLOCK_P": 64, "BLOCK_C": 16} | OPTIONS
+        return (triton.cdiv(self.channels, 4),), {"BLOCK_P": PARTS, "BLOCK_C": 4, "num_warps": 8} | OPTIONS
 
     def partial(self, x: Tensor) -> Tensor:
         """Room for two sums of each part."""
@@ -71,6 +73,8 @@ def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:
         return "the arguments lie on several devices"
     if first.numel() == 0:
         return "there are no elements"
+    if first.shape[1] >= 2**16:
+        return "there are 2**16 channels or more"  # a grid has fewer along its second axis
     return "a channel has 2**31 elements or more" if first.numel() // first.shape[1] >= 2**31 else ""
 
 

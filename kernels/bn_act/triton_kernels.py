@@ -12,6 +12,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+STAGES = tl.constexpr(3)
+"""Tiles of a pass that are under way at once: the registers alone hold too few bytes for the bandwidth of a card."""
+
 
 @triton.jit
 def _offsets(rows, cols, channels, inner, IS_ROWS: tl.constexpr):
@@ -54,7 +57,7 @@ def moments_kernel(
     centre = tl.sum(s.to(tl.float32), axis=0) / tl.minimum(end - begin, BLOCK_R).to(tl.float32)
     first = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     second = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for start in range(begin, end, BLOCK_R):
+    for start in tl.range(begin, end, BLOCK_R, num_stages=STAGES):
         rows = start + tl.arange(0, BLOCK_R)
         mask = (rows < end)[:, None] & own[None, :]
         at = _offsets(rows, cols, channels, inner, IS_ROWS)
@@ -129,7 +132,7 @@ def activate_kernel(
     scale = tl.load(weight_ptr + cols, mask=own, other=0.0) * _inverse_deviation(spread_ptr, cols, own, eps, TRAIN)
     begin = part * rows_per_part
     end = tl.minimum(begin + rows_per_part, num_rows)
-    for start in range(begin, end, BLOCK_R):
+    for start in tl.range(begin, end, BLOCK_R, num_stages=STAGES):
         rows = start + tl.arange(0, BLOCK_R)
         mask = (rows < end)[:, None] & own[None, :]
         at = _offsets(rows, cols, channels, inner, IS_ROWS)
@@ -159,7 +162,7 @@ def gradients_kernel(
     end = tl.minimum(begin + rows_per_part, num_rows)
     first = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     second = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for start in range(begin, end, BLOCK_R):
+    for start in tl.range(begin, end, BLOCK_R, num_stages=STAGES):
         rows = start + tl.arange(0, BLOCK_R)
         mask = (rows < end)[:, None] & own[None, :]
         at = _offsets(rows, cols, channels, inner, IS_ROWS)
@@ -215,7 +218,7 @@ def differentiate_kernel(
         slope = rstd * tl.load(dweight_ptr + cols, mask=own, other=0.0) / num_rows
     begin = part * rows_per_part
     end = tl.minimum(begin + rows_per_part, num_rows)
-    for start in range(begin, end, BLOCK_R):
+    for start in tl.range(begin, end, BLOCK_R, num_stages=STAGES):
         rows = start + tl.arange(0, BLOCK_R)
         mask = (rows < end)[:, None] & own[None, :]
         at = _offsets(rows, cols, channels, inner, IS_ROWS)

@@ -12,6 +12,8 @@ from torch import Tensor
 from fastiseat.kernels.pgd_step.arrays import Arrays, arrange
 
 BLOCK = 1024
+NUM_WARPS = 8
+"""Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads."""
 
 
 @triton.jit
@@ -153,6 +155,7 @@ def _launch(images: Tensor, found: Arrays, eps: float | Tensor, step_size: float
         "GRAD_TURNED": found.grad_turned,
         "NETWORK_TURNED": found.network_turned,
         "BLOCK": BLOCK,
+        "num_warps": NUM_WARPS,
         "enable_fp_fusion": False,
     }
     if l2:

@@ -12,6 +12,9 @@ from torch import Tensor
 from fastiseat.kernels.flat import Number, split_number
 from fastiseat.kernels.segments import BLOCK
 
+NUM_WARPS = 8
+"""Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads."""
+
 
 @triton.jit
 def _step(theta, place, segment, grad, second_grad, perturbation_grad, ratio, perturbed, weight_decay):
@@ -55,7 +58,7 @@ def _sgd(
     if skip is not None:
         moves = moves & (tl.load(skip) == 0)
     if active is not None:
-        moves = moves & (tl.load(active + segment) != 0)
+        moves = moves & (tl.load(active + segment, mask=moves, other=0) != 0)
     if lr_tensor is not None:
         lr = tl.load(lr_tensor)
     if momentum_tensor is not None:
@@ -112,5 +115,6 @@ def sgd(
         *(None if table is None else table.view(torch.uint8) for table in (perturbed, active, skip)),
         *(part for number in numbers for part in number),
         BLOCK=BLOCK,
+        num_warps=NUM_WARPS,
         enable_fp_fusion=False,  # each product is rounded before it is added
     )

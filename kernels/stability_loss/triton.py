@@ -80,14 +80,14 @@ def _ranks(losses_pointer, clean_losses_pointer, rows, m, BLOCK_M: tl.constexpr,
     """How many of all m samples come before each of these, by losses that every thread can read."""
     v = tl.load(losses_pointer + rows, mask=rows < m, other=0.0)
     v -= tl.load(clean_losses_pointer + rows, mask=rows < m, other=0.0)
-    ranks = tl.zeros((BLOCK_M,), tl.int32)
+    before = tl.zeros((BLOCK_M, BLOCK_J), tl.int32)
     for first in range(0, m, BLOCK_J):
         others = first + tl.arange(0, BLOCK_J)
         v_j = tl.load(losses_pointer + others, mask=others < m, other=0.0)
         v_j -= tl.load(clean_losses_pointer + others, mask=others < m, other=0.0)
-        before = _precede(v_j[None, :], others[None, :], v[:, None], rows[:, None])
-        ranks += tl.sum((before & (others[None, :] < m)).to(tl.int32), axis=1)
-    return ranks
+        precedes = _precede(v_j[None, :], others[None, :], v[:, None], rows[:, None])
+        before += (precedes & (others[None, :] < m)).to(tl.int32)
+    return tl.sum(before, axis=1)
 
 
 @triton.jit

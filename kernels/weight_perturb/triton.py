@@ -13,6 +13,8 @@ from fastiseat.kernels.flat import Number, split_number
 from fastiseat.kernels.segments import BLOCK
 
 _CHUNK = 1024
+# Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads.
+_NUM_WARPS = 8
 
 
 @triton.jit
@@ -131,6 +133,7 @@ def weight_perturb(
             len(out) // BLOCK,
             out_full,
             BLOCK=BLOCK,
+            num_warps=_NUM_WARPS,
             enable_fp_fusion=False,
         )
     return ratio

@@ -35,7 +35,7 @@ def main() -> None:
     for dtype, capability, on in itertools.product(("fp32", "bf16", "fp16"), CAPABILITIES, (False, True)):
         kernel = source(dtype, dict.fromkeys(FLAGS, on))
         ptx = triton.compile(kernel, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
-        assert "div.rn.f32" in ptx and "div.full" not in ptx, "the quotient is not rounded correctly"
+        assert "div." not in ptx, "a division is slow, or not rounded correctly"
         print(dtype, capability, on)
 
 
