@@ -6,14 +6,30 @@
 namespace {
 
 using fastiseat::AugmentBatch;
+using fastiseat::AugmentDivisor;
+
+// Outputs from which a block works on several packs a thread: there are blocks enough, and a sample's fate, which
+// all threads wait for, is found less often.
+constexpr int64_t kMany = int64_t{1} << 22;
+
+// Granlund & Montgomery, 1994: the quotient is (high word of dividend * factor + dividend) >> shift.
+AugmentDivisor divisor(int64_t number) {
+    unsigned shift = 0;
+    while (int64_t{1} << shift < number) ++shift;
+    const int64_t factor = (((int64_t{1} << shift) - number) << 32) / number + 1;
+    return {static_cast<unsigned>(number), static_cast<unsigned>(factor), shift};
+}
 
 template <typename T, bool CHANNELS_LAST, int VEC>
 int32_t launch(const AugmentBatch &batch, T *out, int64_t num_samples, int64_t size, cudaStream_t stream) {
-    const unsigned blocks_per_sample = fastiseat::num_blocks(size, int64_t{fastiseat::kAugmentThreads} * VEC);
+    const unsigned packs = num_samples >= kMany / size ? 4 : 1;
+    const unsigned blocks_per_sample =
+        fastiseat::num_blocks(size, int64_t{fastiseat::kAugmentThreads} * VEC * packs);
     const int64_t blocks = num_samples * blocks_per_sample;
     if (blocks > INT32_MAX) return FASTISEAT_UNSUPPORTED;
     fastiseat::augment_kernel<T, CHANNELS_LAST, VEC>
-        <<<static_cast<unsigned>(blocks), fastiseat::kAugmentThreads, 0, stream>>>(batch, out, blocks_per_sample);
+        <<<static_cast<unsigned>(blocks), fastiseat::kAugmentThreads, 0, stream>>>(batch, out, blocks_per_sample,
+                                                                                   packs);
     return fastiseat::launched();
 }
 
@@ -46,7 +62,9 @@ int32_t fastiseat_cuda_augment(const uint8_t *images, const int64_t *index, cons
                              static_cast<unsigned>(epoch),
                              static_cast<int>(pad),
                              flip != 0,
-                             reflect != 0};
+                             reflect != 0,
+                             divisor(channels_last ? channels : width),
+                             divisor(channels_last ? width : height)};
     const auto on = static_cast<cudaStream_t>(stream);
     return fastiseat::with_dtype(static_cast<int32_t>(dtype), [&](auto value) {
         using T = decltype(value);

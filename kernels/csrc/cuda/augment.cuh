@@ -10,6 +10,15 @@ constexpr int kAugmentThreads = 256;
 // The counter's last word: Stream.AUGMENT of kernels/philox.py.
 constexpr unsigned kAugmentStream = 1;
 
+// Divides what is below 2^31 by a multiplication; augment.cu makes it.
+struct AugmentDivisor {
+    unsigned divisor, factor, shift;
+
+    __device__ __forceinline__ unsigned quotient(unsigned dividend) const {
+        return (__umulhi(dividend, factor) + dividend) >> shift;
+    }
+};
+
 struct AugmentBatch {
     const unsigned char *images;
     const int64 *index, *rows, *epoch_at;
@@ -18,6 +27,7 @@ struct AugmentBatch {
     unsigned seed_low, seed_high, epoch;
     int pad;
     bool flip, reflect;
+    AugmentDivisor inner, middle;  // of the output's last dimension and the one before
 };
 
 // What becomes of a sample: its window's first row and column, counted from the image's own, -pad ... pad.
@@ -55,6 +65,12 @@ __device__ __forceinline__ int augment_reflected(int place, int size) {
     return place < size ? place : 2 * (size - 1) - place;
 }
 
+// level / 255 rounded once, for 0 ... 255: a quotient near enough, and what it is still off.
+__device__ __forceinline__ float augment_scaled(unsigned char level) {
+    const float value = level, reciprocal = 1.0f / 255.0f, near = value * reciprocal;
+    return __fmaf_rn(__fmaf_rn(-255.0f, near, value), reciprocal, near);
+}
+
 // The value at a place of the window.
 __device__ __forceinline__ float augment_value(const AugmentBatch &batch, const AugmentFate &fate, int y, int x,
                                                int channel) {
@@ -63,40 +79,49 @@ __device__ __forceinline__ float augment_value(const AugmentBatch &batch, const 
     if (batch.reflect) y = augment_reflected(y, batch.height), x = augment_reflected(x, batch.width);
     if (y < 0 || y >= batch.height || x < 0 || x >= batch.width) return 0.0f;
     if (fate.mirrored) x = batch.width - 1 - x;
-    const float level = fate.image[(y * batch.width + x) * batch.channels + channel];
-    return __fdiv_rn(level, 255.0f);
+    return augment_scaled(fate.image[(y * batch.width + x) * batch.channels + channel]);
 }
 
-// blocks_per_sample blocks fill one sample, each thread VEC neighbours of the output.
+// VEC neighbours of a sample's output: divided for the first, counted on for the others.
 template <typename T, bool CHANNELS_LAST, int VEC>
-__global__ void __launch_bounds__(kAugmentThreads)
-    augment_kernel(AugmentBatch batch, T *out, unsigned blocks_per_sample) {
-    __shared__ AugmentFate fate;
-    const int64 sample = blockIdx.x / blocks_per_sample;
-    if (threadIdx.x == 0) fate = augment_fate(batch, sample);
-    __syncthreads();
-    const int height = batch.height, width = batch.width, channels = batch.channels;
-    const int size = height * width * channels;
-    const int first = (blockIdx.x % blocks_per_sample * kAugmentThreads + threadIdx.x) * VEC;
-    if (first >= size) return;
+__device__ __forceinline__ Pack<T, VEC> augment_pack(const AugmentBatch &batch, const AugmentFate &fate,
+                                                     unsigned first) {
+    const unsigned row = batch.inner.quotient(first), plane = batch.middle.quotient(row);
+    int inner = static_cast<int>(first - row * batch.inner.divisor);
+    int middle = static_cast<int>(row - plane * batch.middle.divisor), outer = static_cast<int>(plane);
     Pack<T, VEC> values;
 #pragma unroll
     for (int i = 0; i < VEC; ++i) {
-        const int at = first + i;
-        float value;
-        if (CHANNELS_LAST)
-            value = augment_value(batch, fate, at / channels / width, at / channels % width, at % channels);
-        else
-            value = augment_value(batch, fate, at / width % height, at % width, at / width / height);
-        values.items[i] = from_float<T>(value);
+        values.items[i] = from_float<T>(CHANNELS_LAST ? augment_value(batch, fate, outer, middle, inner)
+                                                      : augment_value(batch, fate, middle, inner, outer));
+        if (++inner < static_cast<int>(batch.inner.divisor)) continue;
+        inner = 0;
+        if (++middle < static_cast<int>(batch.middle.divisor)) continue;
+        middle = 0, ++outer;
     }
-    store_pack(out + sample * size + first, values);
+    return values;
+}
+
+// blocks_per_sample blocks fill one sample, each thread `packs` times VEC neighbours of the output.
+template <typename T, bool CHANNELS_LAST, int VEC>
+__global__ void __launch_bounds__(kAugmentThreads)
+    augment_kernel(AugmentBatch batch, T *out, unsigned blocks_per_sample, unsigned packs) {
+    __shared__ AugmentFate shared_fate;
+    const int64 sample = blockIdx.x / blocks_per_sample;
+    if (threadIdx.x == 0) shared_fate = augment_fate(batch, sample);
+    __syncthreads();
+    const AugmentFate fate = shared_fate;
+    const unsigned size = static_cast<unsigned>(batch.height) * batch.width * batch.channels;
+    unsigned first = (blockIdx.x % blocks_per_sample * packs * kAugmentThreads + threadIdx.x) * VEC;
+    for (unsigned pack = 0; pack < packs && first < size; ++pack, first += kAugmentThreads * VEC) {
+        store_pack(out + sample * size + first, augment_pack<T, CHANNELS_LAST, VEC>(batch, fate, first));
+    }
 }
 
 #ifdef FASTISEAT_INSTANTIATE
-#define FASTISEAT_AUGMENT(T, VEC)                                                          \
-    template __global__ void augment_kernel<T, true, VEC>(AugmentBatch, T *, unsigned);  \
-    template __global__ void augment_kernel<T, false, VEC>(AugmentBatch, T *, unsigned);
+#define FASTISEAT_AUGMENT(T, VEC)                                                                  \
+    template __global__ void augment_kernel<T, true, VEC>(AugmentBatch, T *, unsigned, unsigned);  \
+    template __global__ void augment_kernel<T, false, VEC>(AugmentBatch, T *, unsigned, unsigned);
 FASTISEAT_AUGMENT(float, 1)
 FASTISEAT_AUGMENT(float, 4)
 FASTISEAT_AUGMENT(__nv_bfloat16, 1)

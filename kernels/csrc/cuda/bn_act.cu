@@ -17,11 +17,15 @@ bool is_aligned(const void *array) {
     return reinterpret_cast<uintptr_t>(array) % 16 == 0;
 }
 
-// Blocks of 256 threads: as many packs of channels in a row as there are, up to 32, and rows above each other.
+// Blocks of 256 threads: as many packs of channels in a row as there are, up to 32, and rows above each other. A
+// narrower row, down to 8, where fewer threads are then without a pack.
 Launch plan(BnShape shape, bool is_rows, int vec, void *stream) {
     const int64_t packs = is_rows ? shape.channels / vec : shape.channels;
     unsigned across = 1;
     while (is_rows && across < 32 && across < packs) across *= 2;
+    for (unsigned narrower = across / 2; is_rows && narrower >= 8; narrower /= 2) {
+        if (num_blocks(packs, narrower) * narrower < num_blocks(packs, across) * across) across = narrower;
+    }
     const dim3 block(across, kBnThreads / across);
     return {shape, block, dim3(static_cast<unsigned>(shape.parts), num_blocks(packs, across)),
             static_cast<cudaStream_t>(stream)};
@@ -50,9 +54,6 @@ int32_t with_layout(int64_t dtype, BnShape shape, bool aligned, void *stream, co
     });
 }
 
-// A warp a channel, eight in a block.
-const dim3 kFinishBlock(32, 8);
-
 template <bool kTrain>
 int32_t backward(const void *dy, const void *ds, const void *s, const float *weight, const float *bias,
                  const float *mean, const float *spread, float eps, void *dx, float *dweight, float *dbias,
@@ -66,7 +67,7 @@ int32_t backward(const void *dy, const void *ds, const void *s, const float *wei
         if (dweight != nullptr) {
             bn_gradients<T, VEC, kIsRows, kTrain><<<launch.grid, launch.block, 0, launch.stream>>>(
                 gradient, sum, partial, weight, bias, mean, spread, eps, shape);
-            bn_finish_gradients<kTrain><<<num_blocks(shape.channels, 8), kFinishBlock, 0, launch.stream>>>(
+            bn_finish_gradients<kTrain><<<static_cast<unsigned>(shape.channels), kBnFinishThreads, 0, launch.stream>>>(
                 partial, spread, dweight, dbias, eps, shape);
         }
         bn_differentiate<T, VEC, kIsRows, kTrain><<<launch.grid, launch.block, 0, launch.stream>>>(
@@ -91,7 +92,7 @@ int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight,
         T *sum = static_cast<T *>(s);
         bn_moments<T, VEC, kIsRows><<<launch.grid, launch.block, 0, launch.stream>>>(
             from, static_cast<const T *>(b), sum, partial, shape);
-        bn_finish_moments<VEC, kIsRows><<<num_blocks(channels, 8), kFinishBlock, 0, launch.stream>>>(
+        bn_finish_moments<VEC, kIsRows><<<static_cast<unsigned>(channels), kBnFinishThreads, 0, launch.stream>>>(
             partial, mean, rstd, var, eps, shape);
         bn_activate<T, VEC, kIsRows, true><<<launch.grid, launch.block, 0, launch.stream>>>(
             b == nullptr ? from : sum, nullptr, nullptr, static_cast<T *>(y), weight, bias, mean, rstd, eps, shape);

@@ -9,7 +9,7 @@
 
 namespace fastiseat {
 
-constexpr int kBnThreads = 256;
+constexpr int kBnThreads = 256, kBnFinishThreads = 128;
 
 struct BnShape {
     int64 num, channels, inner;
@@ -96,24 +96,67 @@ __device__ __forceinline__ double part_count(const BnWalk<kIsRows, VEC> &walk) {
     return static_cast<double>(kIsRows ? rows : rows * VEC);
 }
 
-// The block's sums of a slot, for the threads of the first row; in the order of a tree.
-inline __device__ float2 column_sum(float2 value, float2 *scratch) {
+// Calls use(offset, load(offset)) for each row of this thread, kAhead in a round. The loads of a round come before its
+// stores, which no load may pass; where a round is not full, the first row is read again and not used.
+template <int kAhead, typename Walk, typename Load, typename Use>
+__device__ __forceinline__ void for_each_row(const Walk &walk, const Load &load, const Use &use) {
+    const int64 step = blockDim.y;
+#pragma unroll 1
+    for (int64 row = walk.begin(); row < walk.last; row += kAhead * step) {
+        decltype(load(row)) loaded[kAhead];
+#pragma unroll
+        for (int k = 0; k < kAhead; ++k) {
+            loaded[k] = load(walk.offset(row + k * step < walk.last ? row + k * step : row));
+        }
+#pragma unroll
+        for (int k = 0; k < kAhead; ++k) {
+            if (row + k * step < walk.last) use(walk.offset(row + k * step), loaded[k]);
+        }
+    }
+}
+
+// A pack of s, of the gradient and, where there is one, of the other gradient.
+template <typename T, int VEC>
+struct BnPacks {
+    Pack<T, VEC> s, dy, ds;
+};
+
+template <typename T, int VEC>
+__device__ __forceinline__ BnPacks<T, VEC> load_gradients(const T *s, const T *dy, const T *ds, int64 at) {
+    BnPacks<T, VEC> packs;
+    packs.s = load_pack<T, VEC>(s + at);
+    packs.dy = load_pack<T, VEC>(dy + at);
+    if (ds != nullptr) packs.ds = load_pack<T, VEC>(ds + at);
+    return packs;
+}
+
+// The block's sums of all slots, for the threads of the first row in their column; in the order of a tree.
+template <int kSlots>
+__device__ __forceinline__ void column_sums(const float (&first)[kSlots], const float (&second)[kSlots],
+                                            float2 (&scratch)[kSlots][kBnThreads]) {
     const int own = threadIdx.y * blockDim.x + threadIdx.x;
-    scratch[own] = value;
+#pragma unroll
+    for (int slot = 0; slot < kSlots; ++slot) scratch[slot][own] = make_float2(first[slot], second[slot]);
     __syncthreads();
     for (int half = blockDim.y / 2; half > 0; half /= 2) {
         if (threadIdx.y < half) {
-            scratch[own].x += scratch[own + half * blockDim.x].x;
-            scratch[own].y += scratch[own + half * blockDim.x].y;
+#pragma unroll
+            for (int slot = 0; slot < kSlots; ++slot) {
+                const float2 other = scratch[slot][own + half * blockDim.x];
+                scratch[slot][own].x += other.x;
+                scratch[slot][own].y += other.y;
+            }
         }
         __syncthreads();
     }
-    value = scratch[threadIdx.x];
-    __syncthreads();  // the next call may write scratch
-    return value;
 }
 
-// s = a + b (with b), and the mean and squared deviations of each part: partial[part][2][channels].
+// Where a part leaves its two sums of a channel; those of all parts lie together.
+__device__ __forceinline__ int64 partial_place(const BnShape &shape, int64 channel, int64 part) {
+    return 2 * (channel * shape.parts + part);
+}
+
+// s = a + b (with b), and the mean and squared deviations of each part: partial[channel][part][2].
 template <typename T, int VEC, bool kIsRows>
 __global__ void __launch_bounds__(kBnThreads)
     bn_moments(const T *a, const T *b, T *s, double *partial, BnShape shape) {
@@ -126,9 +169,8 @@ __global__ void __launch_bounds__(kBnThreads)
         const Pack<T, VEC> pack = load_sum<T, VEC>(a, b, walk.offset(walk.first));
         for (int slot = 0; slot < kSlots; ++slot) centre[slot] = to_float(pack.items[slot]);
     }
-    for (int64 row = walk.begin(); row < walk.last; row += blockDim.y) {
-        const int64 at = walk.offset(row);
-        const Pack<T, VEC> pack = load_sum<T, VEC>(a, b, at);
+    const auto load = [&](int64 at) { return load_sum<T, VEC>(a, b, at); };
+    for_each_row<2>(walk, load, [&](int64 at, const Pack<T, VEC> &pack) {
         if (b != nullptr) store_pack<T, VEC>(s + at, pack);
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
@@ -137,39 +179,40 @@ __global__ void __launch_bounds__(kBnThreads)
             first[slot] += off;
             second[slot] += off * off;
         }
-    }
-    __shared__ float2 scratch[kBnThreads];
+    });
+    __shared__ float2 scratch[kSlots][kBnThreads];
+    column_sums<kSlots>(first, second, scratch);
     const double count = part_count<kIsRows, VEC>(walk);
+    if (threadIdx.y != 0 || !walk.active || count == 0.0) return;
     for (int slot = 0; slot < kSlots; ++slot) {
-        const float2 sums = column_sum(make_float2(first[slot], second[slot]), scratch);
-        if (threadIdx.y != 0 || !walk.active || count == 0.0) continue;
+        const float2 sums = scratch[slot][threadIdx.x];
         const double off = static_cast<double>(sums.x), mean_off = off / count;
-        double *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
+        double *found = partial + partial_place(shape, walk.channel + slot, blockIdx.x);
         found[0] = static_cast<double>(centre[slot]) + mean_off;
-        found[shape.channels] = static_cast<double>(sums.y) - off * mean_off;
+        found[1] = static_cast<double>(sums.y) - off * mean_off;
     }
 }
 
-// A warp for each channel.
+// A block for each channel.
 template <int VEC, bool kIsRows>
-__global__ void bn_finish_moments(const double *partial, float *mean, float *rstd, float *var, float eps,
-                                  BnShape shape) {
-    const int64 channel = static_cast<int64>(blockIdx.x) * blockDim.y + threadIdx.y;
-    if (channel >= shape.channels) return;
-    const double *own = partial + channel;
+__global__ void __launch_bounds__(kBnFinishThreads)
+    bn_finish_moments(const double *partial, float *mean, float *rstd, float *var, float eps, BnShape shape) {
+    __shared__ double scratch[33];
+    const int64 channel = blockIdx.x;
+    const double *own = partial + partial_place(shape, channel, 0);
     double total = 0.0, squares = 0.0;
-    for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
+    for (int64 part = threadIdx.x; part < shape.parts; part += kBnFinishThreads) {
         const double size = part_count(BnWalk<kIsRows, VEC>(shape, part));
-        if (size > 0.0) total += size * own[2 * shape.channels * part];
+        if (size > 0.0) total += size * own[2 * part];
     }
-    const double count = static_cast<double>(shape.count()), centre = warp_sum(total) / count;
-    for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
+    const double count = static_cast<double>(shape.count()), centre = block_sum(total, scratch) / count;
+    for (int64 part = threadIdx.x; part < shape.parts; part += kBnFinishThreads) {
         const double size = part_count(BnWalk<kIsRows, VEC>(shape, part));
         if (size == 0.0) continue;
-        const double off = own[2 * shape.channels * part] - centre;
-        squares += own[2 * shape.channels * part + shape.channels] + off * off * size;
+        const double off = own[2 * part] - centre;
+        squares += own[2 * part + 1] + off * off * size;
     }
-    squares = warp_sum(squares);
+    squares = block_sum(squares, scratch);
     if (threadIdx.x != 0) return;
     mean[channel] = static_cast<float>(centre);
     rstd[channel] = static_cast<float>(1.0 / sqrt(squares / count + static_cast<double>(eps)));
@@ -185,9 +228,8 @@ __global__ void __launch_bounds__(kBnThreads)
     const Walk walk(shape, gridDim.x - 1 - blockIdx.x);
     const auto affine =
         load_affine<kTrain, Walk::kSlots>(weight, bias, mean, spread, eps, walk.channel, walk.active);
-    for (int64 row = walk.begin(); row < walk.last; row += blockDim.y) {
-        const int64 at = walk.offset(row);
-        Pack<T, VEC> pack = load_sum<T, VEC>(a, b, at);
+    const auto load = [&](int64 at) { return load_sum<T, VEC>(a, b, at); };
+    for_each_row<2>(walk, load, [&](int64 at, Pack<T, VEC> &pack) {
         if (b != nullptr) store_pack<T, VEC>(s + at, pack);
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
@@ -197,10 +239,10 @@ __global__ void __launch_bounds__(kBnThreads)
             pack.items[i] = from_float<T>(0.0f > value ? 0.0f : value);  // NaN stays
         }
         store_pack<T, VEC>(y + at, pack);
-    }
+    });
 }
 
-// The sums of g and g * (s - mean) of each part: partial[part][2][channels].
+// The sums of g and g * (s - mean) of each part: partial[channel][part][2].
 template <typename T, int VEC, bool kIsRows, bool kTrain>
 __global__ void __launch_bounds__(kBnThreads)
     bn_gradients(const T *dy, const T *s, double *partial, const float *weight, const float *bias,
@@ -210,42 +252,43 @@ __global__ void __launch_bounds__(kBnThreads)
     const Walk walk(shape, blockIdx.x);
     const auto affine = load_affine<kTrain, kSlots>(weight, bias, mean, spread, eps, walk.channel, walk.active);
     float first[kSlots] = {}, second[kSlots] = {};
-    for (int64 row = walk.begin(); row < walk.last; row += blockDim.y) {
-        const int64 at = walk.offset(row);
-        const Pack<T, VEC> values = load_pack<T, VEC>(s + at), gradients = load_pack<T, VEC>(dy + at);
+    const auto load = [&](int64 at) { return load_gradients<T, VEC>(s, dy, nullptr, at); };
+    for_each_row<2>(walk, load, [&](int64, const BnPacks<T, VEC> &packs) {
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
             const int slot = kIsRows ? i : 0;
-            const float centred = to_float(values.items[i]) - affine.mean[slot];
-            const float g = passed(to_float(gradients.items[i]), centred, affine.scale[slot], affine.bias[slot]);
+            const float centred = to_float(packs.s.items[i]) - affine.mean[slot];
+            const float g = passed(to_float(packs.dy.items[i]), centred, affine.scale[slot], affine.bias[slot]);
             first[slot] += g;
             second[slot] += g * centred;
         }
-    }
-    __shared__ float2 scratch[kBnThreads];
+    });
+    __shared__ float2 scratch[kSlots][kBnThreads];
+    column_sums<kSlots>(first, second, scratch);
+    if (threadIdx.y != 0 || !walk.active) return;
     for (int slot = 0; slot < kSlots; ++slot) {
-        const float2 sums = column_sum(make_float2(first[slot], second[slot]), scratch);
-        if (threadIdx.y != 0 || !walk.active) continue;
-        double *found = partial + 2 * shape.channels * blockIdx.x + walk.channel + slot;
+        const float2 sums = scratch[slot][threadIdx.x];
+        double *found = partial + partial_place(shape, walk.channel + slot, blockIdx.x);
         found[0] = static_cast<double>(sums.x);
-        found[shape.channels] = static_cast<double>(sums.y);
+        found[1] = static_cast<double>(sums.y);
     }
 }
 
-// A warp for each channel.
+// A block for each channel.
 template <bool kTrain>
-__global__ void bn_finish_gradients(const double *partial, const float *spread, float *dweight, float *dbias,
-                                    float eps, BnShape shape) {
-    const int64 channel = static_cast<int64>(blockIdx.x) * blockDim.y + threadIdx.y;
-    if (channel >= shape.channels) return;
+__global__ void __launch_bounds__(kBnFinishThreads)
+    bn_finish_gradients(const double *partial, const float *spread, float *dweight, float *dbias, float eps,
+                        BnShape shape) {
+    __shared__ double scratch[33];
+    const int64 channel = blockIdx.x;
+    const double *own = partial + partial_place(shape, channel, 0);
     double sum = 0.0, product = 0.0;
-    for (int64 part = threadIdx.x; part < shape.parts; part += 32) {
-        const double *own = partial + 2 * shape.channels * part + channel;
-        sum += own[0];
-        product += own[shape.channels];
+    for (int64 part = threadIdx.x; part < shape.parts; part += kBnFinishThreads) {
+        sum += own[2 * part];
+        product += own[2 * part + 1];
     }
-    sum = warp_sum(sum);
-    product = warp_sum(product);
+    sum = block_sum(sum, scratch);
+    product = block_sum(product, scratch);
     if (threadIdx.x != 0) return;
     dbias[channel] = static_cast<float>(sum);
     dweight[channel] =
@@ -270,22 +313,19 @@ __global__ void __launch_bounds__(kBnThreads)
             slope[slot] = spread[walk.channel + slot] * dweight[walk.channel + slot] / count;
         }
     }
-    for (int64 row = walk.begin(); row < walk.last; row += blockDim.y) {
-        const int64 at = walk.offset(row);
-        const Pack<T, VEC> values = load_pack<T, VEC>(s + at);
-        Pack<T, VEC> pack = load_pack<T, VEC>(dy + at), other;
-        if (ds != nullptr) other = load_pack<T, VEC>(ds + at);
+    const auto load = [&](int64 at) { return load_gradients<T, VEC>(s, dy, ds, at); };
+    for_each_row<1>(walk, load, [&](int64 at, BnPacks<T, VEC> &packs) {
 #pragma unroll
         for (int i = 0; i < VEC; ++i) {
             const int slot = kIsRows ? i : 0;
-            const float centred = to_float(values.items[i]) - affine.mean[slot];
-            float g = passed(to_float(pack.items[i]), centred, affine.scale[slot], affine.bias[slot]);
+            const float centred = to_float(packs.s.items[i]) - affine.mean[slot];
+            float g = passed(to_float(packs.dy.items[i]), centred, affine.scale[slot], affine.bias[slot]);
             if (kTrain) g = g - constant[slot] - centred * slope[slot];
             g *= affine.scale[slot];
-            pack.items[i] = from_float<T>(ds == nullptr ? g : g + to_float(other.items[i]));
+            packs.dy.items[i] = from_float<T>(ds == nullptr ? g : g + to_float(packs.ds.items[i]));
         }
-        store_pack<T, VEC>(dx + at, pack);
-    }
+        store_pack<T, VEC>(dx + at, packs.dy);
+    });
 }
 
 #ifdef FASTISEAT_INSTANTIATE

@@ -18,12 +18,24 @@ __device__ __forceinline__ int64 flat_place() {
 }
 
 template <typename T>
-__device__ __forceinline__ Four load_four(const T *buffer, int64 place) {
-    const Pack<T, kFlatVec> pack = load_pack<T, kFlatVec>(buffer + place);
+__device__ __forceinline__ Four to_four(const Pack<T, kFlatVec> &pack) {
     Four values;
 #pragma unroll
     for (int i = 0; i < kFlatVec; ++i) values.items[i] = to_float(pack.items[i]);
     return values;
+}
+
+template <typename T>
+__device__ __forceinline__ Four load_four(const T *buffer, int64 place) {
+    return to_four(load_pack<T, kFlatVec>(buffer + place));
+}
+
+// As it lies in memory, so that nothing waits for it yet; zeros of a buffer that is NULL.
+template <typename T>
+__device__ __forceinline__ Pack<T, kFlatVec> load_where_given(const T *buffer, int64 place) {
+    Pack<T, kFlatVec> pack = {};
+    if (buffer) pack = load_pack<T, kFlatVec>(buffer + place);
+    return pack;
 }
 
 template <typename T>

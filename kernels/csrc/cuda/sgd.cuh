@@ -21,19 +21,34 @@ __device__ __forceinline__ float times_plus(float a, float x, float y) {
     return __fadd_rn(__fmul_rn(a, x), y);
 }
 
+// What a thread reads, all of it before it works on any: a store is passed by no load.
 template <typename G>
-__device__ __forceinline__ Four sgd_step(const SgdJob<G> &job, int64 place, int segment, const Four &theta) {
-    Four step = load_four(job.grad, place), decayed = theta;
+struct SgdPacks {
+    Four theta, buffer, average;
+    Pack<G, kFlatVec> grad, second_grad, perturbation_grad;
+
+    __device__ __forceinline__ SgdPacks(const SgdJob<G> &job, int64 place)
+        : theta(load_pack<float, kFlatVec>(job.weights + place)),
+          buffer(load_where_given(job.momentum_buffer, place)),
+          average(load_where_given(job.ema, place)),
+          grad(load_pack<G, kFlatVec>(job.grad + place)),
+          second_grad(load_where_given(job.second_grad, place)),
+          perturbation_grad(load_where_given(job.perturbation_grad, place)) {}
+};
+
+template <typename G>
+__device__ __forceinline__ Four sgd_step(const SgdJob<G> &job, const SgdPacks<G> &packs, int segment) {
+    Four step = to_four(packs.grad), decayed = packs.theta;
     if (job.second_grad) {
-        const Four second = load_four(job.second_grad, place);
+        const Four second = to_four(packs.second_grad);
 #pragma unroll
         for (int i = 0; i < kFlatVec; ++i) step.items[i] = __fadd_rn(step.items[i], second.items[i]);
     }
     if (job.perturbation_grad && job.perturbed[segment]) {
         const float ratio = job.ratio[segment];
-        const Four g = load_four(job.perturbation_grad, place);
+        const Four g = to_four(packs.perturbation_grad);
 #pragma unroll
-        for (int i = 0; i < kFlatVec; ++i) decayed.items[i] = times_plus(ratio, g.items[i], theta.items[i]);
+        for (int i = 0; i < kFlatVec; ++i) decayed.items[i] = times_plus(ratio, g.items[i], decayed.items[i]);
     }
     const float weight_decay = job.weight_decay.get();
 #pragma unroll
@@ -43,27 +58,27 @@ __device__ __forceinline__ Four sgd_step(const SgdJob<G> &job, int64 place, int 
 
 template <typename G>
 __global__ void __launch_bounds__(kFlatThreads) sgd_kernel(SgdJob<G> job) {
+    const int64 place = flat_place();
+    const SgdPacks<G> packs(job, place);
     const int segment = job.block_segment[blockIdx.x];
     if ((job.skip && *job.skip) || (job.active && !job.active[segment])) return;
-    const int64 place = flat_place();
-    Four theta = load_four(job.weights, place);
-    Four step = sgd_step(job, place, segment, theta);
+    const float momentum = job.momentum.get(), lr = job.lr.get(), decay = job.ema_decay.get();
+    Four step = sgd_step(job, packs, segment), theta = packs.theta;
     if (job.momentum_buffer) {
-        const Four buffer = load_four(job.momentum_buffer, place);
-        const float momentum = job.momentum.get();
 #pragma unroll
-        for (int i = 0; i < kFlatVec; ++i) step.items[i] = times_plus(momentum, buffer.items[i], step.items[i]);
+        for (int i = 0; i < kFlatVec; ++i) {
+            step.items[i] = times_plus(momentum, packs.buffer.items[i], step.items[i]);
+        }
         store_four(job.momentum_buffer, place, step);
     }
-    const float lr = job.lr.get();
 #pragma unroll
     for (int i = 0; i < kFlatVec; ++i) {
         theta.items[i] = __fsub_rn(theta.items[i], __fmul_rn(lr, step.items[i]));
     }
     store_four(job.weights, place, theta);
     if (job.ema) {
-        Four average = load_four(job.ema, place);
-        const float decay = job.ema_decay.get(), rest = __fsub_rn(1.0f, decay);
+        Four average = packs.average;
+        const float rest = __fsub_rn(1.0f, decay);
 #pragma unroll
         for (int i = 0; i < kFlatVec; ++i) {
             average.items[i] = __fadd_rn(__fmul_rn(decay, average.items[i]), __fmul_rn(rest, theta.items[i]));

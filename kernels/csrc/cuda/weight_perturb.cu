@@ -26,15 +26,16 @@ template <typename G, typename H>
 int32_t run(const Job &job, const G *grad, H *out) {
     using namespace fastiseat;
     const unsigned grid = static_cast<unsigned>(job.num_blocks), segments = static_cast<unsigned>(job.num_segments);
-    if (grid == 0 || segments == 0) return FASTISEAT_OK;
+    if (segments == 0) return FASTISEAT_OK;
     double *segment_sums = job.sums + 2 * job.num_blocks;
-    block_square_sums<G><<<grid, kFlatThreads, 0, job.stream>>>(job.weights, grad, job.sums);
+    if (grid > 0) block_square_sums<G><<<grid, kFlatThreads, 0, job.stream>>>(job.weights, grad, job.sums);
     segment_ratios<kThreads><<<segments, kThreads, 0, job.stream>>>(job.sums, job.first_block, job.perturbed,
                                                                     job.gamma, segment_sums, job.ratio);
     if (job.global) {
         global_ratio<kThreads><<<1, kThreads, 0, job.stream>>>(
             segment_sums, job.perturbed, static_cast<int>(job.num_segments), job.gamma, job.ratio);
     }
+    if (grid == 0) return launched();  // tensors without elements have ratios too
     perturb_weights<G, H><<<grid, kFlatThreads, 0, job.stream>>>(
         job.weights, grad, job.block_segment, job.perturbed, job.ratio, out, job.out_blocks, job.out_full);
     return launched();

@@ -95,11 +95,11 @@ __global__ void __launch_bounds__(kFlatThreads)
                     const float *__restrict__ ratio, H *__restrict__ out, int64 out_blocks,
                     float *__restrict__ out_full) {
     const int64 place = flat_place();
-    const int segment = block_segment[blockIdx.x];
     Four theta = load_four(weights, place);
+    const Four g = load_four(grad, place);  // needed or not: it has not to wait for the table
+    const int segment = block_segment[blockIdx.x];
     if (perturbed[segment]) {
         const float factor = ratio[segment];
-        const Four g = load_four(grad, place);
 #pragma unroll
         for (int i = 0; i < kFlatVec; ++i) {
             theta.items[i] = __fadd_rn(theta.items[i], __fmul_rn(factor, g.items[i]));
