@@ -146,7 +146,9 @@ class Trainer:
         precision, wanted = precision_for_amp(self.device), self.config.run.amp_dtype
         if wanted is not None:
             if precision == "full":
-                self.observer.say(f"--amp-dtype {wanted}: this CPU would emulate it, which is slow; try float32")
+                self.observer.say(
+                    f"--amp-dtype {wanted}: this CPU would emulate it, slowly; float32 needs no --amp"
+                )
             return wanted
         if precision == "full":
             self.observer.say(

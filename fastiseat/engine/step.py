@@ -133,7 +133,7 @@ class TrainStep:
         logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
         terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        # Those at θ+ν and at θ are added (Eq. 17); without ν one backward gives the sum.
+        # Those at θ+ν and at θ are added (Eq. 17); of the same leaves one backward gives the sum.
         theta = self._passes.theta if self.method.needs_clean and theta_nu is not self._passes.theta else {}
         at_theta_nu, at_theta = self._loss_scale.gradients(loss, theta_nu, theta)
         if self._loss_scale.accept([*at_theta_nu.values(), *at_theta.values()]):
