@@ -237,6 +237,8 @@ class Run:
     amp: bool = False
     """Compute in half precision: bf16 on NVIDIA Ampere and later and on CPUs with bf16 instructions, fp16 on older
     GPUs, float32 with a notice elsewhere. Weights, BatchNorm's statistics, δ, losses and ranks stay float32."""
+    amp_dtype: Literal["bf16", "fp16"] | None = None
+    """Which of them amp is to take, whatever the device is good at; the other works and may be slow."""
     deterministic: bool = False
     """Bit-identical repetition on CUDA too, at some cost in speed; on a CPU every run is."""
     final_steps: int = 50
@@ -245,6 +247,11 @@ class Run:
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in 0 … 2**63 - 1")
+        if self.amp_dtype is not None:
+            _require(self.amp_dtype in ("bf16", "fp16"), "amp_dtype", self.amp_dtype, "is bf16 or fp16")
+            _require(
+                self.amp, "amp_dtype", self.amp_dtype, "says what amp computes in: add --amp, or leave it out"
+            )
         _require_at_least(0, "final_steps", self.final_steps)
 
 

@@ -143,7 +143,13 @@ class Trainer:
     def _precision(self) -> str:
         if not self.config.run.amp:
             return "full"
-        precision = precision_for_amp(self.device)
+        precision, wanted = precision_for_amp(self.device), self.config.run.amp_dtype
+        if wanted is not None:
+            if precision == "full":
+                self.observer.say(
+                    f"--amp-dtype {wanted}: this CPU would emulate it, slowly; float32 needs no --amp"
+                )
+            return wanted
         if precision == "full":
             self.observer.say(
                 "--amp: this CPU has no bf16 instructions and would emulate them; training in float32"

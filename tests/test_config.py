@@ -82,12 +82,20 @@ def test_nor_is_a_drop_of_the_learning_rate(value):
         Schedule(lr_drops=(0.75, 0.5, 0.5)),
         Data(batch_size=1, val_split=0),
         Run(seed=2**63 - 1, final_steps=0),
+        Run(amp=True, amp_dtype="fp16"),
         Objective(lam=0),
         AWP(gamma=0, norm="global"),
     ],
 )
 def test_the_ends_of_each_range_are_allowed(group):
     assert is_dataclass(group)
+
+
+def test_a_dtype_for_half_precision_needs_half_precision():
+    with pytest.raises(UserError, match=r"amp_dtype=bf16: .*add --amp, or leave it out"):
+        Run(amp_dtype="bf16")
+    with pytest.raises(UserError, match="amp_dtype=fp8: is bf16 or fp16"):
+        Run(amp=True, amp_dtype="fp8")
 
 
 def test_a_network_has_one_spelling():

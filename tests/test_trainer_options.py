@@ -70,6 +70,18 @@ def test_amp_is_what_the_cpu_is_good_at(tmp_path, monkeypatch, native, precision
     assert all("training in float32" in line for line in watcher.said)
 
 
+@pytest.mark.parametrize(("native", "notices"), [(True, 0), (False, 1)])
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_amp_dtype_is_taken_whatever_the_cpu_is_good_at(tmp_path, monkeypatch, dtype, native, notices):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    watcher = tiny.Watcher()
+    config = tiny.config(epochs=1, run={"amp": True, "amp_dtype": dtype})
+    assert tiny.trainer(config, tmp_path / "run", observer=watcher).precision == dtype
+    assert len(watcher.said) == notices
+    assert all(f"--amp-dtype {dtype}: this CPU would emulate it" in line for line in watcher.said)
+
+
 def test_half_precision_trains_other_weights_and_full_precision_is_the_default(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     full, half = (

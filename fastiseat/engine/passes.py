@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast
+from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
 from fastiseat.methods import Method
 from fastiseat.models import Network
+from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
+from fastiseat.weights import full_precision_names
 
 
 class Passes:
@@ -23,22 +26,47 @@ class Passes:
         autocast(precision, device)  # refuses an unknown precision at once
         # The module's own tensors under their own names; our networks are written with the fused op already.
         self._network = model if isinstance(model, Network) else fuse(model)
+        self.full_precision = full_precision_names(model)
+        self.theta: Mapping[str, Tensor] = {}
+
+    def half(self) -> torch.dtype | None:
+        """What weights are to be of at the next passes, but those of ``full_precision``; None for their own dtype.
+
+        The network may have changed since the last step: others than ours as we build them need autocast.
+        """
+        dtype = DTYPES[self.precision]
+        if dtype is None or not needs_no_autocast(self.model):
+            return None
+        return dtype if full_precision_names(self.model) == self.full_precision else None
+
+    @contextmanager
+    def at(self, theta: Mapping[str, Tensor]) -> Iterator[None]:
+        """Passes in the block are at ``theta``, the module's own weights or their half-precision shadow."""
+        self.theta = theta
+        try:
+            yield
+        finally:
+            self.theta = {}
 
     def __call__(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Tensor:
         """Logits (m, C) in the dtype of ``x``, which is the parameters': losses and ranks never see half precision.
 
-        ``weights`` replace the module's own; without ``trace`` its buffers, such as BatchNorm's running
-        statistics, are left alone.
+        ``weights`` replace θ; without ``trace`` the module's buffers, such as BatchNorm's running statistics, are
+        left alone.
         """
         logits: Tensor = self.raw(x, weights, trace=trace).to(x.dtype)
         return logits
 
     def raw(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Any:
         """Whatever the module returns."""
-        replaced = dict(weights or {})
+        weights, half = self.theta if weights is None else weights, DTYPES[self.precision]
+        in_half = half is not None and any(weight.dtype == half for weight in weights.values())
+        replaced = dict(weights) if in_half or weights is not self.theta else {}
         if not trace:
             replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        with autocast(self.precision, self.device):
+        if in_half:  # nothing is left for autocast to cast
+            x = x.to(half)
+        with autocast("full" if in_half else self.precision, self.device):
             return functional_call(self._network, replaced, (x,)) if replaced else self._network(x)
 
 

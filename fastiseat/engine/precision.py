@@ -1,4 +1,4 @@
-"""Half precision by autocast: which dtype a device is good at, and the loss scale that fp16 needs."""
+"""Half precision: which dtype a device is good at, autocast, and the loss scale that fp16 needs."""
 
 from __future__ import annotations
 
@@ -50,12 +50,16 @@ class LossScale:
         self.scale, self.good_steps = FIRST_SCALE if enabled else 1.0, 0
 
     def gradients(self, loss: Tensor, *weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """∇ of ``loss`` for each of ``weights`` that it depends on, unscaled; the others are left out."""
+        """∇ of ``loss`` for each of ``weights`` that it depends on, unscaled; the others are left out.
+
+        Unscaled in the dtype of ``loss``: in half precision small ones would be lost.
+        """
         scaled = loss * self.scale if self.enabled else loss
         inputs = [tensor for group in weights for tensor in group.values()]
         found = iter(torch.autograd.grad(scaled, inputs, allow_unused=True))
         by_group = [{name: g for name in group if (g := next(found)) is not None} for group in weights]
         if self.enabled:
+            by_group = [{name: g.to(loss.dtype) for name, g in group.items()} for group in by_group]
             torch._foreach_div_([gradient for group in by_group for gradient in group.values()], self.scale)
         return by_group
 

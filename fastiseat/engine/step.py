@@ -58,8 +58,9 @@ class TrainStep:
     ) -> None:
         """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``.
 
-        ``precision`` is ``full`` (the parameters' own), ``bf16`` or ``fp16``, by autocast; parameters, δ, losses
-        and ranks stay in full precision.
+        ``precision`` is ``full`` (the parameters' own), ``bf16`` or ``fp16``: our own networks run on a copy of
+        the weights that is rounded once a step, others by autocast, which rounds them alike.
+        Parameters, δ, losses and ranks stay in full precision.
         """
         if engine not in ENGINES:
             raise unknown("engine", engine, ENGINES)
@@ -76,7 +77,9 @@ class TrainStep:
         self._generator = torch.Generator(self._device)
         self._passes = Passes(model, precision=precision, device=self._device)
         self._loss_scale = LossScale(enabled=precision == "fp16")
-        self._update = update(self.optimizer.implementation, self.weights)
+        self._update = update(
+            self.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
+        )
 
     @property
     def momentum_buffers(self) -> dict[str, Tensor]:
@@ -106,7 +109,7 @@ class TrainStep:
         which the attack then climbs from.
         """
         self.weights = accept.trainable(self.model)
-        self._update.refresh(self.weights)
+        self._update.refresh(self.weights, half=self._passes.half())
         x = accept.as_network_input(images, next(iter(self.weights.values())))
         accept.check_batch(x, labels, delta, start)
         self._admit(x, labels)
@@ -117,6 +120,7 @@ class TrainStep:
             own_randomness(self._device, seed),
             torch.enable_grad(),
             autocast("full", self._device),  # backwards run outside of the passes' own
+            self._passes.at(self._update.theta()),
         ):
             self.model.train()
             metrics = self._step(x, labels, delta, start)
@@ -129,8 +133,8 @@ class TrainStep:
         logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
         terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        # Those at θ+ν and at θ are added (Eq. 17); without ν one backward gives the sum.
-        theta = self.weights if self.method.needs_clean and theta_nu is not self.weights else {}
+        # Those at θ+ν and at θ are added (Eq. 17); of the same leaves one backward gives the sum.
+        theta = self._passes.theta if self.method.needs_clean and theta_nu is not self._passes.theta else {}
         at_theta_nu, at_theta = self._loss_scale.gradients(loss, theta_nu, theta)
         if self._loss_scale.accept([*at_theta_nu.values(), *at_theta.values()]):
             self._update.descend(at_theta_nu, at_theta, self.optimizer)  # θ ← (θ+ν) - l ∇L - ν
@@ -172,9 +176,9 @@ class TrainStep:
 
     def _weight_perturbation(self, x_adv: Tensor, y: Tensor) -> Mapping[str, Tensor]:
         """θ+ν by name, θ itself where γ = 0. Its pass leaves no trace in BatchNorm's running statistics."""
-        weights = perturbable(self.weights)
+        weights = perturbable(self._passes.theta)
         if self.awp.gamma == 0 or not weights:
-            return self.weights
+            return self._update.theta()
         loss = F.cross_entropy(self._passes(x_adv, trace=False), y)
         (gradients,) = self._loss_scale.gradients(loss, weights)
         gradients = self._loss_scale.finite_or_zero(gradients)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from fastiseat.models.blocks import Network
+import torch
+from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+from fastiseat.models.blocks import Network, PreActBlock
 from fastiseat.models.names import ModelSpec, canonical_arch, canonical_variant, wrn_size
+from fastiseat.models.norm import BatchNormReLU
 from fastiseat.models.preact_resnet import SIZES, PreActResNet
+from fastiseat.models.rewrite import has_hooks
 from fastiseat.models.wide_resnet import WideResNet
 
 
@@ -36,3 +42,21 @@ def build_spec(spec: ModelSpec) -> Network:
         return WideResNet(spec, depth=depth, width=width)
     depths, widths = SIZES[spec.arch]
     return PreActResNet(spec, depths=depths, widths=widths)
+
+
+# What the networks consist of; what runs in a half dtype there, and what in float32, is what autocast would choose.
+_PARTS = {PreActResNet, WideResNet, PreActBlock, BatchNormReLU, nn.Conv2d, nn.Linear, nn.Sequential}
+
+
+def needs_no_autocast(model: nn.Module) -> bool:
+    """Whether it computes in half precision what autocast would, if images and convolution weights are of that dtype.
+
+    So do the networks as they are built here. A hook, a layer of another kind and a frozen weight, which stays
+    float32, rely on autocast's casts.
+    """
+    return (
+        isinstance(model, Network)
+        and not _has_any_global_hook()
+        and all(type(module) in _PARTS and not has_hooks(module) for module in model.modules())
+        and all(weight.requires_grad and weight.dtype == torch.float32 for weight in model.parameters())
+    )

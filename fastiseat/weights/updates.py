@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import torch
@@ -12,7 +12,7 @@ from fastiseat.config import SGD
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import sgd, weight_perturb
 from fastiseat.weights.apex import Apex
-from fastiseat.weights.arena import Arena
+from fastiseat.weights.arena import SHADOW, Arena
 
 Gradients = Mapping[str, Tensor]
 
@@ -24,11 +24,20 @@ class Update(Protocol):
     def momentum_buffers(self) -> dict[str, Tensor]:
         """By name, for weights that have been updated with momentum."""
 
-    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """Take the parameters as they are now; called before each step."""
+    def refresh(self, weights: Mapping[str, nn.Parameter], *, half: torch.dtype | None = None) -> None:
+        """Take the parameters as they are now; called before each step.
+
+        ``half`` is what its passes compute in where they can take weights of that dtype; who has none gives his own.
+        """
+
+    def theta(self) -> Mapping[str, Tensor]:
+        """θ by name for passes: the parameters themselves, or leaves of its half-precision shadow, new at each call.
+
+        Gradients of two passes at the same leaves would be added in half precision.
+        """
 
     def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
-        """θ+ν by name as new leaves (Eq. 11), all weights; those without a gradient as θ has them."""
+        """θ+ν by name as new leaves (Eq. 11), all weights, of the dtypes of :meth:`theta`."""
 
     def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
         """θ ← (θ+ν) - lr·b - ν (Eq. 17 and 18), the gradients at θ+ν and at θ added.
@@ -43,25 +52,33 @@ class Update(Protocol):
 class ArenaUpdate:
     """The two kernels, each one sweep over all weights at once."""
 
-    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
-        self.arena = Arena(weights)
+    def __init__(self, weights: Mapping[str, nn.Parameter], *, full_precision: Collection[str] = ()) -> None:
+        """``full_precision`` names the weights that have no half-precision shadow."""
+        self.arena = Arena(weights, full_precision=full_precision)
         self._with_momentum: set[str] = set()
-        self._ratio: Tensor | None = None
+        self.refresh(weights)
 
     @property
     def momentum_buffers(self) -> dict[str, Tensor]:
         """Views into the arena."""
         return {name: b for name, b in self.arena.momentum_buffers.items() if name in self._with_momentum}
 
-    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
-        """Parameters that were moved elsewhere come back into the arena."""
+    def refresh(self, weights: Mapping[str, nn.Parameter], *, half: torch.dtype | None = None) -> None:
+        """Parameters that were moved elsewhere come back into the arena; ``half`` casts its shadow anew."""
         self.arena.refresh(weights)
-        self._ratio = None  # of a step that never came to its descent
+        self._weights, self._half = weights, half
+        self._ratio: Tensor | None = None  # that of a step which never came to its descent is void
+        if half is not None:
+            self.arena.shadow(half)
+
+    def theta(self) -> Mapping[str, Tensor]:
+        """See :class:`Update`."""
+        return self._weights if self._half is None else _leaves(self.arena.views(SHADOW))
 
     def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
         """See :class:`Update`."""
         arena = self.arena
-        grad, theta_nu = arena.flat("perturbation_grad"), arena.flat("theta_nu")
+        grad, (name, out, rest) = arena.flat("perturbation_grad"), self._theta_nu()
         arena.gather(gradients, "perturbation_grad")
         self._ratio = weight_perturb(
             arena.weights,
@@ -69,9 +86,16 @@ class ArenaUpdate:
             arena.segments,
             gamma=gamma,
             norm=norm,  # type: ignore[arg-type] # it says itself what it knows
-            out=theta_nu,
+            out=out,
+            out_full=rest,
         )
-        return {name: view.detach().requires_grad_() for name, view in arena.views("theta_nu").items()}
+        return _leaves(arena.views(name))
+
+    def _theta_nu(self) -> tuple[str, Tensor, Tensor | None]:
+        """Name and pieces of the buffer for θ+ν, which is rounded to half precision as it is written."""
+        if self._half is None:
+            return "theta_nu", self.arena.flat("theta_nu"), None
+        return "theta_nu_half", *self.arena.split("theta_nu_half", self._half)
 
     def descend(self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD) -> None:
         """See :class:`Update`."""
@@ -104,18 +128,26 @@ class ArenaUpdate:
         self._with_momentum = set(buffers)
 
 
-class ApexUpdate:
-    """NVIDIA Apex's kernels, tensor by tensor."""
+def _leaves(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: view.detach().requires_grad_() for name, view in views.items()}
 
-    def __init__(self, weights: Mapping[str, nn.Parameter]) -> None:
+
+class ApexUpdate:
+    """NVIDIA Apex's kernels, tensor by tensor. It has no shadow: half precision is autocast's."""
+
+    def __init__(self, weights: Mapping[str, nn.Parameter], *, full_precision: Collection[str] = ()) -> None:
         """:class:`fastiseat.errors.UserError` where Apex is missing or cannot serve these weights."""
         self.momentum_buffers: dict[str, Tensor] = {}
         self._apex = Apex(weights)
         self.refresh(weights)
 
-    def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
+    def refresh(self, weights: Mapping[str, nn.Parameter], *, half: torch.dtype | None = None) -> None:
         """See :class:`Update`."""
         self._weights = self._theta_nu = dict[str, Tensor](weights)
+
+    def theta(self) -> Mapping[str, Tensor]:
+        """See :class:`Update`."""
+        return self._weights
 
     def perturbed(self, gradients: Gradients, *, gamma: float, norm: str) -> dict[str, Tensor]:
         """See :class:`Update`."""
@@ -149,14 +181,19 @@ class ApexUpdate:
         self.momentum_buffers = {name: buffer.to(self._weights[name]) for name, buffer in buffers.items()}
 
 
-IMPLEMENTATIONS: dict[str, Callable[[Mapping[str, nn.Parameter]], Update]] = {
+IMPLEMENTATIONS: dict[str, Callable[..., Update]] = {
     "own": ArenaUpdate,
     "apex": ApexUpdate,
 }
 
 
-def update(implementation: str, weights: Mapping[str, nn.Parameter]) -> Update:
-    """``own`` or ``apex`` for these weights; :class:`fastiseat.errors.UserError` where it cannot be had."""
+def update(
+    implementation: str, weights: Mapping[str, nn.Parameter], *, full_precision: Collection[str] = ()
+) -> Update:
+    """``own`` or ``apex`` for these weights; :class:`fastiseat.errors.UserError` where it cannot be had.
+
+    ``full_precision`` names those that no pass takes in half precision.
+    """
     if implementation not in IMPLEMENTATIONS:
         raise unknown("optimizer", implementation, IMPLEMENTATIONS)
-    return IMPLEMENTATIONS[implementation](weights)
+    return IMPLEMENTATIONS[implementation](weights, full_precision=full_precision)

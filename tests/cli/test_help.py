@@ -22,7 +22,7 @@ TRAIN_FLAGS = """
 --awp-gamma --awp-norm
 --lr --momentum --weight-decay --optimizer
 --epochs --max-steps --lr-drops --lr-factor --lam-from --awp-from --warmup
---seed --amp --no-amp --deterministic --no-deterministic --final-steps
+--seed --amp --no-amp --amp-dtype --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """
 --help --attack --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split

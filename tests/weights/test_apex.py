@@ -11,6 +11,7 @@ import torch
 from oracles.by_tensor import sgd_step, weight_perturbation
 from torch import Tensor
 
+from fastiseat import AWP, PGD, SGD, TrainStep, models
 from fastiseat.errors import UserError
 from fastiseat.weights import apex, update
 
@@ -120,6 +121,18 @@ def test_nothing_of_a_step_is_kept(double):
     chosen.sgd_step(weights, weights, tensors(), {}, **STEP)
     assert not chosen._sgd.state
     assert chosen._sgd.param_groups[0]["params"] == []
+
+
+def test_half_precision_is_autocasts(double):
+    """It has no shadow of the weights, and a step needs none."""
+    model = models.build("small")
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    optimizer, attack = SGD(implementation="apex"), PGD(steps=1)
+    step = TrainStep(model, attack=attack, awp=AWP(), optimizer=optimizer, precision="bf16")
+    assert step(torch.rand(4, 3, 8, 8), torch.arange(4))["loss"].isfinite()
+    for name, weight in model.named_parameters():
+        assert weight.dtype == torch.float32
+        assert not torch.equal(weight, before[name])
 
 
 def test_what_apex_would_pass_over_is_refused(double):
