@@ -24,6 +24,7 @@ from fastiseat.engine.borrow import own_randomness
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError, unknown
 from fastiseat.evaluation import Attack, attack_named, evaluate_split
+from fastiseat.kernels import check_choice
 from fastiseat.lock import locked
 from fastiseat.metrics import DivergedError, EpochMeter, require_finite, require_finite_network, require_life
 from fastiseat.pipelines.base import Loader, Split
@@ -109,6 +110,7 @@ class Trainer:
             raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
         self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
         self.resume_anyway = resume_anyway
+        check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
         self.data = load_run_data(config, data_dir=data_dir, progress=progress)
         self._load = partial(

@@ -6,11 +6,14 @@ if __name__ != "fastiseat.kernels":
         "after `pip install -e .` in a checkout"
     )
 
+import os
 from importlib import import_module
+
+import torch
 
 from fastiseat.kernels.augment import augment
 from fastiseat.kernels.bn_act import bn_act, bn_act_eval, update_running_stats
-from fastiseat.kernels.dispatch import AnyOp
+from fastiseat.kernels.dispatch import AUTO, VARIABLE, AnyOp
 from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
 from fastiseat.kernels.segments import Segments
@@ -33,8 +36,17 @@ __all__ = [
 
 _PACKAGES = ("augment", "bn_act", "idbh", "pgd_step", "sgd", "stability_loss", "weight_perturb")
 
+FIRST_DTYPES = {"augment": torch.uint8, "idbh": torch.uint8}
+"""Of the ops whose first argument is not float32 in training: dispatch goes by it."""
+
 
 def ops() -> list[AnyOp]:
     """The ops behind the functions of this package: what tells how a call will be served."""
     packages = (import_module(f"fastiseat.kernels.{name}") for name in _PACKAGES)
     return [op for package in packages for op in package._OPS]
+
+
+def check_choice(device: torch.device) -> None:
+    """Raise UserError where ``FASTISEAT_KERNELS`` asks for what does not exist or cannot serve on ``device``."""
+    for op in ops():
+        op.explain(device, FIRST_DTYPES.get(op.name, torch.float32), os.environ.get(VARIABLE) or AUTO)

@@ -13,9 +13,9 @@ import torch
 
 from fastiseat import diagnosis
 from fastiseat.diagnosis import extras, nvidia, system
-from fastiseat.diagnosis.choices import _DTYPES, choices, kernel_choices
+from fastiseat.diagnosis.choices import choices, kernel_choices
 from fastiseat.diagnosis.finding import Gpu
-from fastiseat.kernels import native, ops, triton_support
+from fastiseat.kernels import FIRST_DTYPES, native, ops, triton_support
 
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")
@@ -399,7 +399,7 @@ def test_a_torch_that_can_not_be_imported(machine, bare, monkeypatch):
 def test_kernels_are_told_by_the_code_that_chooses(monkeypatch):
     monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
     for op, choice in zip(ops(), kernel_choices("cpu"), strict=True):
-        wanted = op.explain("cpu", _DTYPES.get(op.name, torch.float32))
+        wanted = op.explain("cpu", FIRST_DTYPES.get(op.name, torch.float32))
         assert (choice.device, choice.op, (choice.backend, choice.why)) == ("cpu", op.name, wanted)
     monkeypatch.setenv("FASTISEAT_KERNELS", "reference")
     assert {choice.why for choice in kernel_choices("cpu")} == {"FASTISEAT_KERNELS=reference"}

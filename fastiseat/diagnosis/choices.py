@@ -10,12 +10,9 @@ import torch
 from fastiseat.diagnosis.finding import Choice, Choices, Gpu
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
-from fastiseat.kernels import ops
+from fastiseat.kernels import FIRST_DTYPES, ops
 from fastiseat.kernels.dispatch import AUTO, VARIABLE
 from fastiseat.pipelines.loaders import auto_in_words
-
-# An op is served by the dtype of its first argument: float32 in training, except for raw images.
-_DTYPES = {"augment": torch.uint8, "idbh": torch.uint8}
 
 
 def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:
@@ -52,7 +49,7 @@ def kernel_choices(device: str) -> tuple[Choice, ...]:
     found = []
     for op in ops():
         try:
-            backend, why = op.explain(device, _DTYPES.get(op.name, torch.float32), wanted)
+            backend, why = op.explain(device, FIRST_DTYPES.get(op.name, torch.float32), wanted)
         except UserError as error:
             backend, why = "none", str(error)
         found.append(Choice(device=device, op=op.name, backend=backend, why=why))

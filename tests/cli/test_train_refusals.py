@@ -98,3 +98,14 @@ def test_a_defect_keeps_its_traceback(fastiseat, monkeypatch):
 def test_devices_that_are_not_here(fastiseat, device, complaint):
     found = fastiseat("train", *SHORT, "--device", device, "--out", "run").complaint
     assert found == complaint.replace("[0-9]", str(torch.cuda.device_count()))
+
+
+@pytest.mark.parametrize(
+    ("kernels", "complaint"),
+    [("nativ", "did you mean native?"), ("triton", "FASTISEAT_KERNELS=triton cannot serve augment")],
+)
+def test_kernels_that_can_not_be_had_leave_no_run_behind(fastiseat, tmp_path, monkeypatch, kernels, complaint):
+    monkeypatch.setenv("FASTISEAT_KERNELS", kernels)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert complaint in fastiseat("train", *SHORT, "--device", "cpu", "--out", "run").complaint
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
