@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.weights.awp import TINY
+from fastiseat.kernels.weight_perturb.reference import TINY
 
 DEVICES = ("cuda",)
 """Where Apex has kernels."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import Segments
-from fastiseat.weights.layout import Layout
+from fastiseat.weights.layout import Layout, require_fit
 
 WEIGHTS, MOMENTUM, SHADOW = "weights", "momentum", "shadow"
 
@@ -158,9 +158,7 @@ class Arena:
 
         The padding of all buffers is made zeros again, which a step of infinite or NaN gradients may have spoilt.
         """
-        for name, buffer in buffers.items():
-            if name not in self._momentum_buffers or buffer.shape != self._momentum_buffers[name].shape:
-                raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
+        require_fit(buffers, self._momentum_buffers)
         self._clear_padding()
         self.momentum.zero_()
         for name, buffer in buffers.items():

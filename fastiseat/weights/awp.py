@@ -9,9 +9,6 @@ from torch import Tensor
 
 W = TypeVar("W", bound=Tensor)
 
-# The released code's guard against a zero gradient.
-TINY = 1e-20
-
 
 def perturbable(weights: Mapping[str, W]) -> dict[str, W]:
     """Those of ``weights`` that ν moves: more than one dimension, so no BatchNorm and no bias."""

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.config import SGD
-from fastiseat.errors import UserError, unknown
+from fastiseat.errors import unknown
 from fastiseat.kernels import sgd, weight_perturb
 from fastiseat.weights.apex import Apex
 from fastiseat.weights.arena import SHADOW, Arena
+from fastiseat.weights.layout import require_fit
 
 Gradients = Mapping[str, Tensor]
 
@@ -102,9 +103,9 @@ class ArenaUpdate:
         arena = self.arena
         grad, clean_grad = arena.flat("grad"), arena.flat("clean_grad") if clean_gradients else None
         active = arena.gather(gradients, "grad")
-        if clean_gradients:
-            active = active | arena.gather(clean_gradients, "clean_grad")
+        active_too = arena.gather(clean_gradients, "clean_grad") if clean_gradients else active
         updated = gradients.keys() | clean_gradients.keys()
+        all_move = len(updated) == len(arena.names)
         sgd(
             arena.weights,
             arena.momentum if optimizer.momentum else None,
@@ -116,7 +117,7 @@ class ArenaUpdate:
             second_grad=clean_grad,
             perturbation_grad=None if self._ratio is None else arena.flat("perturbation_grad"),
             ratio=self._ratio,
-            active=None if len(updated) == len(arena.names) else active,
+            active=None if all_move else active | active_too,
         )
         self._ratio = None
         if optimizer.momentum:
@@ -175,9 +176,7 @@ class ApexUpdate:
 
     def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
         """See :class:`Update`."""
-        for name, buffer in buffers.items():
-            if name not in self._weights or buffer.shape != self._weights[name].shape:
-                raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
+        require_fit(buffers, self._weights)
         self.momentum_buffers = {name: buffer.to(self._weights[name]) for name, buffer in buffers.items()}
 
 
