@@ -169,10 +169,18 @@ class AWP:
     ImageNet, 0.009 SVHN."""
     norm: Annotated[Literal["tensor", "global"], arg(name="awp-norm")] = "tensor"
     """Norms per weight tensor (the released code) or one over all of them (Eq. 11 as written)."""
+    gradient: Annotated[
+        Literal["exact", "last-attack-step", "half-batch", "previous-step"], arg(name="awp-gradient")
+    ] = "exact"
+    """The direction of ν. exact: a pass of its own at x', 28 units an ISEAT step. The others are approximate, with no
+    published result: that of the attack's last step (26 units), of the first half of the batch (26.5), or of the loss
+    of the step before (25)."""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "gamma", self.gamma)
         _require(self.norm in ("tensor", "global"), "norm", self.norm, "must be tensor or global")
+        known = ("exact", "last-attack-step", "half-batch", "previous-step")
+        _require(self.gradient in known, "awp_gradient", self.gradient, f"is one of {', '.join(known)}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
+from fastiseat.kernels.launches import announce
 from fastiseat.kernels.library import Registration
 
 VARIABLE = "FASTISEAT_KERNELS"
@@ -106,6 +107,7 @@ class Op(Generic[P, R]):
 
     def _serve(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         while backend := self._fitting(first, *args, **kwargs):
+            announce(self.name)
             try:
                 with _current(first.device):
                     return backend.run(first, *args, **kwargs)

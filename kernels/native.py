@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.launches import announce
+
 ABI_VERSION = 2
 """The number in ``csrc/fastiseat.h`` that this code was written against."""
 
@@ -88,6 +90,7 @@ def call(name: str, first: Tensor, *arguments: Argument) -> None:
     ``arguments`` come, on a CPU, ``int32_t num_threads``, and for CUDA ``void *stream``, the current one. Raises
     RuntimeError for what the function returns other than 0.
     """
+    announce(name)
     device = first.device.type
     handle = library(device).handle
     assert handle is not None, "unsupported() lets no call pass without the library"

@@ -24,8 +24,10 @@ class Attacked(NamedTuple):
     """bool (): whether the gradient of any step held a NaN."""
 
 
-def random_start(images: Tensor, *, eps: float, generator: torch.Generator, norm: Norm = "linf") -> Tensor:
-    """δ uniform in the ε-ball: shape and dtype of ``images``, drawn on the generator's device.
+def random_start(
+    images: Tensor, *, eps: float | Tensor, generator: torch.Generator | None = None, norm: Norm = "linf"
+) -> Tensor:
+    """δ uniform in the ε-ball: shape and dtype of ``images``; ``generator`` is by default torch's own.
 
     In the L∞ ball each pixel is U(-ε, ε). In the L2 ball of d dimensions the direction is a normal sample's and the
     length ε·U^(1/d).

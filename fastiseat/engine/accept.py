@@ -44,31 +44,57 @@ def as_network_input(images: Tensor, weight: Tensor) -> Tensor:
 
     uint8 images are (m, H, W, C), 0 … 255; float ones are in [0, 1] and of the weights' dtype already.
     """
+    check_images(images, weight)
+    if images.dtype == torch.uint8:
+        # Contiguous: a user's .view() may not like the permuted strides.
+        return images.permute(0, 3, 1, 2).to(weight.dtype).div_(255).contiguous()
+    return images.detach()
+
+
+def check_images(images: Tensor, weight: Tensor) -> None:
+    """What can be told without their values; :class:`UserError` where they are not as described above."""
     if images.dim() != 4:
         raise UserError(f"images have shape {tuple(images.shape)}: NCHW (float) or NHWC (uint8) is needed")
     if images.device != weight.device:
         raise UserError(f"images lie on {images.device}, the model on {weight.device}: move one of them")
-    if images.dtype == torch.uint8:
-        # Contiguous: a user's .view() may not like the permuted strides.
-        return images.permute(0, 3, 1, 2).to(weight.dtype).div_(255).contiguous()
-    if images.dtype != weight.dtype:
+    if images.dtype not in (torch.uint8, weight.dtype):
         raise UserError(f"images are {images.dtype}, the model {weight.dtype}: convert one, or pass uint8")
-    return images.detach()
 
 
-def check_batch(images: Tensor, labels: Tensor, delta: Tensor | None, start: Tensor | None) -> None:
-    """Shapes and dtypes, which cost nothing to check."""
+def check_labels(images: Tensor, labels: Tensor) -> None:
+    """One int64 an image, beside it."""
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise UserError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)}: int64 of shape ({len(images)},) is needed"
         )
+    if labels.device != images.device:
+        raise UserError(f"labels lie on {labels.device}, images on {images.device}: move one of them")
+
+
+def check_perturbations(images: Tensor, delta: Tensor | None, start: Tensor | None) -> None:
+    """Of the shape of the images (m, C, H, W), and one of them at most."""
+    shape = images.shape if images.dtype != torch.uint8 else images.permute(0, 3, 1, 2).shape
     for name, perturbation in {"delta": delta, "start": start}.items():
-        if perturbation is not None and perturbation.shape != images.shape:
-            raise UserError(
-                f"{name} has shape {tuple(perturbation.shape)}: that of the images, {tuple(images.shape)}"
-            )
+        if perturbation is not None and perturbation.shape != shape:
+            raise UserError(f"{name} has shape {tuple(perturbation.shape)}: that of the images, {tuple(shape)}")
     if delta is not None and start is not None:
         raise UserError("delta and start exclude each other: delta is a finished perturbation, start a first one")
+
+
+def check_places(images: Tensor, index: Tensor | None, rows: Tensor | None) -> None:
+    """uint8 images to augment, by their places in the data set and among ``images``."""
+    if index is None:
+        if rows is not None:
+            raise UserError("rows without index: samples of resident images are augmented by their index")
+        return
+    if images.dtype != torch.uint8:
+        raise UserError(f"index with images of {images.dtype}: uint8 images (m, H, W, C) are augmented")
+    size = len(images) if rows is None else len(rows)
+    for name, places in {"index": index, "rows": rows}.items():
+        if places is not None and (places.shape != (size,) or places.dtype != torch.int64):
+            raise UserError(
+                f"{name} is {places.dtype} of shape {tuple(places.shape)}: int64 of shape ({size},) is needed"
+            )
 
 
 def count_classes(logits: Tensor, batch_size: int) -> int:
@@ -81,7 +107,7 @@ def count_classes(logits: Tensor, batch_size: int) -> int:
 
 def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Ranges that need the values themselves; on a GPU this waits for it."""
-    low, high = images.aminmax()
+    low, high = images.aminmax() if images.is_floating_point() else (0, 1)
     if not (low >= 0 and high <= 1):  # NaN fails too
         raise UserError(f"images reach from {low:.4g} to {high:.4g}: pixel values lie in 0 … 1, unnormalised")
     lowest, highest = labels.aminmax()

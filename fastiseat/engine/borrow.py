@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def counter_seed(seed: int, counter: int) -> int:
@@ -37,3 +37,41 @@ def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
             index = torch.cuda.current_device() if device.index is None else device.index
             torch.cuda.default_generators[index].manual_seed(seed)
         yield
+
+
+@contextmanager
+def fastest_convolutions(device: torch.device) -> Iterator[None]:
+    """cuDNN tries all its algorithms at the first call of each shape, unless determinism is asked for."""
+    cudnn = torch.backends.cudnn
+    if device.type != "cuda" or cudnn.deterministic or torch.are_deterministic_algorithms_enabled():
+        yield
+        return
+    found = cudnn.benchmark, cudnn.benchmark_limit
+    try:
+        cudnn.benchmark, cudnn.benchmark_limit = True, 0
+        yield
+    finally:
+        cudnn.benchmark, cudnn.benchmark_limit = found
+
+
+class Rewind:
+    """The way back to the random numbers from here on, for a pass that is computed a second time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._state = random_state(device)
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        """Draw them again in the block; what comes after it is drawn as if the block had not been."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.set_rng_state(self._state[0])
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(self._state[1], self.device)
+            yield
+
+
+def random_state(device: torch.device) -> list[Tensor]:
+    """Of torch's global generators: the CPU's, then that of a CUDA device."""
+    state = [torch.get_rng_state()]
+    return [*state, torch.cuda.get_rng_state(device)] if device.type == "cuda" else state

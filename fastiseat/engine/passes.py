@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from fastiseat.methods import Method
 from fastiseat.models import Network
 from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
-from fastiseat.weights import full_precision_names
+from fastiseat.weights import full_precision_names, perturbable
 
 
 class Passes:
@@ -28,6 +28,7 @@ class Passes:
         self._network = model if isinstance(model, Network) else fuse(model)
         self.full_precision = full_precision_names(model)
         self.theta: Mapping[str, Tensor] = {}
+        self._compiled: Callable[[dict[str, Tensor], Tensor], Any] | None = None
 
     def half(self) -> torch.dtype | None:
         """What weights are to be of at the next passes, but those of ``full_precision``; None for their own dtype.
@@ -67,29 +68,54 @@ class Passes:
         if in_half:  # nothing is left for autocast to cast
             x = x.to(half)
         with autocast("full" if in_half else self.precision, self.device):
+            if self._compiled is not None:
+                return self._compiled(replaced or dict(self.theta), x)
             return functional_call(self._network, replaced, (x,)) if replaced else self._network(x)
+
+    def compile(self, backend: str = "inductor") -> None:
+        """From here on by torch.compile, which fixes which gradients a backward computes by what its weights want."""
+
+        def forward(weights: dict[str, Tensor], x: Tensor) -> Any:
+            return functional_call(self.model, weights, (x,))
+
+        self._compiled = torch.compile(forward, backend=backend, dynamic=False)
+
+    def detached(self) -> Mapping[str, Tensor] | None:
+        """θ for passes that want no gradient of it: eager autograd needs no telling."""
+        return None if self._compiled is None else {name: weight.detach() for name, weight in self.theta.items()}
 
 
 class InputGradient:
     """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
 
-    Only the input's gradient is asked for: eager autograd then computes none of the weights'.
+    Only the input's gradient is asked for: eager autograd then computes none of the weights'. The call number
+    ``weights_at``, counted from 1, computes these too and keeps them.
     """
 
-    def __init__(self, passes: Passes, method: Method, labels: Tensor, *, keep_graph: bool) -> None:
+    def __init__(
+        self, passes: Passes, method: Method, labels: Tensor, *, keep_graph: bool, weights_at: int | None = None
+    ) -> None:
         self.passes, self.method, self.labels = passes, method, labels
-        self.keep_graph = keep_graph
+        self.keep_graph, self.weights_at = keep_graph, weights_at
+        self.calls = 0
         self.first_logits: Tensor | None = None
+        self.at_weights: dict[str, Tensor] | None = None
         self.scale = FP16_ATTACK_SCALE if passes.precision == "fp16" else 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
         """The gradient at ``x``, up to a positive factor."""
-        first = self.first_logits is None
+        self.calls += 1
         x = x.detach().requires_grad_()
-        logits = self.passes(x)
-        keep = first and self.keep_graph
+        weights = perturbable(self.passes.theta) if self.calls == self.weights_at else {}
+        logits = self.passes(x, None if weights else self.passes.detached())
+        keep = self.calls == 1 and self.keep_graph
         loss = self.method.inner_loss(logits, self.labels) * self.scale
-        (gradient,) = torch.autograd.grad(loss, x, retain_graph=keep)
-        if first:
+        gradient, *others = torch.autograd.grad(
+            loss, [x, *weights.values()], retain_graph=keep, allow_unused=bool(weights)
+        )
+        if weights:
+            found = zip(weights, others, strict=True)
+            self.at_weights = {name: other.to(x.dtype) for name, other in found if other is not None}
+        if self.calls == 1:
             self.first_logits = logits if keep else logits.detach()
         return gradient

@@ -41,56 +41,65 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 class LossScale:
     """Dynamic loss scaling with ``torch.amp.GradScaler``'s rule, for gradients that are no ``.grad``.
 
-    Off (``enabled=False``) it changes nothing and waits for nothing. On, :meth:`accept` reads one flag from the
-    device each step.
+    Off (``enabled=False``) it changes nothing. On, it lives on the device and never waits for it.
     """
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, *, enabled: bool, device: torch.device | str = "cpu") -> None:
         self.enabled = enabled
-        self.scale, self.good_steps = FIRST_SCALE if enabled else 1.0, 0
+        self._scale = torch.full((), FIRST_SCALE if enabled else 1.0, device=device, dtype=torch.float32)
+        self._good_steps = torch.zeros((), dtype=torch.int32, device=device)
+
+    @property
+    def tensors(self) -> list[Tensor]:
+        """What changes from step to step."""
+        return [self._scale, self._good_steps] if self.enabled else []
 
     def gradients(self, loss: Tensor, *weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """∇ of ``loss`` for each of ``weights`` that it depends on, unscaled; the others are left out.
 
         Unscaled in the dtype of ``loss``: in half precision small ones would be lost.
         """
-        scaled = loss * self.scale if self.enabled else loss
+        scaled = loss * self._scale if self.enabled else loss
         inputs = [tensor for group in weights for tensor in group.values()]
         found = iter(torch.autograd.grad(scaled, inputs, allow_unused=True))
         by_group = [{name: g for name in group if (g := next(found)) is not None} for group in weights]
         if self.enabled:
             by_group = [{name: g.to(loss.dtype) for name, g in group.items()} for group in by_group]
-            torch._foreach_div_([gradient for group in by_group for gradient in group.values()], self.scale)
+            torch._foreach_div_([gradient for group in by_group for gradient in group.values()], self._scale)
         return by_group
 
-    def finite_or_zero(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def finite_or_zero(self, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """``gradients``, or zeros where one of them overflowed: an infinite ν would spoil the running statistics."""
         if not self.enabled:
             return gradients
-        finite = _all_finite(gradients.values())
+        finite = ~_overflowed(gradients.values())
         return {name: torch.where(finite, gradient, 0.0) for name, gradient in gradients.items()}
 
-    def accept(self, gradients: Sequence[Tensor]) -> bool:
-        """Whether to take this step; adapts the scale. An overflow halves it, 2,000 good steps double it."""
+    def skip(self, gradients: Sequence[Tensor]) -> Tensor | None:
+        """bool (): whether an overflow voids this step; None where there is no scale, which else adapts.
+
+        An overflow halves it, 2,000 good steps double it.
+        """
         if not self.enabled:
-            return True
-        accepted = bool(_all_finite(gradients))
-        self.good_steps = self.good_steps + 1 if accepted else 0
-        if not accepted:
-            self.scale /= 2
-        elif self.good_steps == GROWTH_INTERVAL:
-            self.scale, self.good_steps = self.scale * 2, 0
-        return accepted
+            return None
+        overflowed = _overflowed(gradients)
+        torch._amp_update_scale_(
+            self._scale, self._good_steps, overflowed.to(torch.float32), 2.0, 0.5, GROWTH_INTERVAL
+        )
+        return overflowed
 
     def state_dict(self) -> dict[str, Any]:
-        """Scale and count of good steps."""
-        return {"scale": self.scale, "good_steps": self.good_steps}
+        """Scale and count of good steps; waits for the device where there is a scale."""
+        if not self.enabled:
+            return {"scale": 1.0, "good_steps": 0}
+        return {"scale": float(self._scale), "good_steps": int(self._good_steps)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         if self.enabled:
-            self.scale, self.good_steps = state["scale"], state["good_steps"]
+            self._scale.fill_(state["scale"])
+            self._good_steps.fill_(state["good_steps"])
 
 
-def _all_finite(gradients: Iterable[Tensor]) -> Tensor:
-    return torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
+def _overflowed(gradients: Iterable[Tensor]) -> Tensor:
+    return ~torch.stack([gradient.isfinite().all() for gradient in gradients]).all()

@@ -1,28 +1,34 @@
-"""One training step, in the order of the paper's Algorithm 1. The engine ``eager`` is the reference."""
+"""One training step for any module: the checks around Algorithm 1, and the choice of the engine that runs it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastiseat.attacks import pgd, random_start
 from fastiseat.config import AWP, PGD, SGD
 from fastiseat.engine import accept
-from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
-from fastiseat.engine.passes import InputGradient, Passes
-from fastiseat.engine.precision import LossScale, autocast
+from fastiseat.engine.algorithm1 import Algorithm1, Given
+from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness, random_state
+from fastiseat.engine.engines import ENGINES, Engine, engine_named
+from fastiseat.engine.passes import Passes
+from fastiseat.engine.precision import LossScale
+from fastiseat.engine.recorder import Snapshot, UnrecordableError
+from fastiseat.engine.settings import Settings
+from fastiseat.engine.surroundings import Surroundings
 from fastiseat.errors import UserError, unknown
 from fastiseat.methods import ISEAT, Method
-from fastiseat.weights import perturbable, update
+from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.weights import update
 
-ENGINES = ("eager",)
-# Which value each scalar of :meth:`TrainStep.set` belongs to.
-SCALARS = {"lr": "optimizer", "eps": "attack", "step_size": "attack", "lam": "method", "gamma": "awp"}
+CLEAN_GRAPHS = ("keep", "recompute", "auto")
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
 class TrainStep:
@@ -52,34 +58,78 @@ class TrainStep:
         attack: PGD | None = None,
         awp: AWP | None = None,
         optimizer: SGD | None = None,
+        augmentation: Augmentation | None = None,
         precision: str = "full",
-        engine: str = "eager",
+        engine: str = "auto",
+        clean_graph: str = "auto",
         seed: int = 0,
+        say: Callable[[str], None] = _warn,
     ) -> None:
         """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``.
 
         ``precision`` is ``full`` (the parameters' own), ``bf16`` or ``fp16``: our own networks run on a copy of
         the weights that is rounded once a step, others by autocast, which rounds them alike.
         Parameters, δ, losses and ranks stay in full precision.
+
+        ``engine`` is ``eager`` (call by call, the reference), ``graph`` (the whole step as one CUDA graph), ``tape``
+        (the same recording by PyTorch's operators on a CPU: slow, a proof), ``compile`` (the network by
+        torch.compile) or ``auto``: graph on a CUDA device where the step can be recorded, else eager.
+
+        ``clean_graph`` is what becomes of the clean pass until its gradient is due: ``keep`` its graph, ``recompute``
+        it for one forward more and half the memory, or ``auto``: keep, unless memory runs out in the first step.
+
+        ``augmentation`` is what images go through that come with an ``index``. ``say`` is told in a line where
+        ``auto`` had to choose the slower way; by default it warns.
         """
-        if engine not in ENGINES:
-            raise unknown("engine", engine, ENGINES)
+        if clean_graph not in CLEAN_GRAPHS:
+            raise unknown("clean_graph", clean_graph, CLEAN_GRAPHS)
         self.model = model
         self.weights = accept.trainable(model)
-        self.method = ISEAT() if method is None else method
-        self.attack = PGD() if attack is None else attack
-        self.awp = AWP(gamma=0) if awp is None else awp
-        self.optimizer = SGD() if optimizer is None else optimizer
-        self.seed = seed
+        self.settings = Settings(
+            method=ISEAT() if method is None else method,
+            attack=PGD() if attack is None else attack,
+            awp=AWP(gamma=0) if awp is None else awp,
+            optimizer=SGD() if optimizer is None else optimizer,
+            augmentation=Augmentation() if augmentation is None else augmentation,
+        )
+        self.seed, self._say = seed, say
         self.steps_taken = 0
         self.num_classes: int | None = None  # known from the first call on
         self._device = next(iter(self.weights.values())).device
-        self._generator = torch.Generator(self._device)
+        self._surroundings = Surroundings(model)
+        self._adopted: object = None
         self._passes = Passes(model, precision=precision, device=self._device)
-        self._loss_scale = LossScale(enabled=precision == "fp16")
+        self._loss_scale = LossScale(enabled=precision == "fp16", device=self._device)
         self._update = update(
-            self.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
+            self.settings.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
         )
+        self._algorithm = Algorithm1(
+            model=model, passes=self._passes, update=self._update, loss_scale=self._loss_scale
+        )
+        self._algorithm.recompute_clean = clean_graph == "recompute"
+        self._may_recompute = clean_graph == "auto"
+        self._may_fall_back = engine == "auto"
+        self.engine: Engine = engine_named(engine, self._algorithm, self._surroundings)
+
+    @property
+    def method(self) -> Method:
+        """What the attack climbs and the update descends."""
+        return self.settings.method
+
+    @property
+    def attack(self) -> PGD:
+        """The attack's settings."""
+        return self.settings.attack
+
+    @property
+    def awp(self) -> AWP:
+        """The weight perturbation's."""
+        return self.settings.awp
+
+    @property
+    def optimizer(self) -> SGD:
+        """The update's."""
+        return self.settings.optimizer
 
     @property
     def momentum_buffers(self) -> dict[str, Tensor]:
@@ -87,139 +137,110 @@ class TrainStep:
         return self._update.momentum_buffers
 
     def set(self, **scalars: float) -> None:
-        """Change lr, eps, step_size, lam or gamma from the next call on; all of them or, on an error, none."""
-        changed: dict[str, Any] = {}
-        for name, value in scalars.items():
-            if name not in SCALARS:
-                raise unknown("scalar", name, SCALARS)
-            owner = SCALARS[name]
-            current = changed.get(owner, getattr(self, owner))
-            if name not in current.__dataclass_fields__:
-                raise UserError(f"{name}={value}: method {type(current).__name__} has no {name}")
-            changed[owner] = replace(current, **{name: value})
-        for owner, value in changed.items():
-            setattr(self, owner, value)
+        """Change lr, eps, step_size, lam, gamma or epoch from the next call on; all or, on an error, none."""
+        self.settings = self.settings.set(scalars)
 
     def __call__(
-        self, images: Tensor, labels: Tensor, delta: Tensor | None = None, *, start: Tensor | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        delta: Tensor | None = None,
+        *,
+        start: Tensor | None = None,
+        index: Tensor | None = None,
+        rows: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Train on ``images`` (m, C, H, W) in [0, 1], or uint8 (m, H, W, C), and ``labels`` (m,) int64.
 
         ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
-        which the attack then climbs from.
+        which the attack then climbs from. With ``index`` (m,) int64, each sample's place in the data set, uint8
+        images are augmented first. With ``rows`` (m,) int64 too, images and labels are any number, whose samples
+        ``rows`` are the batch: a data set that lies in the device's memory stays where it is.
         """
-        self.weights = accept.trainable(self.model)
-        self._update.refresh(self.weights, half=self._passes.half())
-        x = accept.as_network_input(images, next(iter(self.weights.values())))
-        accept.check_batch(x, labels, delta, start)
-        self._admit(x, labels)
+        given = Given(images, labels, delta, start, index, rows)
+        self._look_at(given)
         seed = counter_seed(self.seed, self.steps_taken)
-        self._generator.manual_seed(seed)
-        with (
-            modes_restored(self.model),
-            own_randomness(self._device, seed),
-            torch.enable_grad(),
-            autocast("full", self._device),  # backwards run outside of the passes' own
-            self._passes.at(self._update.theta()),
-        ):
-            self.model.train()
-            metrics = self._step(x, labels, delta, start)
+        metrics = self._run(given, seed)
         self.steps_taken += 1
         return metrics
 
-    def _step(self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None) -> dict[str, Tensor]:
-        x_adv, clean_logits, nan_gradient = self._attack(x, y, delta, start)  # δ_i = PGD(x_i, y_i)
-        theta_nu = self._weight_perturbation(x_adv, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
-        logits = self._passes(x_adv, theta_nu)  # f(x+δ; θ+ν)
-        terms = self.method.objective(logits, clean_logits if self.method.needs_clean else None, y)
-        loss = torch.stack(list(terms.values())).sum()  # L
-        # Those at θ+ν and at θ are added (Eq. 17); of the same leaves one backward gives the sum.
-        theta = self._passes.theta if self.method.needs_clean and theta_nu is not self._passes.theta else {}
-        at_theta_nu, at_theta = self._loss_scale.gradients(loss, theta_nu, theta)
-        if self._loss_scale.accept([*at_theta_nu.values(), *at_theta.values()]):
-            self._update.descend(at_theta_nu, at_theta, self.optimizer)  # θ ← (θ+ν) - l ∇L - ν
-        metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
-        if nan_gradient is not None and not self._loss_scale.enabled:  # in fp16 a scaled gradient may overflow
-            metrics["nan_gradient"] = nan_gradient
-        if not self.method.attacked:
-            return metrics | {"accuracy_clean": _accuracy(logits, y)}
-        return metrics | _attack_metrics(logits, clean_logits, y)
-
-    def _attack(
-        self, x: Tensor, y: Tensor, delta: Tensor | None, start: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(x', logits of the clean images or None, whether a gradient of the attack was NaN or None).
-
-        The clean logits have their graph where the method needs it.
-        """
-        if not self.method.attacked:
-            return x, None, None
-        if delta is not None:
-            clean = self._passes(x) if self.method.needs_clean else None
-            return (x + delta.detach()).clamp(0, 1), clean, None
-        start = self._start(x) if start is None else start.detach()
-        attack = self.attack
-        train_mode = attack.bn_mode == "train"
-        gradient = InputGradient(self._passes, self.method, y, keep_graph=train_mode and self.method.needs_clean)
-        self.model.train(train_mode)
-        _, x_adv, nan = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
-        if train_mode:
-            return x_adv, gradient.first_logits, nan
-        # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
-        self.model.train()
-        return x_adv, self._passes((x + start).clamp(0, 1)) if self.method.needs_clean else None, nan
-
-    def _start(self, x: Tensor) -> Tensor:
-        if self.attack.random_start:
-            return random_start(x, eps=self.attack.eps, generator=self._generator)
-        return torch.zeros_like(x)
-
-    def _weight_perturbation(self, x_adv: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """θ+ν by name, θ itself where γ = 0. Its pass leaves no trace in BatchNorm's running statistics."""
-        weights = perturbable(self._passes.theta)
-        if self.awp.gamma == 0 or not weights:
-            return self._update.theta()
-        loss = F.cross_entropy(self._passes(x_adv, trace=False), y)
-        (gradients,) = self._loss_scale.gradients(loss, weights)
-        gradients = self._loss_scale.finite_or_zero(gradients)
-        return self._update.perturbed(gradients, gamma=self.awp.gamma, norm=self.awp.norm)
-
-    def _admit(self, x: Tensor, labels: Tensor) -> None:
-        """Check the values of a batch; on the first call try the network on it, leaving no trace."""
+    def _look_at(self, given: Given) -> None:
+        """Take in the module as it is now, and refuse what can't be trained."""
+        if self._surroundings.state() != self._adopted:
+            self.weights = accept.trainable(self.model)
+            self._update.refresh(self.weights)
+            self._adopted = self._surroundings.state()
+        accept.check_images(given.images, next(iter(self.weights.values())))
+        accept.check_labels(given.images, given.labels)
+        accept.check_places(given.images, given.index, given.rows)
+        if given.rows is None:
+            accept.check_perturbations(given.images, given.delta, given.start)
         if self.num_classes is None:
-            with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
-                self.model.train()
-                logits = self._passes.raw(x, trace=False)
-            self.num_classes = accept.count_classes(logits, len(labels))
+            self.num_classes = self._try(given)
         elif self._device.type != "cpu":
             return
-        accept.check_values(x, labels, self.num_classes)
+        accept.check_values(given.images, given.labels, self.num_classes)
+
+    def _try(self, given: Given) -> int:
+        """Run the network once, leaving no trace; the number of classes."""
+        x, y = self._algorithm.batch(self.settings, given)
+        with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
+            before = random_state(self._device)
+            self.model.train()
+            logits = self._passes.raw(x, trace=False)
+            now = random_state(self._device)
+        self._algorithm.draws = not all(map(torch.equal, before, now))
+        return accept.count_classes(logits, len(y))
+
+    def _run(self, given: Given, seed: int) -> dict[str, Tensor]:
+        """By the engine; where it was ours to choose, by the humbler one if it can't be done."""
+        try:
+            return self._run_in_memory(given, seed)
+        except UnrecordableError as error:
+            reason = str(error)
+            if not self._may_fall_back:
+                raise UserError(
+                    f"engine={self.engine.name}: this step cannot be recorded: {reason}; take engine eager"
+                ) from error
+        self._say(f"engine=auto takes eager: this step cannot be recorded: {reason}")
+        self.engine = engine_named("eager", self._algorithm, self._surroundings)
+        return self._run_in_memory(given, seed)
+
+    def _run_in_memory(self, given: Given, seed: int) -> dict[str, Tensor]:
+        """With the clean graph kept, or recomputed where that was ours to choose and it does not fit."""
+        if not (self._may_recompute and self.settings.needs_clean):
+            return self.engine(self.settings, given, seed=seed)
+        found = Snapshot([*self._surroundings.tensors(), *self._update.state(), *self._loss_scale.tensors])
+        try:
+            metrics = self.engine(self.settings, given, seed=seed)
+        except torch.OutOfMemoryError:
+            found.restore()
+        else:
+            self._may_recompute = False
+            return metrics
+        # Out of the handler, whose traceback holds the tensors of the failed step.
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._say("clean_graph=auto takes recompute: two graphs do not fit into memory at once")
+        self._algorithm.recompute_clean, self._may_recompute = True, False
+        return self.engine(self.settings, given, seed=seed)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
-        return {
+        state = {
             "momentum_buffers": self.momentum_buffers,
             "steps_taken": self.steps_taken,
             "loss_scale": self._loss_scale.state_dict(),
         }
+        if self.awp.gradient == "previous-step":
+            gradients = self._update.last_gradients()
+            state["last_gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
         self._update.load_momentum(state["momentum_buffers"])
+        if self.awp.gradient == "previous-step":
+            self._update.load_last_gradients(state.get("last_gradients", {}))
         self.steps_taken = state["steps_taken"]
         self._loss_scale.load_state_dict(state["loss_scale"])
-
-
-def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    return (logits.argmax(1) == y).to(logits.dtype).mean()
-
-
-@torch.no_grad()
-def _attack_metrics(logits: Tensor, clean_logits: Tensor | None, y: Tensor) -> dict[str, Tensor]:
-    metrics = {"accuracy_adversarial": _accuracy(logits, y)}
-    if clean_logits is not None:
-        clean_losses = F.cross_entropy(clean_logits, y, reduction="none")
-        metrics["loss_clean"] = clean_losses.mean()
-        metrics["accuracy_clean"] = _accuracy(clean_logits, y)
-        metrics["av"] = F.cross_entropy(logits, y, reduction="none") - clean_losses
-    return metrics

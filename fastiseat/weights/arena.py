@@ -128,6 +128,11 @@ class Arena:
             self._active[names] = torch.tensor(active, device=self.weights.device)
         return self._active[names]
 
+    def tensors(self) -> list[Tensor]:
+        """All of its memory so far: the buffers, and the tables that tell what lies where."""
+        pieces = [piece for pair in self._pieces.values() for piece in pair]
+        return [*self._flats.values(), *pieces, *self._active.values(), *self.segments]
+
     def adopted(self, weights: Mapping[str, Tensor]) -> bool:
         """Whether ``weights`` are the arena's parameters, and their data its own."""
         return weights.keys() == self._addresses.keys() and all(map(self._is_in, weights, weights.values()))

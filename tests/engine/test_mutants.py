@@ -11,7 +11,7 @@ from oracles.compare import CASES, TOLERANCE, build, run_both
 from torch import Tensor
 
 from fastiseat import ISEAT
-from fastiseat.engine import step as engine
+from fastiseat.engine import algorithm1 as engine
 from fastiseat.engine.passes import Passes
 from fastiseat.kernels import Segments
 from fastiseat.kernels.stability_loss import reference as objective

@@ -121,16 +121,16 @@ def test_an_overflow_in_the_weight_perturbation_spares_the_running_statistics(de
 
 def test_the_scale_grows_after_good_steps_and_continues() -> None:
     scale, weight = LossScale(enabled=True), [torch.ones(2)]
-    first = scale.scale
+    first = scale.state_dict()["scale"]
     for _ in range(1999):
-        assert scale.accept(weight)
+        assert not scale.skip(weight)
     resumed = LossScale(enabled=True)
     resumed.load_state_dict(scale.state_dict())
-    assert resumed.scale == first
-    assert resumed.accept(weight)
-    assert resumed.scale == 2 * first
-    assert not resumed.accept([torch.tensor([1.0, float("inf")])])
-    assert resumed.scale == first
+    assert resumed.state_dict() == {"scale": first, "good_steps": 1999}
+    assert not resumed.skip(weight)
+    assert resumed.state_dict() == {"scale": 2 * first, "good_steps": 0}
+    assert resumed.skip([torch.tensor([1.0, float("inf")])])
+    assert resumed.state_dict() == {"scale": first, "good_steps": 0}
 
 
 def test_an_unknown_precision_is_refused() -> None:

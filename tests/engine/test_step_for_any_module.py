@@ -307,8 +307,8 @@ def test_a_network_that_returns_no_logits_is_refused() -> None:
 
 
 def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown engine 'graph'"):
-        TrainStep(small(), engine="graph")
+    with pytest.raises(UserError, match="unknown engine 'grahp'; did you mean graph"):
+        TrainStep(small(), engine="grahp")
 
 
 def to_and_fro(model: nn.Module) -> None:

@@ -1,0 +1,205 @@
+"""The step itself, in the order of the paper's Algorithm 1; every engine runs this code, or a record of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fastiseat.attacks import pgd, random_start
+from fastiseat.engine.accept import as_network_input
+from fastiseat.engine.borrow import Rewind, fastest_convolutions
+from fastiseat.engine.passes import InputGradient, Passes
+from fastiseat.engine.precision import LossScale, autocast
+from fastiseat.engine.settings import Settings
+from fastiseat.weights import perturbable
+from fastiseat.weights.updates import Update
+
+
+class Given(NamedTuple):
+    """One call's tensors, as :class:`fastiseat.TrainStep` takes them."""
+
+    images: Tensor
+    labels: Tensor
+    delta: Tensor | None = None
+    start: Tensor | None = None
+    index: Tensor | None = None
+    rows: Tensor | None = None
+
+
+class Attacked(NamedTuple):
+    """What the attack leaves."""
+
+    x_adv: Tensor
+    """x' = clamp(x + δ)."""
+    clean_x: Tensor
+    """Where the clean logits were taken."""
+    clean_logits: Tensor | None = None
+    """Of it, with their graph unless that is recomputed; None where no term needs them."""
+    nan_gradient: Tensor | None = None
+    """bool (): whether a gradient of the attack was NaN."""
+    at_weights: Mapping[str, Tensor] | None = None
+    """The gradients of its last step for the weights, where they are wanted."""
+    rewind: Rewind | None = None
+    """To the random numbers of the clean pass, where it is to be recomputed."""
+
+
+@dataclass(kw_only=True)
+class Algorithm1:
+    """Attack, weight perturbation, objective and update of one batch. Nothing here waits for the device."""
+
+    model: nn.Module
+    passes: Passes
+    update: Update
+    loss_scale: LossScale
+    recompute_clean: bool = False
+    """Whether the clean pass's graph is made a second time, after the adversarial backward: 29 units for 28, and one
+    graph alive at a time."""
+    draws: bool = False
+    """Whether the network draws random numbers."""
+
+    def __call__(self, settings: Settings, given: Given) -> dict[str, Tensor]:
+        """Train on one batch; metrics as device tensors."""
+        self.settings = settings
+        self.update.begin(half=self.passes.half())
+        x, y = self.batch(settings, given)
+        with (
+            torch.enable_grad(),
+            fastest_convolutions(x.device),
+            autocast("full", x.device),  # backwards run outside of the passes' own
+            self.passes.at(self.update.theta()),
+        ):
+            self.model.train()
+            return self._step(x, y, given)
+
+    def batch(self, settings: Settings, given: Given) -> tuple[Tensor, Tensor]:
+        """Images (m, C, H, W) in the parameters' dtype, and labels (m,)."""
+        weight = next(weight for weight in self.model.parameters() if weight.requires_grad)
+        if given.index is None:
+            return as_network_input(given.images, weight), given.labels
+        labels = given.labels if given.rows is None else given.labels.index_select(0, given.rows)
+        x = settings.augmentation(given.images, given.index, given.rows, dtype=weight.dtype)
+        return x, labels
+
+    def _step(self, x: Tensor, y: Tensor, given: Given) -> dict[str, Tensor]:
+        method = self.settings.method
+        attacked = self._attack(x, y, given)  # δ_i = PGD(x_i, y_i)
+        theta_nu = self._weight_perturbation(attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
+        logits = self.passes(attacked.x_adv, theta_nu)  # f(x+δ; θ+ν)
+        clean_logits = self._clean_logits(attacked)  # f(x; θ)
+        terms = method.objective(logits, clean_logits, y)
+        loss = torch.stack(list(terms.values())).sum()  # L
+        at_theta_nu, at_theta = self._gradients(loss, theta_nu, clean_logits, attacked)
+        skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
+        self.update.descend(at_theta_nu, at_theta, self.settings.optimizer, skip=skip)  # θ ← (θ+ν) - l ∇L - ν
+        metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
+        if attacked.nan_gradient is not None and not self.loss_scale.enabled:  # in fp16 one may overflow
+            metrics["nan_gradient"] = attacked.nan_gradient
+        if not method.attacked:
+            return metrics | {"accuracy_clean": _accuracy(logits, y)}
+        return metrics | _attack_metrics(logits, attacked.clean_logits, y)
+
+    def _attack(self, x: Tensor, y: Tensor, given: Given) -> Attacked:
+        if not self.settings.method.attacked:
+            return Attacked(x, x)
+        if given.delta is not None:
+            return self._with_clean_pass(Attacked((x + given.delta.detach()).clamp(0, 1), x))
+        attack, start = self.settings.attack, self._start(x, given.start)
+        in_train_mode = attack.bn_mode == "train"
+        gradient = InputGradient(
+            self.passes,
+            self.settings.method,
+            y,
+            keep_graph=in_train_mode and self.settings.needs_clean and not self.recompute_clean,
+            weights_at=attack.steps if self._takes_weight_gradients() else None,
+        )
+        rewind = self._rewind(x)
+        self.model.train(in_train_mode)
+        _, x_adv, nan = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        self.model.train()
+        found = Attacked(x_adv, (x + start).clamp(0, 1), gradient.first_logits, nan, gradient.at_weights, rewind)
+        # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
+        return found if in_train_mode else self._with_clean_pass(found._replace(clean_logits=None))
+
+    def _start(self, x: Tensor, given: Tensor | None) -> Tensor:
+        if given is not None:
+            return given.detach()
+        attack = self.settings.attack
+        return random_start(x, eps=attack.eps) if attack.random_start else torch.zeros_like(x)
+
+    def _with_clean_pass(self, attacked: Attacked) -> Attacked:
+        if not self.settings.needs_clean:
+            return attacked
+        rewind = self._rewind(attacked.clean_x)
+        with torch.set_grad_enabled(not self.recompute_clean):
+            return attacked._replace(clean_logits=self.passes(attacked.clean_x), rewind=rewind)
+
+    def _clean_logits(self, attacked: Attacked) -> Tensor | None:
+        """With the clean pass's graph behind them, or where that is recomputed as a leaf."""
+        if not self.settings.needs_clean or attacked.clean_logits is None:
+            return None
+        return attacked.clean_logits.requires_grad_()
+
+    def _weight_perturbation(self, attacked: Attacked, y: Tensor) -> Mapping[str, Tensor]:
+        """θ+ν by name, θ itself where γ = 0."""
+        awp, weights = self.settings.awp, perturbable(self.passes.theta)
+        if not self.settings.perturbs or not weights:
+            return self.update.theta()
+        gradients = self.loss_scale.finite_or_zero(self._perturbation_gradients(weights, attacked, y))
+        return self.update.perturbed(gradients, gamma=awp.gamma, norm=awp.norm)
+
+    def _perturbation_gradients(
+        self, weights: Mapping[str, Tensor], attacked: Attacked, y: Tensor
+    ) -> Mapping[str, Tensor]:
+        """∇θ ℓ(f(x+δ; θ), y), or what approximates its direction. The pass leaves BatchNorm's statistics alone."""
+        kind = self.settings.awp.gradient
+        if kind == "previous-step":
+            return {name: gradient for name, gradient in self.update.last_gradients().items() if name in weights}
+        if attacked.at_weights is not None:
+            return attacked.at_weights
+        count = (len(y) + 1) // 2 if kind == "half-batch" else len(y)
+        loss = F.cross_entropy(self.passes(attacked.x_adv[:count], trace=False), y[:count])
+        return self.loss_scale.gradients(loss, weights)[0]
+
+    def _takes_weight_gradients(self) -> bool:
+        return self.settings.perturbs and self.settings.awp.gradient == "last-attack-step"
+
+    def _gradients(
+        self, loss: Tensor, theta_nu: Mapping[str, Tensor], clean_logits: Tensor | None, attacked: Attacked
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """∇L at θ+ν and at θ, which the update adds (Eq. 17); of the same leaves one backward gives the sum."""
+        theta = self.passes.theta
+        if clean_logits is None:
+            return self.loss_scale.gradients(loss, theta_nu)[0], {}
+        if not self.recompute_clean:
+            at_theta_nu, at_theta = self.loss_scale.gradients(loss, theta_nu, {} if theta_nu is theta else theta)
+            return at_theta_nu, at_theta
+        at_theta_nu, at_logits = self.loss_scale.gradients(loss, theta_nu, {"clean": clean_logits})
+        with attacked.rewind() if attacked.rewind else nullcontext():
+            again = self.passes(attacked.clean_x, trace=False)
+        # ∇θ of <z, ∂L/∂z> is what the chain rule asks for.
+        (at_theta,) = self.loss_scale.gradients((again * at_logits["clean"]).sum(), theta)
+        return at_theta_nu, at_theta
+
+    def _rewind(self, x: Tensor) -> Rewind | None:
+        return Rewind(x.device) if self.draws and self.recompute_clean else None
+
+
+def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
+    return (logits.argmax(1) == y).to(logits.dtype).mean()
+
+
+@torch.no_grad()
+def _attack_metrics(logits: Tensor, clean_logits: Tensor | None, y: Tensor) -> dict[str, Tensor]:
+    metrics = {"accuracy_adversarial": _accuracy(logits, y)}
+    if clean_logits is not None:
+        clean_losses = F.cross_entropy(clean_logits, y, reduction="none")
+        metrics["loss_clean"] = clean_losses.mean()
+        metrics["accuracy_clean"] = _accuracy(clean_logits, y)
+        metrics["av"] = F.cross_entropy(logits, y, reduction="none") - clean_losses
+    return metrics

@@ -1,0 +1,156 @@
+"""The ways to run a step: call by call, by a recording of it, or with the network compiled."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fastiseat.engine.algorithm1 import Algorithm1, Given
+from fastiseat.engine.borrow import modes_restored, own_randomness
+from fastiseat.engine.graph import GraphCapturer
+from fastiseat.engine.recorder import Capturer, Recorder, Tensors, UnrecordableError, World
+from fastiseat.engine.settings import Settings, scalar_tensor
+from fastiseat.engine.surroundings import Surroundings
+from fastiseat.engine.tape import Tape
+from fastiseat.errors import UserError, unknown
+
+ENGINES = ("auto", "eager", "graph", "tape", "compile")
+
+
+class Engine(Protocol):
+    """Runs :class:`~fastiseat.engine.algorithm1.Algorithm1`."""
+
+    name: str
+
+    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+        """One step; ``seed`` is that of all random numbers that it draws."""
+
+
+class Eager:
+    """Call by call: the reference."""
+
+    name = "eager"
+
+    def __init__(self, algorithm: Algorithm1) -> None:
+        self._algorithm = algorithm
+
+    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+        """See :class:`Engine`."""
+        with modes_restored(self._algorithm.model), own_randomness(given.images.device, seed):
+            return self._algorithm(settings, given)
+
+
+class Compiled(Eager):
+    """Call by call, the network by torch.compile.
+
+    A compiled backward computes all gradients that it was compiled for, and only as a whole: the attack gets weights
+    that want none, and the clean pass is computed a second time for its own. 29 units an ISEAT step.
+    """
+
+    name = "compile"
+
+    def __init__(self, algorithm: Algorithm1) -> None:
+        super().__init__(algorithm)
+        algorithm.recompute_clean = True
+        algorithm.passes.compile()
+
+
+class Recorded:
+    """By a recording: a replay computes the whole step from the numbers, images and weights of its time."""
+
+    def __init__(
+        self, name: str, capturer: Callable[[], Capturer], algorithm: Algorithm1, surroundings: Surroundings
+    ) -> None:
+        self.name, self._capturer = name, capturer
+        self._algorithm, self._surroundings = algorithm, surroundings
+        self._recorder = Recorder(capturer)
+        self._settings: Settings | None = None
+        self._numbers: dict[str, float] = {}
+        self._tensors: dict[str, Tensor] = {}
+        self._moved: dict[Hashable, set[str]] = {}
+
+    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+        """See :class:`Engine`."""
+        algorithm = self._algorithm
+        if algorithm.draws and algorithm.recompute_clean:
+            raise UnrecordableError("a second clean pass would have to draw the network's random numbers again")
+        if settings is not self._settings:
+            self._take(settings, given.images.device)
+        key = self._structure, algorithm.recompute_clean
+        inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
+        resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
+        world = World(
+            device=given.images.device,
+            persistent=self._persistent,
+            changing=self._changing,
+            state=self._surroundings.state,
+            resident=list(resident.values()),
+        )
+        metrics = self._recorder.run(key, partial(self._program, key, resident), inputs, world, seed=seed)
+        algorithm.update.with_momentum |= self._moved[key]
+        return metrics
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Recorded:
+        """Without the recordings, which are of this module's memory."""
+        algorithm, surroundings = copy.deepcopy((self._algorithm, self._surroundings), memo)
+        return Recorded(self.name, self._capturer, algorithm, surroundings)
+
+    def _take(self, settings: Settings, device: torch.device) -> None:
+        """Write the numbers of ``settings`` where recordings read them."""
+        weight = next(weight for weight in self._algorithm.model.parameters() if weight.requires_grad)
+        for name, value in settings.scalars().items():
+            if name not in self._tensors:
+                self._tensors[name] = scalar_tensor(name, weight)
+            if value != self._numbers.get(name):
+                self._tensors[name].fill_(value)
+        self._settings, self._numbers = settings, settings.scalars()
+        self._structure = settings.structure()
+        self._bound = settings.with_tensors({name: self._tensors[name] for name in self._numbers})
+
+    def _program(self, key: Hashable, resident: Tensors, inputs: Tensors) -> Mapping[str, Tensor]:
+        update = self._algorithm.update
+        before, update.with_momentum = update.with_momentum, set()
+        try:
+            with modes_restored(self._algorithm.model):
+                return self._algorithm(self._bound, Given(**resident, **inputs))
+        finally:
+            self._moved[key] = update.with_momentum
+            update.with_momentum = before
+
+    def _changing(self) -> list[Tensor]:
+        algorithm = self._algorithm
+        return [*self._surroundings.tensors(), *algorithm.update.state(), *algorithm.loss_scale.tensors]
+
+    def _persistent(self) -> list[Tensor]:
+        return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
+
+
+def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:
+    """:class:`UserError` for an unknown one, or one that does not run on this device or with this update."""
+    device = next(weight.device for weight in algorithm.model.parameters())
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    problem = _problem(name, device, algorithm)
+    if name == "auto":
+        name = "graph" if device.type == "cuda" and not _problem("graph", device, algorithm) else "eager"
+    elif problem:
+        raise UserError(f"engine={name}: {problem}; take engine eager, or auto")
+    if name == "graph":
+        return Recorded(name, partial(GraphCapturer, device), algorithm, surroundings)
+    if name == "tape":
+        return Recorded(name, Tape, algorithm, surroundings)
+    return Compiled(algorithm) if name == "compile" else Eager(algorithm)
+
+
+def _problem(name: str, device: torch.device, algorithm: Algorithm1) -> str:
+    wanted = {"graph": "cuda", "tape": "cpu"}.get(name)
+    if wanted is not None and device.type != wanted:
+        return f"it records on a {wanted} device, the model lies on {device}"
+    if wanted is not None and not algorithm.update.recordable:
+        return "Apex reads the learning rate on the host, which a recording would freeze"
+    return ""

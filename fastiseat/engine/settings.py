@@ -1,0 +1,87 @@
+"""What a step computes: its parts, and the numbers in them that may change from step to step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from fastiseat.config import AWP, PGD, SGD
+from fastiseat.errors import UserError, unknown
+from fastiseat.methods import Method
+from fastiseat.pipelines.augmentation import Augmentation
+
+# Which part each number that may change belongs to.
+SCALARS = {
+    "lr": "optimizer",
+    "eps": "attack",
+    "step_size": "attack",
+    "lam": "method",
+    "gamma": "awp",
+    "epoch": "augmentation",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The parts of a step. Their numbers are Python's, or for a recorded step tensors on the device."""
+
+    method: Method
+    attack: PGD
+    awp: AWP
+    optimizer: SGD
+    augmentation: Augmentation
+    needs_clean: bool = field(init=False)
+    """Whether the objective takes clean logits; decided by numbers, which tensors no longer tell."""
+    perturbs: bool = field(init=False)
+    """Whether weights are perturbed, likewise."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "needs_clean", self.method.attacked and self.method.needs_clean)
+        object.__setattr__(self, "perturbs", self.awp.gamma != 0)
+
+    def set(self, scalars: Mapping[str, float]) -> Self:
+        """With other numbers; :class:`UserError` for a name that no part has, or a value that its part refuses."""
+        changed: dict[str, Any] = {}
+        for name, value in scalars.items():
+            if name not in SCALARS:
+                raise unknown("scalar", name, SCALARS)
+            owner = SCALARS[name]
+            current = changed.get(owner, getattr(self, owner))
+            if name not in vars(current):
+                raise UserError(f"{name}={value}: method {type(current).__name__} has no {name}")
+            changed[owner] = replace(current, **{name: value})
+        return replace(self, **changed)
+
+    def scalars(self) -> dict[str, float]:
+        """The numbers that may change, by name, of the parts that have them."""
+        found = {name: vars(getattr(self, owner)).get(name) for name, owner in SCALARS.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
+        """The same step, its numbers read from ``tensors`` () whenever it runs."""
+        bound = copy.copy(self)
+        for owner in dict.fromkeys(SCALARS[name] for name in tensors):
+            part = copy.copy(getattr(self, owner))
+            for name in (name for name in tensors if SCALARS[name] == owner):
+                object.__setattr__(part, name, tensors[name])  # past the checks, which are for numbers
+            object.__setattr__(bound, owner, part)
+        return bound
+
+    def structure(self) -> Hashable:
+        """All but the numbers that may change: what differs here is another sequence of computations."""
+        parts = []
+        for owner in dict.fromkeys(SCALARS.values()):
+            part = getattr(self, owner)
+            fixed = {name: value for name, value in vars(part).items() if SCALARS.get(name) != owner}
+            parts.append((type(part), tuple(fixed.items())))
+        return self.needs_clean, self.perturbs, tuple(parts)
+
+
+def scalar_tensor(name: str, weight: Tensor) -> Tensor:
+    """Where a recorded step reads the number ``name``: on the device of ``weight``, of its dtype or an integer."""
+    return torch.zeros((), dtype=torch.int64 if name == "epoch" else weight.dtype, device=weight.device)
