@@ -94,11 +94,16 @@ def run(
     """A row for each loader; one that is absent, or whose batches are not the reference's, has no figure."""
     order = Order(size=len(source.split), batch_size=batch_size, seed=SEED)
     rows, made = prepare(source, order, device, entries)
-    actions = {number: partial(next, endless(loader)) for number, loader in made.items()}
+    actions = {number: partial(_gather_next, endless(loader)) for number, loader in made.items()}
     for number, timing in by_turns(actions, device=device, rounds=rounds, seconds=seconds, warm_up=2).items():
         rows[number] |= {"images_per_second": batch_size / timing.median, "median": timing.median}
         rows[number] |= {"spread": timing.spread} | asdict(timing)
     return rows
+
+
+def _gather_next(batches: Iterator[Batch]) -> Batch:
+    """The next batch's own pixels: a loader that leaves gathering to others is timed with it."""
+    return next(batches).gathered()
 
 
 def prepare(
@@ -134,7 +139,8 @@ def endless(loader: Loader) -> Iterator[Batch]:
 def wrong(loader: Loader, reference: Loader, *, tolerance: int = 0, batches: int = 3) -> str:
     """How the first batches differ from the reference's; empty where they don't."""
     pairs = zip(islice(loader.epoch(0), batches), islice(reference.epoch(0), batches), strict=True)
-    for number, (found, expected) in enumerate(pairs):
+    for number, (batch, expected) in enumerate(pairs):
+        found = batch.gathered()
         for name, allowed in {"index": 0, "labels": 0, "images": tolerance}.items():
             if _largest_difference(getattr(found, name), getattr(expected, name)) > allowed:
                 return f"wrong: the {name} of batch {number} are not the reference's"

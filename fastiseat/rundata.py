@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastiseat.config import IDBH, Config, Data
+from fastiseat.config import Config, Data
 from fastiseat.errors import UserError
-from fastiseat.kernels import augment, idbh
 from fastiseat.pipelines import datasets, loaders
+from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.pipelines.base import Batch, DataSet, Split, balanced_subset, held_out
 from fastiseat.pipelines.formats.extra import read_extra
 from fastiseat.pipelines.loaders import AUTO, Chosen, Training
@@ -128,17 +128,7 @@ def network_batch(
     batch: Batch, data: Data, *, seed: int, epoch: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Augmented images, float32 (m, C, H, W) channels-last in [0, 1], and labels (m,), on ``device``."""
-    images, labels, index = (part.to(device, non_blocking=True) for part in batch)
-    if data.augment.startswith(IDBH):
-        policy = data.augment.removeprefix(IDBH)
-        return idbh(images, index, seed=seed, epoch=epoch, policy=policy), labels
-    augmented = augment(
-        images,
-        index,
-        seed=seed,
-        epoch=epoch,
-        flip=data.flip,
-        pad=data.crop_padding,
-        pad_mode=data.padding_mode,
-    )
-    return augmented, labels
+    there = Batch(*(part.to(device, non_blocking=True) for part in batch.tensors))
+    augmentation = replace(Augmentation.of(data, seed=seed), epoch=epoch)
+    labels = there.labels if there.rows is None else there.labels.index_select(0, there.rows)
+    return augmentation(there.images, there.index, there.rows), labels

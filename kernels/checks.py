@@ -1,14 +1,26 @@
-"""What the ops on raw images demand of the arguments that they share, and say in the same words."""
+"""What ops demand of the arguments that they share, and say in the same words; and when values are looked at."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from fastiseat.errors import UserError
 
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 _MEMORY_FORMATS = (torch.channels_last, torch.contiguous_format)
+
+
+def host_may_look(tensor: Tensor) -> bool:
+    """Whether a check may read values of ``tensor``: it waits for no device, and nobody records what is done.
+
+    Elsewhere a read would wait for the device; a compiler has no values to look at, and what a dispatch mode
+    records is to be replayed with others.
+    """
+    if torch.compiler.is_compiling() or type(tensor) is not Tensor:
+        return False
+    return tensor.is_cpu and _get_current_dispatch_mode() is None
 
 
 def check_tensors(images: Tensor, index: Tensor, epoch: int | Tensor, rows: Tensor | None = None) -> None:

@@ -21,11 +21,26 @@ _HASHED_AT_ONCE = 1024
 
 
 class Batch(NamedTuple):
-    """``images`` uint8 (m, H, W, C), ``labels`` int64 (m,), ``index`` int64 (m,), the place in the data set."""
+    """``images`` uint8 (m, H, W, C), ``labels`` int64 (m,), ``index`` int64 (m,), the place in the data set.
+
+    With ``rows`` int64 (m,) the samples are those of ``images`` and ``labels``, which may be any number then.
+    """
 
     images: Tensor
     labels: Tensor
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which no batch needs
+    rows: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The fields that there are, in their order."""
+        return self[:3] if self.rows is None else (*self[:3], self.rows)
+
+    def gathered(self) -> Batch:
+        """The same samples without ``rows``; the batch itself where it has none."""
+        if self.rows is None:
+            return self
+        return Batch(self.images.index_select(0, self.rows), self.labels.index_select(0, self.rows), self.index)
 
 
 @dataclass(frozen=True, kw_only=True)

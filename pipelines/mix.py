@@ -40,7 +40,7 @@ class MixedLoader:
             closed_after(self._extra(epoch, first)) as extra,
         ):
             for batch in own:
-                yield _joined(batch, next(extra))
+                yield _joined(batch.gathered(), next(extra).gathered())
 
     def _extra(self, epoch: int, first: int) -> Iterator[Batch]:
         """The extra batches of one epoch, pass by pass."""
@@ -53,7 +53,7 @@ class MixedLoader:
 
 def _joined(own: Batch, extra: Batch) -> Batch:
     moved = extra._replace(index=extra.index + EXTRA_INDEX)
-    return Batch(*(torch.cat(pair) for pair in zip(own, moved, strict=True)))
+    return Batch(*(torch.cat(pair) for pair in zip(own.tensors, moved.tensors, strict=True)))
 
 
 def extra_batch_size(batch_size: int, ratio: float) -> int:

@@ -22,6 +22,7 @@ class Prefetched:
 
     The thread lives for one epoch, or until its iterator is closed or forgotten. What ``loader`` raises is raised
     here, in its turn. On a GPU, batches belong to the stream that is current when an epoch's first one is asked for.
+    A batch that has to travel is gathered before: ``rows`` stay with what lies on ``device`` already.
     """
 
     def __init__(self, loader: Loader, device: torch.device) -> None:
@@ -89,10 +90,10 @@ class _PlainWay:
         return nullcontext()
 
     def send(self, slot: int, batch: Batch) -> Batch:
-        return batch
+        return batch if batch.images.device == self.device else batch.gathered()
 
     def receive(self, slot: int, batch: Batch) -> Batch:
-        return Batch(*(tensor.to(self.device) for tensor in batch))
+        return Batch(*(tensor.to(self.device) for tensor in batch.tensors))
 
     def close(self) -> None:
         pass
@@ -124,12 +125,14 @@ class _CudaWay:
     def send(self, slot: int, batch: Batch) -> Batch:
         if self._there(batch.images):
             return batch
+        batch = batch.gathered()
         if slot not in self.pinned:
             self._allocate(slot, batch)
         self.copied[slot].synchronize()
         with torch.cuda.stream(self.side):
             self.side.wait_event(self.cloned[slot])
-            for pinned, staged, tensor in zip(self.pinned[slot], self.staged[slot], batch, strict=True):
+            slots = (self.pinned[slot].tensors, self.staged[slot].tensors)
+            for pinned, staged, tensor in zip(*slots, batch.tensors, strict=True):
                 pinned.copy_(tensor)
                 staged.copy_(pinned, non_blocking=True)
             self.copied[slot].record(self.side)
@@ -140,7 +143,7 @@ class _CudaWay:
             return batch
         with torch.cuda.stream(self.consumer):
             self.consumer.wait_event(self.copied[slot])
-            batch = Batch(*(staged.clone() for staged in batch))
+            batch = Batch(*(staged.clone() for staged in batch.tensors))
             self.cloned[slot].record(self.consumer)
         return batch
 
@@ -153,6 +156,8 @@ class _CudaWay:
         return tensor.device == self.consumer.device
 
     def _allocate(self, slot: int, batch: Batch) -> None:
-        self.pinned[slot] = Batch(*(torch.empty_like(tensor, pin_memory=True) for tensor in batch))
+        self.pinned[slot] = Batch(*(torch.empty_like(tensor, pin_memory=True) for tensor in batch.tensors))
         with torch.cuda.stream(self.side):
-            self.staged[slot] = Batch(*(torch.empty_like(tensor, device=self.side.device) for tensor in batch))
+            self.staged[slot] = Batch(
+                *(torch.empty_like(tensor, device=self.side.device) for tensor in batch.tensors)
+            )

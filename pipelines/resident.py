@@ -1,4 +1,4 @@
-"""The resident loader: the whole training split in the device's memory, gathered there; the host does nothing."""
+"""The resident loader: the whole training split in the device's memory, and which of it a batch is; no more."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def resident_bytes(split: Split) -> int:
 
 
 class ResidentLoader:
-    """Batches of ``split``, in ``order``, gathered on ``device``, where all of it lies as uint8.
+    """Batches of ``split``, in ``order``, on ``device``, where all of it lies as uint8.
 
-    An epoch's order is copied there once, at its beginning; after that nothing passes between host and device.
+    Every batch has all images and labels, the same two tensors each time, and ``rows`` that say which: whoever needs
+    the pixels gathers them, together with what else is done to them. An epoch's order is copied there once, at its
+    beginning; after that nothing passes between host and device.
     """
 
     def __init__(self, split: Split, order: Order, *, device: torch.device) -> None:
@@ -39,4 +41,4 @@ class ResidentLoader:
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from step ``first`` on."""
         for index in torch.from_numpy(self.order.epoch(epoch, first=first)).to(self.device):
-            yield Batch(self._images.index_select(0, index), self._labels.index_select(0, index), index)
+            yield Batch(self._images, self._labels, index, rows=index)

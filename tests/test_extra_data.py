@@ -35,7 +35,7 @@ def test_every_batch_has_its_share_and_an_epoch_its_length(extra, tmp_path):
     batches = list(run.loader.epoch(0))
     assert len(batches) == len(run.loader) == 5
     for batch in batches:
-        assert [len(part) for part in batch] == [25, 25, 25]
+        assert [len(part) for part in batch.tensors] == [25, 25, 25]
         assert (batch.index[:20] < 100).all() and (batch.index[20:] >= EXTRA_INDEX).all()
 
 

@@ -56,8 +56,8 @@ def test_a_share_that_holds_out_nothing_is_refused() -> None:
         loaded(val_split=0.001)
 
 
-def batch(n=32) -> Batch:
-    images = torch.randint(256, (n, 8, 8, 3), dtype=torch.uint8)
+def batch(n=32, side=8) -> Batch:
+    images = torch.randint(256, (n, side, side, 3), dtype=torch.uint8)
     return Batch(images, torch.arange(n) % 10, torch.arange(100, 100 + n))
 
 
@@ -77,5 +77,18 @@ def test_augmentation_is_drawn_from_seed_epoch_and_index() -> None:
     for seed, epoch in ((2, 3), (1, 4)):
         other, _ = network_batch(given, data, seed=seed, epoch=epoch, device=cpu)
         assert not torch.equal(first, other)
-    backwards, _ = network_batch(Batch(*(part.flip(0) for part in given)), data, seed=1, epoch=3, device=cpu)
+    backwards, _ = network_batch(
+        Batch(*(part.flip(0) for part in given.tensors)), data, seed=1, epoch=3, device=cpu
+    )
     assert torch.equal(backwards.flip(0), first)
+
+
+@pytest.mark.parametrize("augment", ["standard", "idbh-cifar10-weak"])
+def test_rows_are_gathered_on_the_way_to_the_network(augment):
+    data, whole = Data(flip=True, crop_padding=2, augment=augment), batch(side=32)
+    rows = torch.tensor([3, 31, 3, 0])
+    given = Batch(whole.images, whole.labels, rows + 100, rows)
+    where = {"seed": 1, "epoch": 3, "device": torch.device("cpu")}
+    found, expected = (network_batch(each, data, **where) for each in (given, given.gathered()))
+    assert all(map(torch.equal, found, expected))
+    assert found[1].tolist() == [3, 1, 3, 0]

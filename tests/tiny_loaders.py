@@ -69,11 +69,11 @@ def damaged(file):
 
 
 def assert_same_batches(found, expected):
-    """Bit for bit, in order, and as many."""
+    """Bit for bit, in order, and as many, gathered or not."""
     found, expected = list(found), list(expected)
     assert len(found) == len(expected) > 0
     for batch, wanted in zip(found, expected, strict=True):
-        for tensor, reference in zip(batch, wanted, strict=True):
+        for tensor, reference in zip(batch.gathered().tensors, wanted.gathered().tensors, strict=True):
             assert tensor.dtype == reference.dtype and torch.equal(tensor, reference)
 
 

@@ -11,7 +11,7 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import triton_support
 from fastiseat.kernels.augment import limits, native, reference
 from fastiseat.kernels.augment.reference import PadMode
-from fastiseat.kernels.checks import check_numbers, check_result, check_tensors
+from fastiseat.kernels.checks import check_numbers, check_result, check_tensors, host_may_look
 from fastiseat.kernels.dispatch import Backend, Op
 from fastiseat.kernels.library import Registration
 
@@ -114,13 +114,7 @@ def augment(
 
 
 def _check_rows(images: Tensor, rows: Tensor | None) -> None:
-    if (
-        rows is None
-        or torch.compiler.is_compiling()
-        or type(rows) is not Tensor
-        or not rows.is_cpu
-        or not len(rows)
-    ):
+    if rows is None or not host_may_look(rows) or not len(rows):
         return
     lowest, highest = (end.item() for end in rows.aminmax())
     if lowest < 0 or highest >= len(images):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import triton_support
+from fastiseat.kernels.checks import host_may_look
 from fastiseat.kernels.dispatch import Backend, Op
 from fastiseat.kernels.stability_loss import limits, native, reference
 from fastiseat.kernels.stability_loss.registration import REGISTRATION
@@ -103,8 +104,7 @@ def _check_tensors(logits: Tensor, clean_logits: Tensor, labels: Tensor) -> None
     for name, tensor in {"clean_logits": clean_logits, "labels": labels}.items():
         if tensor.device != logits.device:
             raise UserError(f"{name} lie on {tensor.device}, logits on {logits.device}; move one of them")
-    # Elsewhere it would wait for the device, and a compiler has no values to look at.
-    if type(labels) is Tensor and labels.device.type == "cpu" and not torch.compiler.is_compiling():
+    if host_may_look(labels):
         lowest, highest = (int(value) for value in labels.aminmax())
         if lowest < 0 or highest >= logits.shape[1]:
             raise UserError(

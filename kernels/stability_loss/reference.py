@@ -39,7 +39,7 @@ def stability_loss(
     scale = (factor * weights / len(labels))[:, None]
     return (
         *results,
-        (F.softmax(adversarial, dim=1) - F.one_hot(labels, logits.shape[1])) / len(labels),
+        (F.softmax(adversarial, dim=1) - _one_hot(labels, adversarial)) / len(labels),
         *(scale * gradient for gradient in gap_gradients(adversarial, clean)),
     )
 
@@ -93,6 +93,12 @@ def _log_ratios(logits: Tensor, clean_logits: Tensor) -> tuple[Tensor, Tensor]:
     log_p = F.log_softmax(clean_logits, dim=1)
     p = log_p.exp()
     return p, (log_p - F.log_softmax(logits, dim=1)).masked_fill(p == 0, 0)
+
+
+def _one_hot(labels: Tensor, logits: Tensor) -> Tensor:
+    """PyTorch's own, but for its look at the labels."""
+    classes = torch.arange(logits.shape[1], device=labels.device)
+    return (labels[:, None] == classes).to(logits.dtype)
 
 
 def _l2_gradients(logits: Tensor, clean_logits: Tensor) -> tuple[Tensor, Tensor]:

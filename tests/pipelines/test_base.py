@@ -5,11 +5,12 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import DataSet, Split, epoch_order, held_out
+from fastiseat.pipelines.base import Batch, DataSet, Split, epoch_order, held_out
 
 SEEDS = st.integers(0, 2**63 - 1)
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)
@@ -85,6 +86,22 @@ def test_holding_out_draws_other_numbers_than_any_epoch():
 
 def split_of(labels):
     return Split(images=np.zeros((len(labels), 2, 2, 3), dtype=np.uint8), labels=np.array(labels, dtype=np.int64))
+
+
+def test_a_batch_without_rows_is_gathered_already():
+    batch = Batch(torch.zeros(2, 1, 1, 1), torch.arange(2), torch.arange(2))
+    assert batch.gathered() is batch and batch.rows is None
+    assert all(found is given for found, given in zip(batch.tensors, batch[:3], strict=True))
+
+
+def test_rows_say_which_images_and_labels_the_samples_are():
+    images, rows = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1), torch.tensor([3, 0, 3])
+    batch = Batch(images, torch.arange(5) * 10, rows + 7, rows)
+    assert len(batch.tensors) == 4 and batch.tensors[3] is rows
+    own = batch.gathered()
+    assert own.rows is None and own.index is batch.index
+    assert own.labels.tolist() == [30, 0, 30]
+    assert own.images.shape == (3, 1, 1, 1) and own.images.ravel().tolist() == [3, 0, 3]
 
 
 def data_set(train, test):

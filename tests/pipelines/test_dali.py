@@ -172,7 +172,7 @@ def test_on_a_gpu(kind):
     loader, reference = pair(kind, order_of(30))
     loader = DaliLoader(loader.data, loader.order, device=cuda)
     for batch, expected in zip(loader.epoch(2), reference.epoch(2), strict=True):
-        assert {tensor.device for tensor in batch} == {cuda}
+        assert {tensor.device for tensor in batch.tensors} == {cuda}
         assert torch.equal(batch.labels.cpu(), expected.labels) and torch.equal(batch.index.cpu(), expected.index)
         difference = (batch.images.cpu().int() - expected.images.int()).abs()
         assert difference.max() <= (4 if kind == "jpeg" else 0)

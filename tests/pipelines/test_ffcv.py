@@ -48,7 +48,7 @@ def same(found, expected):
     """Whether two iterators give the same batches, and how many."""
     pairs = list(zip(found, expected, strict=True))
     for one, other in pairs:
-        for tensor, reference in zip(one, other, strict=True):
+        for tensor, reference in zip(one.tensors, other.tensors, strict=True):
             assert tensor.dtype == reference.dtype and torch.equal(tensor, reference)
     return len(pairs)
 
@@ -167,7 +167,7 @@ def test_jpeg_files_are_decoded_nearly_as_pillow_does(jpeg, workers):
     rows = np.arange(48)[::-1].copy()
     loader = FfcvLoader(jpeg, Order(size=48, batch_size=12, seed=1), rows=rows, workers=workers)
     differences = []
-    for images, labels, index in loader.epoch(0):
+    for images, labels, index, _ in loader.epoch(0):
         assert images.dtype == torch.uint8 and images.shape == (12, 64, 64, 3)
         assert labels.tolist() == (rows[index] % 7).tolist()
         differences.append(np.abs(images.numpy() - np.stack([pillow(FILES[row]) for row in rows[index]])))

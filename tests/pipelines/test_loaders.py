@@ -40,7 +40,7 @@ def batches(name, training, *, epoch=2, first=0, rank=0, world_size=1, **order):
     order = Order(size=len(training.split), seed=5, rank=rank, world_size=world_size, **{"batch_size": 8} | order)
     found = load(name, training, order, device=CPU)
     assert found.name == name
-    return list(found.loader.epoch(epoch, first=first))
+    return [batch.gathered() for batch in found.loader.epoch(epoch, first=first)]
 
 
 def assert_same(found, expected):

@@ -15,6 +15,7 @@ from fastiseat.pipelines.jpeg import JpegLoader
 from fastiseat.pipelines.mix import EXTRA_INDEX, MixedLoader, extra_batch_size
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.prefetch import Prefetched
+from fastiseat.pipelines.resident import ResidentLoader
 from fastiseat.pipelines.torch import TorchLoader
 
 OWN, EXTRA = (
@@ -57,7 +58,7 @@ def test_a_batch_is_an_own_one_followed_by_an_extra_one():
 
 def test_the_own_samples_are_those_of_a_run_without_extra_data():
     for batch, alone in zip(mixed().epoch(5), loader_of(OWN, 4).epoch(5), strict=True):
-        for tensor, expected in zip(batch, alone, strict=True):
+        for tensor, expected in zip(batch.tensors, alone.tensors, strict=True):
             assert torch.equal(tensor[:4], expected)
 
 
@@ -113,7 +114,7 @@ def test_the_ranks_together_take_the_batches_of_one_process(world_size, size):
     ranks = [mixed(size=size, rank=rank, world_size=world_size).epoch(6) for rank in range(world_size)]
     own = 4 // world_size
     for batch, *shares in zip(whole, *ranks, strict=True):
-        for tensor, *parts in zip(batch, *shares, strict=True):
+        for tensor, *parts in zip(batch.tensors, *(share.tensors for share in shares), strict=True):
             assert all(len(part) == 12 // world_size for part in parts)
             assert torch.equal(
                 tensor, torch.cat([*(part[:own] for part in parts), *(part[own:] for part in parts)])
@@ -144,8 +145,11 @@ def test_any_loader_mixes_with_any():
     files = encoded(jpeg_files(24))
     split = Split(images=pixels(24, 1).repeat(16, 1).repeat(24, 2), labels=np.arange(24))
     jpeg = JpegLoader(files, Order(size=24, batch_size=4, seed=3))
+    resident = ResidentLoader(split, Order(size=24, batch_size=4, seed=3), device=CPU)
     loaders = [
         jpeg,
+        resident,
+        Prefetched(resident, CPU),
         Prefetched(jpeg, CPU),
         loader_of(split, 4),
         Resident(split, 4),
@@ -154,8 +158,9 @@ def test_any_loader_mixes_with_any():
     for own, extra in itertools.product(loaders, repeat=2):
         joined = MixedLoader(own, extra)
         assert_same_batches(Prefetched(joined, CPU).epoch(1, first=3), joined.epoch(1, first=3))
-        batch = next(joined.epoch(1))
-        assert torch.equal(batch.images, torch.cat([next(part.epoch(1)).images for part in (own, extra)]))
+        batch, parts = next(joined.epoch(1)), [next(part.epoch(1)).gathered() for part in (own, extra)]
+        assert batch.rows is None
+        assert torch.equal(batch.images, torch.cat([part.images for part in parts]))
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5])

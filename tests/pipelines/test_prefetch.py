@@ -100,6 +100,41 @@ def test_a_consumers_error_ends_the_thread():
     assert fake.closed
 
 
+class Rows:
+    """Batches of rows of one tensor."""
+
+    def __init__(self, device):
+        self.images = torch.arange(48, dtype=torch.uint8, device=device).view(12, 2, 2, 1)
+        self.labels, self.rows = torch.arange(12, device=device), torch.randperm(12, device=device)
+
+    def __len__(self):
+        return 6
+
+    def epoch(self, epoch, *, first=0):
+        for rows in self.rows.view(6, 2)[first:]:
+            yield Batch(self.images, self.labels, rows + 100, rows)
+
+
+def test_rows_stay_with_what_lies_there():
+    loader = Rows(CPU)
+    for found, batch in zip(Prefetched(loader, CPU).epoch(0), loader.epoch(0), strict=True):
+        assert found.images is loader.images and torch.equal(found.rows, batch.rows)
+
+
+def test_what_has_to_travel_is_gathered():
+    found = list(Prefetched(Rows(CPU), torch.device("meta")).epoch(0))
+    assert [(batch.images.shape, batch.rows) for batch in found] == [((2, 2, 2, 1), None)] * 6
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_what_has_to_travel_is_gathered():
+    cuda = torch.device("cuda", torch.cuda.current_device())
+    for loader, gathered in ((Rows(CPU), True), (Rows(cuda), False)):
+        for found, batch in zip(Prefetched(loader, cuda).epoch(0), loader.epoch(0), strict=True):
+            assert {tensor.device for tensor in found.tensors} == {cuda} and (found.rows is None) == gathered
+            assert torch.equal(found.gathered().images.cpu(), batch.gathered().images.cpu())
+
+
 @pytest.mark.gpu
 def test_on_a_gpu_batches_are_the_loaders():
     """More steps than slots, all batches kept, and work on the consumer's stream that lags behind."""
@@ -108,10 +143,10 @@ def test_on_a_gpu_batches_are_the_loaders():
     kept = []
     for batch in Prefetched(loader, cuda).epoch(0):
         torch.cuda._sleep(5_000_000)
-        kept.append(Batch(*(tensor + 0 for tensor in batch)))
+        kept.append(Batch(*(tensor + 0 for tensor in batch.tensors)))
         kept.append(batch)
-    assert {tensor.device for batch in kept for tensor in batch} == {cuda}
-    on_cpu = [Batch(*(tensor.cpu() for tensor in batch)) for batch in kept]
+    assert {tensor.device for batch in kept for tensor in batch.tensors} == {cuda}
+    on_cpu = [Batch(*(tensor.cpu() for tensor in batch.tensors)) for batch in kept]
     assert_same_batches(on_cpu[0::2], loader.epoch(0))
     assert_same_batches(on_cpu[1::2], loader.epoch(0))
 
@@ -138,7 +173,8 @@ def test_on_a_gpu_what_lies_there_passes():
     class There(Fake):
         def epoch(self, epoch, *, first=0):
             self.made = [
-                Batch(*(tensor.to(cuda) for tensor in batch)) for batch in super().epoch(epoch, first=first)
+                Batch(*(tensor.to(cuda) for tensor in batch.tensors))
+                for batch in super().epoch(epoch, first=first)
             ]
             yield from self.made
 

@@ -1,4 +1,4 @@
-"""The resident loader: the reference's batches from memory of its own."""
+"""The resident loader: the reference's batches, told by rows of memory of its own."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def test_batches_are_the_reference_s(monkeypatch, device, channels):
             loader.epoch(epoch, first=first), TorchLoader(data, order).epoch(epoch, first=first), strict=True
         )
         for found, expected in pairs:
-            assert {part.device.type for part in found} == {device}
-            for ours, theirs in zip(found, expected, strict=True):
+            assert {part.device.type for part in found.tensors} == {device}
+            for ours, theirs in zip(found.gathered().tensors, expected.tensors, strict=True):
                 assert torch.equal(ours.cpu(), theirs) and ours.dtype == theirs.dtype
 
 
@@ -35,10 +35,21 @@ def test_it_needs_the_split_no_longer():
     loader = ResidentLoader(data, order, device=torch.device("cpu"))
     data.images[:] = 0
     data.labels[:] = 0
-    batch = next(loader.epoch(0))
+    batch = next(loader.epoch(0)).gathered()
     assert torch.equal(batch.images, expected.images)
     batch.images.zero_()
-    assert torch.equal(next(loader.epoch(0)).images, expected.images)
+    assert torch.equal(next(loader.epoch(0)).gathered().images, expected.images)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_images_and_labels_lie_where_they_lay_in_every_step(device):
+    data, order = packed(30), Order(size=30, batch_size=4, seed=3)
+    loader = ResidentLoader(data, order, device=torch.device(device))
+    batches = [batch for epoch in range(3) for batch in loader.epoch(epoch)]
+    assert len({(batch.images.data_ptr(), batch.labels.data_ptr()) for batch in batches}) == 1
+    assert torch.equal(batches[0].images.cpu(), torch.from_numpy(data.images))
+    for batch in batches:
+        assert torch.equal(batch.rows, batch.index) and batch.rows.is_contiguous()
 
 
 def test_bytes_are_those_of_images_and_labels():
@@ -50,4 +61,4 @@ def test_a_mapped_split_can_be_read_only(tmp_path):
     np.save(tmp_path / "images.npy", data.images)
     mapped = type(data)(images=np.load(tmp_path / "images.npy", mmap_mode="r"), labels=data.labels)
     loader = ResidentLoader(mapped, Order(size=10, batch_size=10, seed=0), device=torch.device("cpu"))
-    assert next(loader.epoch(0)).images.shape == (10, 8, 8, 3)
+    assert next(loader.epoch(0)).gathered().images.shape == (10, 8, 8, 3)

@@ -1,0 +1,63 @@
+"""From the bytes of a batch to what the network reads: gathered, augmented, converted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastiseat.config import IDBH, Data
+from fastiseat.kernels import augment, idbh
+from fastiseat.kernels.augment.reference import PadMode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What a training image goes through on its way to the network: a function of (seed, epoch, index) alone.
+
+    ``dataclasses.replace(augmentation, epoch=3)`` is how an epoch begins.
+
+    Attributes:
+        seed: as :func:`fastiseat.kernels.augment` takes it; so are those that follow.
+        epoch: a number, or an int64 tensor () on the images' device, which the host never looks at: a captured graph
+            draws anew at each replay.
+        flip: whether to mirror images.
+        pad: pixels that are added on each side before a window is cut out.
+        pad_mode: ``zero`` or ``reflect``.
+        policy: one of :func:`fastiseat.kernels.idbh`, in place of flip and crop.
+    """
+
+    seed: int = 0
+    epoch: int | Tensor = 0
+    flip: bool = False
+    pad: int = 0
+    pad_mode: PadMode = "zero"
+    policy: str | None = None
+
+    @classmethod
+    def of(cls, data: Data, *, seed: int) -> Augmentation:
+        """What a run's settings ask for, at epoch 0."""
+        if data.augment.startswith(IDBH):
+            return cls(seed=seed, policy=data.augment.removeprefix(IDBH))
+        return cls(seed=seed, flip=data.flip, pad=data.crop_padding, pad_mode=data.padding_mode)
+
+    def __call__(
+        self, images: Tensor, index: Tensor, rows: Tensor | None = None, *, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """The samples as ``dtype`` (m, C, H, W), channels-last, in [0, 1]; of a batch's images, index and rows."""
+        if self.policy is not None:
+            # idbh has no rows.
+            own = images if rows is None else images.index_select(0, rows)
+            return idbh(own, index, seed=self.seed, epoch=self.epoch, policy=self.policy, dtype=dtype)
+        return augment(
+            images,
+            index,
+            rows=rows,
+            seed=self.seed,
+            epoch=self.epoch,
+            flip=self.flip,
+            pad=self.pad,
+            pad_mode=self.pad_mode,
+            dtype=dtype,
+        )
