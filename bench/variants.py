@@ -14,8 +14,8 @@ from fastiseat.bench.baselines import BASELINES, Eager
 from fastiseat.bench.baselines.networks import plain
 from fastiseat.config import Config
 from fastiseat.engine import TrainStep
+from fastiseat.engine.engines import ENGINES
 from fastiseat.engine.precision import DTYPES
-from fastiseat.engine.step import ENGINES
 from fastiseat.errors import unknown
 from fastiseat.methods import from_config
 from fastiseat.recipes import METHODS

@@ -28,7 +28,7 @@ class Given(NamedTuple):
     labels: Tensor
     delta: Tensor | None = None
     start: Tensor | None = None
-    index: Tensor | None = None
+    index: Tensor | None = None  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     rows: Tensor | None = None
 
 

@@ -22,9 +22,7 @@ class GraphCapturer:
         self._stream = torch.cuda.Stream(device)
         self._graph = torch.cuda.CUDAGraph()
         # Loaders and checkpoints use the device in threads of their own meanwhile.
-        self._recording = torch.cuda.graph(
-            self._graph, stream=self._stream, capture_error_mode="thread_local"
-        )
+        self._recording = torch.cuda.graph(self._graph, stream=self._stream, capture_error_mode="thread_local")
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:

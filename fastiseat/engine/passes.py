@@ -17,6 +17,9 @@ from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
 from fastiseat.weights import full_precision_names, perturbable
 
+# Of one network under torch.compile: by mode, settings, precision, batch size, and which gradients are wanted.
+MOST_GRAPHS = 64
+
 
 class Passes:
     """The only place where the step calls the module: at chosen weights, in one precision."""
@@ -68,20 +71,23 @@ class Passes:
         if in_half:  # nothing is left for autocast to cast
             x = x.to(half)
         with autocast("full" if in_half else self.precision, self.device):
-            if self._compiled is not None:
-                return self._compiled(replaced or dict(self.theta), x)
+            if self._compiled is not None and torch.is_grad_enabled():
+                with torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS):
+                    return self._compiled(replaced or dict(self.theta), x)
             return functional_call(self._network, replaced, (x,)) if replaced else self._network(x)
 
     def compile(self, backend: str = "inductor") -> None:
-        """From here on by torch.compile, which fixes which gradients a backward computes by what its weights want."""
+        """Passes from here on are by torch.compile; for :meth:`detached` weights it compiles a backward of its own."""
 
         def forward(weights: dict[str, Tensor], x: Tensor) -> Any:
             return functional_call(self.model, weights, (x,))
 
+        # Its limit of graphs counts them by code object, which all closures of a function share.
+        forward.__code__ = forward.__code__.replace()
         self._compiled = torch.compile(forward, backend=backend, dynamic=False)
 
     def detached(self) -> Mapping[str, Tensor] | None:
-        """θ for passes that want no gradient of it: eager autograd needs no telling."""
+        """θ for passes that want no gradient of it, where that has to be told; eager autograd sees it by itself."""
         return None if self._compiled is None else {name: weight.detach() for name, weight in self.theta.items()}
 
 

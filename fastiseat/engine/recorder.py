@@ -170,9 +170,7 @@ class Recorder:
             recording = self._record(key, program, inputs, world, seed)
         return recording.replay(inputs, world.device, seed=seed)
 
-    def _record(
-        self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int
-    ) -> Recording:
+    def _record(self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int) -> Recording:
         while len(self._recordings) >= MOST_RECORDINGS:
             del self._recordings[next(iter(self._recordings))]
         recording = Recording(self._capturer(), inputs)

@@ -13,7 +13,7 @@ from fastiseat.config import AWP, PGD, SGD
 from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
 from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness, random_state
-from fastiseat.engine.engines import ENGINES, Engine, engine_named
+from fastiseat.engine.engines import Engine, engine_named
 from fastiseat.engine.passes import Passes
 from fastiseat.engine.precision import LossScale
 from fastiseat.engine.recorder import Snapshot, UnrecordableError

@@ -41,9 +41,7 @@ class Surroundings:
 
     def _walk(self) -> None:
         self._modules = list(self.model.modules())
-        self._dicts = [
-            d for m in self._modules for d in (vars(m), m._parameters, m._buffers, m._modules)
-        ]
+        self._dicts = [d for m in self._modules for d in (vars(m), m._parameters, m._buffers, m._modules)]
         # Kept alive, or the identity of one that was replaced could come back as another's.
         self._values = [list(d.values()) for d in self._dicts]
         self._hooks = [vars(module)[name] for module in self._modules for name in _HOOKS]

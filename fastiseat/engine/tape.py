@@ -70,11 +70,11 @@ class Tape(TorchDispatchMode):
         self._persistent = _Ranges(persistent)
         self._thread = get_ident()
         launches.watchers.append(self._launched)
-        self.__enter__()
+        self.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """See :class:`~fastiseat.engine.recorder.Capturer`."""
-        self.__exit__(None, None, None)
+        self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         launches.watchers.remove(self._launched)
 
     @torch.no_grad()
@@ -155,7 +155,7 @@ def _address(tensor: Tensor) -> int:
 def _all_of(tensor: Tensor) -> Tensor:
     """The whole storage as one tensor."""
     whole = torch.empty(0, dtype=tensor.dtype)
-    return whole.set_(tensor.untyped_storage())  # type: ignore[call-overload, no-any-return]
+    return whole.set_(tensor.untyped_storage())
 
 
 def _tensors(results: Any) -> list[Tensor]:

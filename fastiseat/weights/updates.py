@@ -76,7 +76,7 @@ class Update(Protocol):
 class ArenaUpdate:
     """The two kernels, each one sweep over all weights at once."""
 
-    recordable = True
+    recordable: ClassVar = True
 
     def __init__(self, weights: Mapping[str, nn.Parameter], *, full_precision: Collection[str] = ()) -> None:
         """``full_precision`` names the weights that have no half-precision shadow."""
@@ -187,14 +187,14 @@ def _leaves(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
 class ApexUpdate:
     """NVIDIA Apex's kernels, tensor by tensor. It has no shadow: half precision is autocast's."""
 
-    recordable = False
+    recordable: ClassVar = False
 
     def __init__(self, weights: Mapping[str, nn.Parameter], *, full_precision: Collection[str] = ()) -> None:
         """:class:`fastiseat.errors.UserError` where Apex is missing or cannot serve these weights."""
         self.momentum_buffers: dict[str, Tensor] = {}
         self._apex = Apex(weights)
         self._last: dict[str, Tensor] = {}
-        self.with_momentum = set()
+        self.with_momentum: set[str] = set()
         self.refresh(weights)
 
     def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
@@ -211,6 +211,7 @@ class ApexUpdate:
 
     def perturbed(self, gradients: Gradients, *, gamma: float | Tensor, norm: str) -> dict[str, Tensor]:
         """See :class:`Update`."""
+        assert not isinstance(gamma, Tensor), "no recording is made of it"
         moved = {name: self._weights[name] for name in gradients}
         nu = self._apex.weight_perturbation(moved, gradients, gamma=gamma, norm=norm)
         with torch.no_grad():
