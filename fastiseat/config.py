@@ -247,6 +247,9 @@ class Run:
     GPUs, float32 with a notice elsewhere. Weights, BatchNorm's statistics, δ, losses and ranks stay float32."""
     amp_dtype: Literal["bf16", "fp16"] | None = None
     """Which of them amp is to take, whatever the device is good at; the other works and may be slow."""
+    tf32: bool = True
+    """Without amp, let convolutions round what they multiply to TF32's 10 bits on NVIDIA Ampere and later, PyTorch's
+    default; no-tf32 keeps all of float32. Evaluation always does."""
     deterministic: bool = False
     """Bit-identical repetition on CUDA too, at some cost in speed; on a CPU every run is."""
     final_steps: int = 50
@@ -261,6 +264,35 @@ class Run:
                 self.amp, "amp_dtype", self.amp_dtype, "says what amp computes in: add --amp, or leave it out"
             )
         _require_at_least(0, "final_steps", self.final_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a machine computes the step: another choice rounds otherwise and is the same training."""
+
+    engine: Literal["auto", "eager", "graph", "tape", "compile"] = "auto"
+    """eager: call by call. graph: the whole step as one CUDA graph. compile: the network by torch.compile. tape: the
+    graph's proof on a CPU, slower than eager. auto: graph on a GPU where the step can be recorded, else eager."""
+    clean_graph: Literal["keep", "recompute", "auto"] = "auto"
+    """The clean pass's graph, where λ ≠ 0: keep it (28 units an ISEAT step), or recompute it when its gradient is due
+    (29 units, half the activations). auto: keep, unless memory runs out in the first such step."""
+    checkpoint_blocks: bool = False
+    """Keep only the residual blocks' inputs for the backward and recompute the rest: the same results for less memory
+    and a forward more in each backward."""
+
+    def __post_init__(self) -> None:
+        _require(
+            self.engine in ("auto", "eager", "graph", "tape", "compile"),
+            "engine",
+            self.engine,
+            "is auto, eager, graph, tape or compile",
+        )
+        _require(
+            self.clean_graph in ("keep", "recompute", "auto"),
+            "clean_graph",
+            self.clean_graph,
+            "is keep, recompute or auto",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,18 @@ from fastiseat.version import __version__
 
 
 def provenance(
-    device: torch.device, precision: str, data: DataSet, extra: Split | None = None, *, loader: str
+    device: torch.device,
+    precision: str,
+    data: DataSet,
+    extra: Split | None = None,
+    *,
+    loader: str,
+    execution: Mapping[str, Any],
+    approximations: list[str],
 ) -> dict[str, Any]:
-    """Command line, time, versions, machine, device, precision, loader; what the data is, and if it is official."""
+    """Command line, time, versions, machine, device, and what was chosen for it; what the data is, and if it is
+    official. ``approximations`` are settings that deviate from the published method to be faster.
+    """
     return {
         "argv": sys.argv,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -39,6 +49,8 @@ def provenance(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "precision": precision,
         "loader": loader,
+        "execution": dict(execution),
+        "approximations": approximations,
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
         "extra_fingerprint": extra_fingerprint(extra),

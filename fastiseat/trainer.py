@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from fastiseat import methods, models
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.checkpoint.cadence import Every
-from fastiseat.config import Config, Network
+from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import own_randomness
 from fastiseat.engine.precision import precision_for_amp
@@ -27,13 +27,15 @@ from fastiseat.evaluation import Attack, attack_named, evaluate_split
 from fastiseat.kernels import check_choice
 from fastiseat.lock import locked
 from fastiseat.metrics import DivergedError, EpochMeter, require_finite, require_finite_network, require_life
-from fastiseat.pipelines.base import Loader, Split
+from fastiseat.peak import peak_memory_bytes
+from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.base import Batch, Loader, Split
 from fastiseat.pipelines.loaders import AUTO
 from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
-from fastiseat.rundata import load_run_data, network_batch, training_loader
+from fastiseat.rundata import load_run_data, training_loader
 from fastiseat.schedule import scalars_at
 from fastiseat.signals import Interruptions, Stopped
 
@@ -88,6 +90,7 @@ class Trainer:
         device: torch.device,
         observer: Observer,
         resume: bool = False,
+        execution: Execution | None = None,
         loader: str = AUTO,
         data_dir: Path | None = None,
         progress: Progress = SILENT,
@@ -99,7 +102,7 @@ class Trainer:
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
 
-        ``loader`` is a name in :mod:`fastiseat.pipelines.loaders`, which changes nothing of what is trained.
+        ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders`, change nothing of what is trained.
 
         ``progress`` is told of data that is prepared first.
         """
@@ -126,14 +129,20 @@ class Trainer:
         )
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = self._precision()
+        self.execution = Execution() if execution is None else execution
+        self.model.checkpoint_blocks = self.execution.checkpoint_blocks
         self.step = TrainStep(
             self.model,
             method=methods.from_config(config.objective),
             attack=config.attack,
             awp=config.awp,
             optimizer=config.optimizer,
+            augmentation=Augmentation.of(config.data, seed=config.run.seed),
             precision=self.precision,
+            engine=self.execution.engine,
+            clean_graph=self.execution.clean_graph,
             seed=config.run.seed,
+            say=observer.say,
         )
         self.rows: list[Row] = []
         self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
@@ -192,7 +201,15 @@ class Trainer:
             self.directory.write_metrics(self.rows)
             if not self.resume_anyway:
                 return
-        where = provenance(self.device, self.precision, self.data.whole, self.data.extra, loader=self.loading.name)
+        where = provenance(
+            self.device,
+            self.precision,
+            self.data.whole,
+            self.data.extra,
+            loader=self.loading.name,
+            execution=asdict(self.execution) | {"engine": self.step.engine.name},
+            approximations=approximations(self.config),
+        )
         self.directory.write_config(self.config, where)
 
     def _in_epoch(self) -> int:
@@ -202,17 +219,16 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> Row:
         scalars = asdict(scalars_at(self.config, epoch))
         self._set(scalars)
+        self.step.set(epoch=epoch)
         began, first = time.perf_counter() - self.seconds, self._in_epoch()
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
         for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):
-            images, labels = network_batch(
-                batch, self.config.data, seed=self.config.run.seed, epoch=epoch, device=self.device
-            )
-            metrics = self.step(images, labels)
+            here = Batch(*(part.to(self.device, non_blocking=True) for part in batch.tensors))
+            metrics = self.step(here.images, here.labels, index=here.index, rows=here.rows)
             self.meter.add(metrics)
             if self.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
                 require_finite(metrics["loss"], self.meter.nan_gradient, epoch=epoch, step=number)
-            self.observer.step(epoch=epoch, step=number, images=len(labels), metrics=metrics)
+            self.observer.step(epoch=epoch, step=number, images=len(here.index), metrics=metrics)
             self.seconds = time.perf_counter() - began
             if self.every.after_step(self.step.steps_taken):
                 self._write_checkpoint()
@@ -226,6 +242,7 @@ class Trainer:
             **self.meter.row(),
             "seconds": self.seconds,
             "images_per_second": steps * self._images_a_step() / self.seconds,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
         }
 
     def _images_a_step(self) -> int:
@@ -371,6 +388,12 @@ class Trainer:
             attacks.append(attack_named("pgd", eps=eps, steps=steps))
         accuracies = {attack.name: self._accuracy(model, self.data.test, attack) for attack in attacks}
         return {"weights": which, "epoch": chosen["epoch"], "accuracy": accuracies}
+
+
+def approximations(config: Config) -> list[str]:
+    """The settings that deviate from the published method to be faster."""
+    gradient = config.awp.gradient
+    return [f"awp-gradient {gradient}"] if config.awp.gamma and gradient != "exact" else []
 
 
 @contextmanager

@@ -34,6 +34,7 @@ LAYERS = [
         "signals",
         "provenance",
         "metrics",
+        "peak",
         "evaluate",
         "evaluation",
         "analysis",

@@ -13,7 +13,7 @@ from fastiseat.trainer import Trainer
 
 CPU = torch.device("cpu")
 # Whatever a run's clock says, which no two runs agree in.
-CLOCKS = {"seconds", "images_per_second", "validation_seconds"}
+CLOCKS = {"seconds", "images_per_second", "validation_seconds", "peak_memory_bytes"}
 
 
 # What makes ``fastiseat train`` one epoch of two steps.

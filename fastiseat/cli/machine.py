@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -29,15 +29,21 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     return device
 
 
+# In bare RuntimeErrors: of torch on a CPU, and of NVIDIA's libraries.
+_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 @contextmanager
-def memory_hint(batch_size: int) -> Iterator[None]:
-    """Turn running out of memory in the block into a :class:`UserError` that says what to lower."""
+def memory_hint(batch_size: int, *, remedies: Sequence[str] = ()) -> Iterator[None]:
+    """Turn running out of memory in the block into a :class:`UserError` that says what to do, ``remedies`` first."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        # On a CPU torch raises a bare RuntimeError for it.
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "DefaultCPUAllocator" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
+            mark in str(error) for mark in _OUT_OF_MEMORY
+        ):
             raise
+        told = "".join(f"add {remedy}, or " for remedy in remedies)
         raise UserError(
-            f"out of memory with batch_size={batch_size}: lower --batch-size or take a smaller --arch"
+            f"out of memory with batch_size={batch_size}: {told}lower --batch-size or take a smaller --arch"
         ) from error

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
-from fastiseat.config import Config
+from fastiseat.config import Config, Execution
 from fastiseat.errors import UserError
 from fastiseat.recipes import check, recipe
 from fastiseat.schedule import scalars_at
@@ -46,6 +46,7 @@ class Train:
     data_dir: Path | None = None
     """The folder that holds the data set's archive or its content; default: $FASTISEAT_DATA, then
     ~/.cache/fastiseat. What is not prepared yet is prepared first."""
+    execution: OmitArgPrefixes[Execution] = field(default_factory=Execution)
     loader: str = "auto"
     """resident (all images in the device's memory), ffcv, dali or torch; all yield the same batches. auto takes
     resident where a quarter of the free memory holds the images, else torch; for --images jpeg the fastest installed
@@ -99,7 +100,7 @@ def main(argv: list[str]) -> None:
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
-    with memory_hint(config.data.batch_size):
+    with memory_hint(config.data.batch_size, remedies=_remedies(arguments)):
         with ConsoleProgress() as progress:
             trainer = Trainer(
                 config,
@@ -112,6 +113,7 @@ def main(argv: list[str]) -> None:
                 keep=arguments.keep,
                 on_nan=arguments.on_nan,
                 loader=arguments.loader,
+                execution=arguments.execution,
                 data_dir=arguments.data_dir,
                 progress=progress,
             )
@@ -119,8 +121,21 @@ def main(argv: list[str]) -> None:
             results = trainer.run()
     display.console.print(result_table(config, results, official=trainer.data.whole.official))
     if not arguments.quiet:
+        peak = max(row["peak_memory_bytes"] for row in trainer.rows)
+        print_line(display.console, f"peak memory: {in_bytes(peak)}")
         print_line(display.console, f"checkpoints: {in_bytes(trainer.directory.checkpoints.size())} on the disk")
     print_line(display.console, f"run: {trainer.directory.path}")
+
+
+def _remedies(arguments: Train) -> list[str]:
+    """What takes less memory and is not on yet, the cheapest first."""
+    config, execution = arguments.config, arguments.execution
+    off = {
+        "--amp": not config.run.amp,
+        "--clean-graph recompute": bool(config.objective.lam) and execution.clean_graph == "keep",
+        "--checkpoint-blocks": not execution.checkpoint_blocks,
+    }
+    return [flag for flag, is_off in off.items() if is_off]
 
 
 def default_directory(config: Config) -> Path:
