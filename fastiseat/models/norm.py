@@ -34,12 +34,25 @@ class BatchNormReLU(nn.BatchNorm2d):
 def norm_relu(bn: nn.BatchNorm1d | nn.BatchNorm2d, a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What :class:`BatchNormReLU` computes, by the tensors of any affine BatchNorm with running statistics."""
     bn._check_input_dim(a)
-    if not bn.training:
-        assert bn.running_mean is not None and bn.running_var is not None
-        return bn_act_eval(a, b, bn.weight, bn.bias, bn.running_mean, bn.running_var, eps=bn.eps)
-    s, y, mean, var = bn_act(a, b, bn.weight, bn.bias, eps=bn.eps)
-    _remember(bn, mean, var)
+    s, y, *batch = normalise(a, b, norm_tensors(bn), eps=bn.eps)
+    if batch:
+        remember(bn, *batch)
     return s, y
+
+
+def norm_tensors(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, ...]:
+    """What a pass reads: weight and bias; in evaluation mode the running statistics too."""
+    if bn.training:
+        return bn.weight, bn.bias
+    assert bn.running_mean is not None and bn.running_var is not None
+    return bn.weight, bn.bias, bn.running_mean, bn.running_var
+
+
+def normalise(a: Tensor, b: Tensor | None, tensors: tuple[Tensor, ...], *, eps: float) -> tuple[Tensor, ...]:
+    """s, y and the mean and variance of the batch by weight and bias; s and y by statistics that are given as well."""
+    if len(tensors) == 2:
+        return bn_act(a, b, *tensors, eps=eps)
+    return bn_act_eval(a, b, *tensors, eps=eps)
 
 
 class _Batch(NamedTuple):
@@ -79,7 +92,8 @@ def one_pass() -> Iterator[None]:
         _THREAD.batches = outer
 
 
-def _remember(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
+def remember(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, var: Tensor) -> None:
+    """Have the layer's running statistics take those of a batch, at the end of the pass or at once outside of any."""
     running_mean, running_var, counter = bn.running_mean, bn.running_var, bn.num_batches_tracked
     assert running_mean is not None and running_var is not None and counter is not None
     batch = _Batch(running_mean, running_var, counter, mean, var, bn.momentum)

@@ -49,6 +49,8 @@ class PreActResNet(Network):
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
         addends: Addends = self.conv1(images), None
         for number in range(1, self.num_stages + 1):
-            addends = self.get_submodule(f"layer{number}")(addends)
+            blocks = self.get_submodule(f"layer{number}")
+            assert isinstance(blocks, nn.Sequential)
+            addends = self.through(blocks, addends)
         _, features = self.bn(*addends)
         return classify(self.linear, features)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from fastiseat.models.blocks import Network, classify, conv3x3, stage
 from fastiseat.models.names import ModelSpec
-from fastiseat.models.norm import BatchNormReLU, one_pass
+from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 
 
 class WideResNet(Network):
@@ -45,6 +45,8 @@ class WideResNet(Network):
     @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
-        addends = self.layer3(self.layer2(self.layer1((self.conv1(images), None))))
+        addends: Addends = self.conv1(images), None
+        for blocks in (self.layer1, self.layer2, self.layer3):
+            addends = self.through(blocks, addends)
         _, features = self.bn1(*addends)
         return classify(self.fc0, features)
