@@ -99,3 +99,14 @@ def test_json_files_are_readable_as_such(run):
     assert [json.loads(line) for line in lines] == [{"epoch": 0, "loss": 0.1}, {"epoch": 1, "loss": 1e-9}]
     stored = json.loads((run.path / "config.json").read_text())
     assert stored == {"config": as_json(recipe()), "data_fingerprint": "f"}
+
+
+def test_a_run_from_before_a_setting_existed_has_its_default(run):
+    path = run.path / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["run"]["tf32"], content["config"]["awp"]
+    path.write_text(json.dumps(content))
+    RunDirectory.open(run.path, recipe(), resume=True)
+    other = replace(recipe(), run=replace(recipe().run, tf32=False))
+    with pytest.raises(UserError, match=r"\(run.tf32: True -> False\)"):
+        RunDirectory.open(run.path, other, resume=True)

@@ -54,7 +54,7 @@ class RunDirectory:
             return run
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
-        changed = changes(run.stored()["config"], as_json(config))
+        changed = changes(_completed(run.stored()["config"]), as_json(config))
         if changed and not anyway:
             raise UserError(
                 f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, "
@@ -97,6 +97,15 @@ class RunDirectory:
 def as_json(config: Config) -> dict[str, Any]:
     """``config`` in JSON's types."""
     return dict(json.loads(json.dumps(asdict(config), default=str)))
+
+
+def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """With the defaults of settings that were not there yet when the run began."""
+    defaults = as_json(Config())
+    return {
+        group: {**defaults.get(group, {}), **found} if isinstance(found, Mapping) else found
+        for group, found in {**defaults, **stored}.items()
+    }
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

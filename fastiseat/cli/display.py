@@ -118,7 +118,7 @@ def _heading(trainer: Trainer) -> str:
     return (
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
         f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
-        f"-> {trainer.directory.path}\nloader: {trainer.loading.why}; engine: {trainer.step.engine.name}"
+        f"-> {trainer.directory.path}\nloader: {trainer.loading.why}\nengine: {trainer.step.engine.name}"
         + "".join(f"\napproximate: {setting}" for setting in approximations(config))
     )
 

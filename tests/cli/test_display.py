@@ -48,12 +48,13 @@ def test_a_terminal_gets_a_bar(tmp_path):
 def test_a_file_gets_lines(tmp_path):
     text = shown(tiny.config(epochs=2), tmp_path / "run", terminal=False)
     lines = text.splitlines()
-    assert len(lines) == 4, "a heading of two lines, and a line an epoch: the steps take less than the interval"
+    assert len(lines) == 5, "a heading of three lines, and a line an epoch: the steps take less than the interval"
     assert "\x1b" not in text
     assert "━" not in text
     assert lines[0] == f"iseat on digits, small, cpu, 2 epochs of 2 steps -> {tmp_path / 'run'}"
     assert lines[1].startswith("loader: resident, ")
-    assert [line.split("  ")[0] for line in lines[2:]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[2] == "engine: eager"
+    assert [line.split("  ")[0] for line in lines[3:]] == ["epoch 1/2", "epoch 2/2"]
 
 
 def test_slow_steps_are_shown_in_between(tmp_path, monkeypatch):

@@ -53,9 +53,10 @@ def test_every_flag_reaches_its_setting(plan):
         --flip --crop-padding 2 --padding-mode reflect
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --method lsi
-        --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval --awp-norm global
+        --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
+        --awp-norm global --awp-gradient half-batch
         --lr 0.2 --momentum 0.5 --weight-decay 0.01 --optimizer apex --epochs 3 --lr-drops 0.1 0.2 0.3
-        --lr-factor 0.5 --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --deterministic --final-steps 7"""
+        --lr-factor 0.5 --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --no-tf32 --deterministic --final-steps 7"""
     assert plan(*words.split())["config"] == {
         "data": {
             "dataset": "digits",
@@ -80,7 +81,7 @@ def test_every_flag_reaches_its_setting(plan):
             "random_start": True,
             "bn_mode": "eval",
         },
-        "awp": {"gamma": 0.0, "norm": "global"},
+        "awp": {"gamma": 0.0, "norm": "global", "gradient": "half-batch"},
         "optimizer": {"lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "implementation": "apex"},
         "schedule": {
             "epochs": 3,
@@ -91,7 +92,14 @@ def test_every_flag_reaches_its_setting(plan):
             "awp_from": 0.7,
             "warmup": 0.8,
         },
-        "run": {"seed": 9, "amp": True, "amp_dtype": "fp16", "deterministic": True, "final_steps": 7},
+        "run": {
+            "seed": 9,
+            "amp": True,
+            "amp_dtype": "fp16",
+            "tf32": False,
+            "deterministic": True,
+            "final_steps": 7,
+        },
     }
 
 

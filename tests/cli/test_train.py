@@ -13,8 +13,10 @@ def test_the_whole_command(fastiseat, tmp_path):
     lines = result.out.splitlines()
     assert lines[0] == "iseat on digits, small, cpu, 1 epochs of 2 steps -> run"
     assert re.fullmatch(r"loader: resident, \d+\.\d kB in the device's memory", lines[1])
-    assert lines[2].startswith("epoch 1/1  lr 0.1  loss ")
-    assert lines[2].endswith("  best")
+    assert lines[2] == "engine: eager"
+    assert lines[3].startswith("epoch 1/1  lr 0.1  loss ")
+    assert lines[3].endswith("  best")
+    assert re.fullmatch(r"peak memory: \d+\.\d+ [MG]B", lines[-3])
     assert lines[-1] == "run: run"
     assert "iseat on digits, test accuracy, ε = 0.15" in " ".join(result.out.split())
     accuracy = json.loads((tmp_path / "run" / "results.json").read_text())[0]["accuracy"]
@@ -65,7 +67,7 @@ def test_resuming_a_finished_run_prints_its_results_again(fastiseat):
     again = fastiseat("train", "--config", "run/config.json", "--out", "run", "--resume")
     assert again.code == 0
     assert "epoch 1/1" not in again.out
-    assert once.out.endswith(again.out.split("\n", 2)[2])
+    assert once.out.endswith(again.out.split("\n", 3)[3])
 
 
 @pytest.mark.parametrize("out", ["[/x]", ":smile: [bold] ε", "a$b$"])

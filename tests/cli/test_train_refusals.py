@@ -11,7 +11,7 @@ import tiny
 import torch
 from tiny import SHORT
 
-from fastiseat.engine import TrainStep
+from fastiseat.engine.algorithm1 import Algorithm1
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 
@@ -66,6 +66,7 @@ def test_a_run_that_diverges(fastiseat):
     [
         torch.OutOfMemoryError("CUDA out of memory."),
         RuntimeError("DefaultCPUAllocator: can't allocate"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         MemoryError(),
     ],
 )
@@ -73,8 +74,23 @@ def test_a_machine_without_memory_to_spare(fastiseat, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(TrainStep, "_step", fail)
+    monkeypatch.setattr(Algorithm1, "_step", fail)
     complaint = fastiseat("train", *SHORT, "--out", "run").complaint
+    assert complaint == (
+        "out of memory with batch_size=50: add --amp, or add --checkpoint-blocks, or lower --batch-size or take a "
+        "smaller --arch"
+    )
+
+
+def test_remedies_that_are_on_are_not_proposed(fastiseat, monkeypatch):
+    def fail(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(Algorithm1, "_step", fail)
+    keep = fastiseat("train", *SHORT, "--clean-graph", "keep", "--out", "run").complaint
+    assert "add --amp, or add --clean-graph recompute, or add --checkpoint-blocks, or lower --batch-size" in keep
+    flags = ["--amp", "--checkpoint-blocks", "--clean-graph", "recompute"]
+    complaint = fastiseat("train", *SHORT, *flags, "--out", "other").complaint
     assert complaint == "out of memory with batch_size=50: lower --batch-size or take a smaller --arch"
 
 
@@ -82,7 +98,7 @@ def test_a_defect_keeps_its_traceback(fastiseat, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(TrainStep, "_step", fail)
+    monkeypatch.setattr(Algorithm1, "_step", fail)
     with pytest.raises(RuntimeError, match="a defect"):
         fastiseat("train", *SHORT, "--out", "run")
 
