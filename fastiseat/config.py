@@ -276,6 +276,9 @@ class Execution:
     clean_graph: Literal["keep", "recompute", "auto"] = "auto"
     """The clean pass's graph, where λ ≠ 0: keep it (28 units an ISEAT step), or recompute it when its gradient is due
     (29 units, half the activations). auto: keep, unless memory runs out in the first such step."""
+    overlap: bool = False
+    """With engine graph, where λ ≠ 0: run the clean pass and its backward on a second CUDA stream, beside the
+    adversarial backward."""
     checkpoint_blocks: bool = False
     """Keep only the residual blocks' inputs for the backward and recompute the rest: the same results for less memory
     and a forward more in each backward."""

@@ -141,6 +141,7 @@ class Trainer:
             precision=self.precision,
             engine=self.execution.engine,
             clean_graph=self.execution.clean_graph,
+            overlap=self.execution.overlap,
             seed=config.run.seed,
             say=observer.say,
         )

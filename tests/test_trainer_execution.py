@@ -69,9 +69,16 @@ def test_less_memory_is_the_same_training(tmp_path, config, execution):
     for name, weight in usual.model.state_dict().items():
         torch.testing.assert_close(thrifty.model.state_dict()[name], weight, rtol=0.02, atol=0.02)
     assert thrifty.model.checkpoint_blocks == execution.get("checkpoint_blocks", False)
-    assert stored(thrifty)["execution"] == {"clean_graph": "auto", "checkpoint_blocks": False} | execution | {
-        "engine": "eager"
-    }
+    assert (
+        stored(thrifty)["execution"]
+        == {
+            "engine": "eager",
+            "clean_graph": "auto",
+            "overlap": False,
+            "checkpoint_blocks": False,
+        }
+        | execution
+    )
 
 
 def test_a_step_that_cannot_keep_two_graphs_says_so_and_goes_on(tmp_path, config, monkeypatch):

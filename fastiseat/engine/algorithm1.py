@@ -62,6 +62,9 @@ class Algorithm1:
     graph alive at a time."""
     draws: bool = False
     """Whether the network draws random numbers."""
+    overlap: bool = False
+    """Whether the clean pass runs on a second stream, so that its backward, which follows it there, can share the device
+    with that of the adversarial images."""
 
     def __call__(self, settings: Settings, given: Given) -> dict[str, Tensor]:
         """Train on one batch; metrics as device tensors."""
@@ -117,6 +120,7 @@ class Algorithm1:
             y,
             keep_graph=in_train_mode and self.settings.needs_clean and not self.recompute_clean,
             weights_at=attack.steps if self._takes_weight_gradients() else None,
+            aside=self.overlap and self.settings.needs_clean,
         )
         rewind = self._rewind(x)
         self.model.train(in_train_mode)

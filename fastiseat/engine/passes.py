@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from typing import Any
 
 import torch
@@ -91,18 +92,41 @@ class Passes:
         return None if self._compiled is None else {name: weight.detach() for name, weight in self.theta.items()}
 
 
+@cache
+def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
+
+
+@contextmanager
+def on_second_stream(device: torch.device) -> Iterator[None]:
+    """The block there, after all that was asked for before it and before all that comes after it."""
+    current, stream = torch.cuda.current_stream(device), _second_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        yield
+    current.wait_stream(stream)
+
+
 class InputGradient:
     """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
 
     Only the input's gradient is asked for: eager autograd then computes none of the weights'. The call number
-    ``weights_at``, counted from 1, computes these too and keeps them.
+    ``weights_at``, counted from 1, computes these too and keeps them. The first one runs on
+    a second stream where ``aside``.
     """
 
     def __init__(
-        self, passes: Passes, method: Method, labels: Tensor, *, keep_graph: bool, weights_at: int | None = None
+        self,
+        passes: Passes,
+        method: Method,
+        labels: Tensor,
+        *,
+        keep_graph: bool,
+        weights_at: int | None = None,
+        aside: bool = False,
     ) -> None:
         self.passes, self.method, self.labels = passes, method, labels
-        self.keep_graph, self.weights_at = keep_graph, weights_at
+        self.keep_graph, self.weights_at, self.aside = keep_graph, weights_at, aside
         self.calls = 0
         self.first_logits: Tensor | None = None
         self.at_weights: dict[str, Tensor] | None = None
@@ -111,6 +135,10 @@ class InputGradient:
     def __call__(self, x: Tensor) -> Tensor:
         """The gradient at ``x``, up to a positive factor."""
         self.calls += 1
+        with on_second_stream(x.device) if self.aside and self.calls == 1 else nullcontext():
+            return self._gradient(x)
+
+    def _gradient(self, x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         weights = perturbable(self.passes.theta) if self.calls == self.weights_at else {}
         logits = self.passes(x, None if weights else self.passes.detached())

@@ -62,6 +62,7 @@ class TrainStep:
         precision: str = "full",
         engine: str = "auto",
         clean_graph: str = "auto",
+        overlap: bool = False,
         seed: int = 0,
         say: Callable[[str], None] = _warn,
     ) -> None:
@@ -77,6 +78,8 @@ class TrainStep:
 
         ``clean_graph`` is what becomes of the clean pass until its gradient is due: ``keep`` its graph, ``recompute``
         it for one forward more and half the memory, or ``auto``: keep, unless memory runs out in the first step.
+
+        ``overlap`` runs the clean pass and its backward on a second stream, with engine graph alone.
 
         ``augmentation`` is what images go through that come with an ``index``. ``say`` is told in a line where
         ``auto`` had to choose the slower way; by default it warns.
@@ -110,6 +113,7 @@ class TrainStep:
         self._may_recompute = clean_graph == "auto"
         self._may_fall_back = engine == "auto"
         self.engine: Engine = engine_named(engine, self._algorithm, self._surroundings)
+        self._algorithm.overlap = overlap and self.engine.name == "graph"
 
     @property
     def method(self) -> Method:
@@ -203,7 +207,7 @@ class TrainStep:
                     f"engine={self.engine.name}: this step cannot be recorded: {reason}; take engine eager"
                 ) from error
         self._say(f"engine=auto takes eager: this step cannot be recorded: {reason}")
-        self.engine = engine_named("eager", self._algorithm, self._surroundings)
+        self.engine, self._algorithm.overlap = engine_named("eager", self._algorithm, self._surroundings), False
         return self._run_in_memory(given, seed)
 
     def _run_in_memory(self, given: Given, seed: int) -> dict[str, Tensor]:
