@@ -63,8 +63,8 @@ class Algorithm1:
     draws: bool = False
     """Whether the network draws random numbers."""
     overlap: bool = False
-    """Whether the clean pass runs on a second stream, so that its backward, which follows it there, can share the device
-    with that of the adversarial images."""
+    """Whether the clean pass runs on a second stream, so that its backward, which follows it there, can share the
+    device with that of the adversarial images."""
 
     def __call__(self, settings: Settings, given: Given) -> dict[str, Tensor]:
         """Train on one batch; metrics as device tensors."""
