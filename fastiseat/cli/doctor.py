@@ -121,6 +121,7 @@ def _choices_table(chosen: Choices) -> Table:
         table.add_column(name)
     table.add_row("--device", chosen.device, Text(chosen.problem))
     table.add_row("--amp", chosen.amp, _AMP[chosen.amp])
+    table.add_row("--engine", chosen.engine, Text(chosen.engine_why))
     table.add_row("--loader", "by size", Text(chosen.loader))
     return table
 

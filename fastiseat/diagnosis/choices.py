@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from fastiseat.diagnosis.finding import Choice, Choices, Gpu
+from fastiseat.engine import engines
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
 from fastiseat.kernels import FIRST_DTYPES, ops
@@ -21,11 +22,14 @@ def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:
         amp = precision_for_amp(device)
     except RuntimeError:
         amp = "unknown"
+    engine, engine_why = engines.auto_in_words(device)
     return Choices(
         device=str(device),
         problem=_problem(device, gpus),
         amp=amp,
         loader=auto_in_words(),
+        engine=engine,
+        engine_why=engine_why,
         kernels=tuple(
             choice
             for place in ("cpu", *(f"cuda:{gpu.index}" for gpu in gpus if gpu.served))

@@ -60,6 +60,8 @@ class Choices:
     """Why training on this device will fail; empty where it will not."""
     amp: str
     loader: str
+    engine: str
+    engine_why: str
     kernels: tuple[Choice, ...]
     """Of every op on the CPU and on each card that torch serves."""
 

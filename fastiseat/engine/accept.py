@@ -42,13 +42,23 @@ def _check_module(model: nn.Module) -> None:
 def as_network_input(images: Tensor, weight: Tensor) -> Tensor:
     """Images as the network reads them: (m, C, H, W) of the weights' dtype, in [0, 1].
 
-    uint8 images are (m, H, W, C), 0 … 255; float ones are in [0, 1] and of the weights' dtype already.
+    uint8 images are (m, H, W, C), 0 … 255, and come out in channels-last; float ones are in [0, 1] and of the weights'
+    dtype already.
     """
     check_images(images, weight)
     if images.dtype == torch.uint8:
-        # Contiguous: a user's .view() may not like the permuted strides.
-        return images.permute(0, 3, 1, 2).to(weight.dtype).div_(255).contiguous()
+        return images.permute(0, 3, 1, 2).to(weight.dtype).div_(255)
     return images.detach()
+
+
+def layout_of(model: nn.Module) -> torch.memory_format:
+    """The layout of its convolutions. One that reads its features by ``view`` needs NCHW, and has it in its weights."""
+    kernels = [weight for weight in model.parameters() if weight.dim() == 4]
+    channels_last = any(
+        weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+        for weight in kernels
+    )
+    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def check_images(images: Tensor, weight: Tensor) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastiseat.attacks import pgd, random_start
-from fastiseat.engine.accept import as_network_input
+from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.borrow import Rewind, fastest_convolutions
 from fastiseat.engine.passes import InputGradient, Passes
 from fastiseat.engine.precision import LossScale, autocast
@@ -84,10 +84,11 @@ class Algorithm1:
         """Images (m, C, H, W) in the parameters' dtype, and labels (m,)."""
         weight = next(weight for weight in self.model.parameters() if weight.requires_grad)
         if given.index is None:
-            return as_network_input(given.images, weight), given.labels
-        labels = given.labels if given.rows is None else given.labels.index_select(0, given.rows)
-        x = settings.augmentation(given.images, given.index, given.rows, dtype=weight.dtype)
-        return x, labels
+            x, labels = as_network_input(given.images, weight), given.labels
+        else:
+            x = settings.augmentation(given.images, given.index, given.rows, dtype=weight.dtype)
+            labels = given.labels if given.rows is None else given.labels.index_select(0, given.rows)
+        return x.contiguous(memory_format=layout_of(self.model)), labels
 
     def _step(self, x: Tensor, y: Tensor, given: Given) -> dict[str, Tensor]:
         method = self.settings.method

@@ -147,6 +147,13 @@ def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -
     return Compiled(algorithm) if name == "compile" else Eager(algorithm)
 
 
+def auto_in_words(device: torch.device) -> tuple[str, str]:
+    """What ``auto`` comes to on a device, and why."""
+    if device.type == "cuda":
+        return "graph", "the whole step as one CUDA graph; eager where it can't be recorded"
+    return "eager", f"CUDA graphs do not run on {device}"
+
+
 def _problem(name: str, device: torch.device, algorithm: Algorithm1) -> str:
     wanted = {"graph": "cuda", "tape": "cpu"}.get(name)
     if wanted is not None and device.type != wanted:

@@ -42,7 +42,7 @@ def test_json_has_its_schema(fastiseat, v100):
     (gpu,) = found["gpus"]
     assert kinds(gpu) == GPU
     assert (gpu["capability"], gpu["memory"]) == ("7.0", 16 * 2**30)
-    assert list(found["auto"]) == ["device", "problem", "amp", "loader", "kernels"]
+    assert list(found["auto"]) == ["device", "problem", "amp", "loader", "engine", "engine_why", "kernels"]
     assert found["auto"]["device"] == "cpu"
     assert found["auto"]["amp"] in ("bf16", "full")
     assert found["auto"]["loader"].startswith("resident where ")
