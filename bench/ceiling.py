@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from fastiseat.bench.baselines.eager import without_tf32
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.variants import Passes
-from fastiseat.engine.precision import DTYPES
+from fastiseat.engine.precision import DTYPES, strict_float32
 
 # A product is measured at this size where it takes no longer than a round; a small device gets a smaller one.
 _SIDES = {"cuda": 8192, "cpu": 1536}
@@ -65,7 +64,7 @@ def _product(side: int, dtype: torch.dtype, device: torch.device) -> Callable[[]
     a, b = (torch.randn(side, side, generator=generator).to(device, dtype) for _ in range(2))
 
     def run() -> Tensor:
-        with without_tf32():
+        with strict_float32():
             return a @ b
 
     return run

@@ -7,28 +7,18 @@ paper's code; the clean logits are computed once more on the copy, because the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastiseat.engine.precision import strict_float32
+
 # fp16 alone: the attack and ν depend on a gradient's direction only, so a fixed factor is scaler enough.
 FP16_SCALE = 8192.0
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """float32 products in float32 in the block; the process's own settings afterwards."""
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    found = cudnn.allow_tf32, matmul.allow_tf32
-    try:
-        cudnn.allow_tf32 = matmul.allow_tf32 = False
-        yield
-    finally:
-        cudnn.allow_tf32, matmul.allow_tf32 = found
 
 
 class Eager:
@@ -84,7 +74,7 @@ class Eager:
 
     def step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Train on images (m, C, H, W) in [0, 1] and labels (m,); losses, ``x_adv`` and, where λ ≠ 0, ``av``."""
-        with without_tf32() if self.strict else nullcontext():
+        with strict_float32() if self.strict else nullcontext():
             return self._step(x, y)
 
     def _step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:

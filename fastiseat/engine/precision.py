@@ -1,8 +1,9 @@
-"""Half precision: which dtype a device is good at, autocast, and the loss scale that fp16 needs."""
+"""Precisions: half, which dtype a device is good at, autocast, fp16's loss scale; and float32 without TF32."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ DTYPES = {"full": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP16_ATTACK_SCALE = 8192.0
 # torch.amp.GradScaler's defaults.
 FIRST_SCALE, GROWTH_INTERVAL = 2.0**16, 2000
+# What float32 products may be computed in, by torch's names; an op without a setting takes that of "all".
+_SHARED = (("generic", "all"), ("cuda", "all"), ("mkldnn", "all"))
+_PRODUCTS = tuple([(backend, op) for backend in ("cuda", "mkldnn") for op in ("conv", "rnn", "matmul")])
 
 
 def precision_for_amp(device: torch.device) -> str:
@@ -30,12 +34,53 @@ def precision_for_amp(device: torch.device) -> str:
     return "bf16" if native else "full"
 
 
-def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The context of every forward pass; ``full`` shuts out one that the caller has on."""
+def autocast(precision: str, device: torch.device, *, cache: bool | None = None) -> torch.autocast:
+    """The context of every forward pass; ``full`` shuts out one that the caller has on.
+
+    ``cache``: whether weights that were cast once are read again, by default as the caller has it.
+    """
     if precision not in DTYPES:
         raise unknown("precision", precision, DTYPES)
     dtype = DTYPES[precision]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None, cache_enabled=cache)
+
+
+@contextmanager
+def strict_float32() -> Iterator[None]:
+    """float32 products in float32 in the block, for the whole process; its own settings afterwards.
+
+    torch keeps two sets of them, ``allow_tf32`` and the newer ``fp32_precision``, writes one into the other, and
+    raises where it reads an older one that the newer ones contradict. In the block they agree.
+    """
+    newer = _switch_off()
+    older = _allows_tf32(), torch.get_float32_matmul_precision()
+    torch._C._set_cudnn_allow_tf32(False)
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch._C._set_cudnn_allow_tf32(older[0])
+        torch.set_float32_matmul_precision(older[1])
+        for (backend, op), value in newer.items():
+            torch._C._set_fp32_precision_setter(backend, op, value)
+
+
+def _switch_off() -> dict[tuple[str, str], str]:
+    """The newer settings, which are then ``none`` and ``ieee``."""
+    found = {}
+    for backend, op in (*_SHARED, *_PRODUCTS):
+        # Each by itself, as nothing that it would inherit is left.
+        found[backend, op] = torch._C._get_fp32_precision_getter(backend, op)
+        torch._C._set_fp32_precision_setter(backend, op, "none" if op == "all" else "ieee")
+    return found
+
+
+def _allows_tf32() -> bool:
+    """The older setting for cuDNN, while the newer ones are off: True is what contradicts them."""
+    try:
+        return torch._C._get_cudnn_allow_tf32()
+    except RuntimeError:
+        return True
 
 
 class LossScale:

@@ -2,63 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastiseat.attacks import pgd, random_start
-from fastiseat.config import PGD
-from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.borrow import counter_seed, modes_restored
-from fastiseat.errors import UserError, unknown
+from fastiseat.engine.precision import autocast
+from fastiseat.engine.recorder import UnrecordableError
+from fastiseat.evaluation.attack import ATTACKS, Attack, attack_named
+from fastiseat.evaluation.runners import Eager, Runner, runner_named
+from fastiseat.evaluation.trial import Trial
 from fastiseat.pipelines.base import Split
 
-ATTACKS = ("clean", "fgsm", "pgd")
+__all__ = ["ATTACKS", "Attack", "Evaluator", "attack_named", "correct_under", "evaluate_split", "evaluating"]
+
+BATCH_SIZE = 512
 
 
-@dataclass(frozen=True, kw_only=True)
-class Attack:
-    """L∞ attack on the cross entropy: ``steps`` of ``step_size`` in a ball of ``eps``; 0 steps is no attack.
-
-    The first restart starts at δ = 0, further ones at U(-ε, ε). A sample counts as robust where the last
-    iterate of every restart is classified correctly.
-    """
-
-    name: str
-    eps: float = 0.0
-    step_size: float = 0.0
-    steps: int = 0
-    restarts: int = 1
-
-    def __post_init__(self) -> None:
-        PGD(eps=self.eps, step_size=self.step_size)  # the one place that knows which ε and α are allowed
-        for field, value, least in (("steps", self.steps, 0), ("restarts", self.restarts, 1)):
-            if not value >= least:
-                raise UserError(f"{field}={value}: must be at least {least}")
-        if self.steps and self.eps and not self.step_size:
-            raise UserError(f"step_size=0 with eps={self.eps:.4g}: the attack would never move; use eps/4 or so")
+def _warn(line: str) -> None:
+    warnings.warn(line, RuntimeWarning, stacklevel=2)
 
 
-def attack_named(
-    name: str, *, eps: float, steps: int = 10, step_size: float | None = None, restarts: int = 1
-) -> Attack:
-    """``clean``; ``fgsm``, one step of ε; ``pgd``, whose step is ε/4 by default (the paper's validation)."""
-    if name == "clean":
-        return Attack(name="clean")
-    if name == "fgsm":
-        return Attack(name="fgsm", eps=eps, step_size=eps, steps=1)
-    if name == "pgd":
-        if steps < 1:
-            raise UserError(f"steps={steps}: must be at least 1; the attack of no steps is called clean")
-        step = eps / 4 if step_size is None else step_size
-        return Attack(name=f"pgd-{steps}", eps=eps, step_size=step, steps=steps, restarts=restarts)
-    raise unknown("attack", name, ATTACKS)
+def _silent(done: int) -> None:
+    pass
 
 
 @contextmanager
@@ -69,25 +41,81 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def correct_under(model: nn.Module, x: Tensor, y: Tensor, attack: Attack, *, seed: int = 0) -> Tensor:
-    """bool (m,): which of images ``x`` (m, C, H, W) the model, in the mode it is in, still gets right."""
-
-    def gradient(adversarial: Tensor) -> Tensor:
-        adversarial = adversarial.detach().requires_grad_()
-        with torch.enable_grad():
-            loss = F.cross_entropy(model(adversarial), y, reduction="sum")
-        return torch.autograd.grad(loss, adversarial)[0]
-
-    correct = torch.ones_like(y, dtype=torch.bool)
+def correct_under(trial: Trial, run: Runner, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
+    """bool (m,): which of the images ``given`` the network still gets right after each restart of ``attack``."""
+    correct = torch.ones_like(given["labels"], dtype=torch.bool)
     for restart in range(attack.restarts):
-        start = torch.zeros_like(x)
-        if restart:
-            generator = torch.Generator(x.device).manual_seed(counter_seed(seed, restart))
-            start = random_start(x, eps=attack.eps, generator=generator)
-        found = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
-        with torch.no_grad():
-            correct &= model(found.x_adv).argmax(1) == y
+        this = replace(trial, random_start=restart > 0)
+        found = run(this, given, seed=counter_seed(seed, restart))
+        if this.precision != "full" and found["nan_gradient"]:  # an overflow, and these samples were spared
+            found = Eager()(replace(this, precision="full"), given, seed=counter_seed(seed, restart))
+        correct &= found["correct"]
     return correct
+
+
+class Evaluator:
+    """Verdicts of one network on any split, under any attack; kept from epoch to epoch, so are its recordings.
+
+    A recording is of one kind of attack, all but its ε and step size, on a batch of ``batch_size``; it reads the
+    weights where they lie. What is left over at the end of a split runs call by call.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        precision: str = "full",
+        engine: str = "auto",
+        batch_size: int = BATCH_SIZE,
+        say: Callable[[str], None] = _warn,
+    ) -> None:
+        """``precision`` is the attack's: ``full`` (the parameters' own), ``bf16`` or ``fp16``.
+
+        In half precision it *finds* the images; the verdict on them is always a forward pass of ``model`` in the
+        parameters' own precision. A batch whose gradients overflow is attacked in full precision.
+
+        ``engine`` is one of those of :class:`fastiseat.TrainStep`. ``auto`` is graph on a CUDA device, else eager;
+        ``compile`` is eager. A network that can't be recorded is evaluated call by call, which ``say`` is told.
+        """
+        autocast(precision, torch.device("cpu"))  # refuses an unknown one at once
+        self.model, self.precision, self.batch_size = model, precision, batch_size
+        self.engine = runner_named(engine, model)
+        self._say = say
+
+    def __call__(
+        self, split: Split, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
+    ) -> npt.NDArray[np.bool_]:
+        """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done."""
+        weight = next(self.model.parameters())
+        numbers = {name: weight.new_full((), getattr(attack, name)) for name in ("eps", "step_size")}
+        verdicts = []
+        with evaluating(self.model):
+            for first in range(0, len(split), self.batch_size):
+                part = split.take(np.arange(first, min(first + self.batch_size, len(split))))
+                images, labels = (
+                    torch.from_numpy(array).to(weight.device) for array in (part.images, part.labels)
+                )
+                given = {"images": images, "labels": labels, **numbers}
+                verdicts.append(self._verdicts(given, attack, seed=counter_seed(seed, first)))
+                progress(first + len(part))
+        return torch.cat(verdicts).cpu().numpy()
+
+    def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
+        trial = Trial(model=self.model, steps=attack.steps, precision=self.precision)
+        # A recording for the rest of a split would cost more than its one run.
+        run = self.engine if len(given["labels"]) == self.batch_size else Eager()
+        try:
+            return correct_under(trial, run, given, attack, seed=seed)
+        except (UnrecordableError, torch.OutOfMemoryError) as error:
+            if isinstance(run, Eager):
+                raise
+            reason = " ".join(str(error).split())
+        # Out of the handler, whose traceback holds the tensors of the failed recording.
+        self._say(f"evaluation takes engine eager: this attack cannot be recorded: {reason}")
+        self.engine = Eager()
+        if given["images"].is_cuda:
+            torch.cuda.empty_cache()
+        return correct_under(trial, self.engine, given, attack, seed=seed)
 
 
 def evaluate_split(
@@ -95,18 +123,12 @@ def evaluate_split(
     split: Split,
     attack: Attack,
     *,
-    batch_size: int = 512,
+    batch_size: int = BATCH_SIZE,
+    precision: str = "full",
+    engine: str = "eager",
     seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = _silent,
 ) -> npt.NDArray[np.bool_]:
-    """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done."""
-    weight = next(model.parameters())
-    verdicts = []
-    with evaluating(model):
-        for first in range(0, len(split), batch_size):
-            part = split.take(np.arange(first, min(first + batch_size, len(split))))
-            x = as_network_input(torch.from_numpy(part.images).to(weight.device), weight)
-            y = torch.from_numpy(part.labels).to(weight.device)
-            verdicts.append(correct_under(model, x, y, attack, seed=counter_seed(seed, first)))
-            progress(first + len(part))
-    return torch.cat(verdicts).cpu().numpy()
+    """bool (n,): the verdict on every sample of ``split``, by an :class:`Evaluator` for this once."""
+    evaluator = Evaluator(model, precision=precision, engine=engine, batch_size=batch_size)
+    return evaluator(split, attack, seed=seed, progress=progress)

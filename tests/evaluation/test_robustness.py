@@ -11,8 +11,8 @@ from devices import DEVICES
 
 from fastiseat.attacks import random_start
 from fastiseat.errors import UserError
-from fastiseat.evaluation import attack_named, evaluate_split, robustness
-from fastiseat.evaluation.robustness import ATTACKS, Attack
+from fastiseat.evaluation import attack_named, evaluate_split, trial
+from fastiseat.evaluation.attack import ATTACKS, Attack
 
 EPS = 0.15
 
@@ -69,7 +69,7 @@ def test_every_restart_batch_and_seed_starts_somewhere_else(trained, monkeypatch
         starts.append(random_start(*words, **more))
         return starts[-1]
 
-    monkeypatch.setattr(robustness, "random_start", recorded)
+    monkeypatch.setattr(trial, "random_start", recorded)
     attack = attack_named("pgd", eps=EPS, steps=1, restarts=3)
     for seed in (0, 1):
         evaluate_split(model, split.take(np.arange(8)), attack, batch_size=4, seed=seed)

@@ -1,0 +1,75 @@
+"""The ways to run a trial: call by call, or by a recording of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from fastiseat.engine.borrow import fastest_convolutions, own_randomness
+from fastiseat.engine.engines import ENGINES
+from fastiseat.engine.graph import GraphCapturer
+from fastiseat.engine.recorder import Capturer, Recorder, World
+from fastiseat.engine.surroundings import Surroundings
+from fastiseat.engine.tape import Tape
+from fastiseat.errors import UserError, unknown
+from fastiseat.evaluation.trial import Trial
+
+
+class Runner(Protocol):
+    """Runs a :class:`~fastiseat.evaluation.trial.Trial`."""
+
+    name: str
+
+    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+        """What it says of ``given``; ``seed`` is that of all random numbers that it draws."""
+
+
+class Eager:
+    """Call by call: the reference."""
+
+    name = "eager"
+
+    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+        """See :class:`Runner`."""
+        with own_randomness(given["images"].device, seed):
+            return trial(given)
+
+
+class Recorded:
+    """By a recording, made at the first trial of its kind: a replay reads the numbers and weights of its time."""
+
+    def __init__(self, name: str, capturer: Callable[[], Capturer], model: nn.Module) -> None:
+        self.name = name
+        self._surroundings = Surroundings(model)
+        self._recorder = Recorder(capturer)
+
+    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+        """See :class:`Runner`."""
+        world = World(
+            device=given["images"].device,
+            persistent=self._surroundings.tensors,
+            changing=self._surroundings.tensors,  # buffers may, in eval mode too
+            state=self._surroundings.state,
+        )
+        with fastest_convolutions(world.device):
+            return self._recorder.run(trial, trial, given, world, seed=seed)
+
+
+def runner_named(name: str, model: nn.Module) -> Runner:
+    """:class:`UserError` for an unknown one, or one that does not run on this device; ``compile`` is eager."""
+    device = next(model.parameters()).device
+    if name not in ENGINES:
+        raise unknown("engine", name, ENGINES)
+    if name == "auto":
+        name = "graph" if device.type == "cuda" else "eager"
+    wanted = {"graph": "cuda", "tape": "cpu"}.get(name, device.type)
+    if device.type != wanted:
+        raise UserError(
+            f"engine={name}: it records on a {wanted} device, the model lies on {device}; take engine eager, or auto"
+        )
+    if name == "graph":
+        return Recorded(name, partial(GraphCapturer, device), model)
+    return Recorded(name, Tape, model) if name == "tape" else Eager()
