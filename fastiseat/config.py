@@ -310,3 +310,9 @@ class Config:
     optimizer: SGD = field(default_factory=SGD)
     schedule: Schedule = field(default_factory=Schedule)
     run: Run = field(default_factory=Run)
+
+    @property
+    def approximations(self) -> list[str]:
+        """The settings that deviate from the published method to be faster."""
+        gradient = self.awp.gradient
+        return [f"awp-gradient {gradient}"] if self.awp.gamma and gradient != "exact" else []

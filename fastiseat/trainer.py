@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -13,17 +12,17 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastiseat import methods, models
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.checkpoint.cadence import Every
 from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
-from fastiseat.engine.borrow import own_randomness
-from fastiseat.engine.precision import precision_for_amp
+from fastiseat.engine.borrow import deterministic, own_randomness
+from fastiseat.engine.precision import precision_for_amp, strict_float32
 from fastiseat.errors import UserError, unknown
-from fastiseat.evaluation import Attack, attack_named, evaluate_split
+from fastiseat.evaluation import BATCH_SIZE, Attack, Evaluator, attack_named
 from fastiseat.kernels import check_choice
 from fastiseat.lock import locked
 from fastiseat.metrics import DivergedError, EpochMeter, require_finite, require_finite_network, require_life
@@ -145,6 +144,14 @@ class Trainer:
             seed=config.run.seed,
             say=observer.say,
         )
+        self.evaluator = Evaluator(
+            self.model,
+            precision=self.precision,
+            engine=self.execution.engine,
+            batch_size=min(2 * config.data.batch_size, BATCH_SIZE),  # an attack holds one graph, a step two
+            strict=False,  # it only finds images: the verdicts are
+            say=observer.say,
+        )
         self.rows: list[Row] = []
         self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
         self.rollbacks = 0
@@ -183,6 +190,7 @@ class Trainer:
         with (
             locked(self.directory.path, say=self.observer.say),
             deterministic(self.config.run.deterministic),
+            nullcontext() if self.config.run.tf32 else strict_float32(),
             self.interruptions,
         ):
             self._begin()
@@ -209,7 +217,7 @@ class Trainer:
             self.data.extra,
             loader=self.loading.name,
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
-            approximations=approximations(self.config),
+            approximations=self.config.approximations,
         )
         self.directory.write_config(self.config, where)
 
@@ -300,17 +308,17 @@ class Trainer:
         began = time.perf_counter()
         split, name, eps = self.data.selection, self.data.selection_name, self.config.attack.eps
         row = {
-            f"{name}_clean": self._accuracy(self.model, split, attack_named("clean", eps=eps)),
-            f"{name}_pgd10": self._accuracy(self.model, split, attack_named("pgd", eps=eps)),
+            f"{name}_clean": self._accuracy(self.evaluator, split, attack_named("clean", eps=eps)),
+            f"{name}_pgd10": self._accuracy(self.evaluator, split, attack_named("pgd", eps=eps)),
         }
         return row | {"validation_seconds": time.perf_counter() - began}
 
-    def _accuracy(self, model: nn.Module, split: Split, attack: Attack) -> float:
+    def _accuracy(self, evaluator: Evaluator, split: Split, attack: Attack) -> float:
         def progress(done: int) -> None:
             self.observer.evaluating(attack.name, done, len(split))
             self._heed_signals()
 
-        return float(evaluate_split(model, split, attack, progress=progress).mean())
+        return float(evaluator(split, attack, progress=progress).mean())
 
     def _score(self, row: Row) -> float:
         """What the best weights are chosen by: accuracy under PGD-10, on clean images for ``none``."""
@@ -383,30 +391,10 @@ class Trainer:
         """Accuracy on the test set of one of the two weight files, as written."""
         chosen = [row for row in self.rows if row["best"] or which == "last"][-1]
         model = models.load_model(self.directory.path / WEIGHTS[which]).to(self.device)
+        evaluator = Evaluator(model, engine="auto", say=self.observer.say)
         eps, steps = self.config.attack.eps, self.config.run.final_steps
         attacks = [attack_named("clean", eps=eps), attack_named("pgd", eps=eps)]
         if steps:
             attacks.append(attack_named("pgd", eps=eps, steps=steps))
-        accuracies = {attack.name: self._accuracy(model, self.data.test, attack) for attack in attacks}
+        accuracies = {attack.name: self._accuracy(evaluator, self.data.test, attack) for attack in attacks}
         return {"weights": which, "epoch": chosen["epoch"], "accuracy": accuracies}
-
-
-def approximations(config: Config) -> list[str]:
-    """The settings that deviate from the published method to be faster."""
-    gradient = config.awp.gradient
-    return [f"awp-gradient {gradient}"] if config.awp.gamma and gradient != "exact" else []
-
-
-@contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
-    """Deterministic algorithms in the block if ``wanted``; the caller's settings afterwards."""
-    cudnn = torch.backends.cudnn
-    found = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
-    try:
-        if wanted:
-            torch.use_deterministic_algorithms(True)
-            cudnn.deterministic, cudnn.benchmark = True, False
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(found[0])
-        cudnn.deterministic, cudnn.benchmark = found[1:]

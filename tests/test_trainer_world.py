@@ -9,7 +9,7 @@ import tiny
 import torch
 from devices import DEVICES, random_state
 
-from fastiseat.trainer import deterministic
+from fastiseat.engine.borrow import deterministic
 
 
 @pytest.fixture(autouse=True)

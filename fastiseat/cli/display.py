@@ -16,7 +16,7 @@ from torch import Tensor
 from fastiseat.cli.tables import titled_table
 from fastiseat.config import Config
 from fastiseat.report.marks import data_mark
-from fastiseat.trainer import Row, Trainer, approximations
+from fastiseat.trainer import Row, Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
 TERMINAL_INTERVAL, PLAIN_INTERVAL = 1.0, 10.0
@@ -119,7 +119,7 @@ def _heading(trainer: Trainer) -> str:
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
         f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
         f"-> {trainer.directory.path}\nloader: {trainer.loading.why}\nengine: {trainer.step.engine.name}"
-        + "".join(f"\napproximate: {setting}" for setting in approximations(config))
+        + "".join(f"\napproximate: {setting}" for setting in config.approximations)
     )
 
 

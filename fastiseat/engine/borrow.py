@@ -54,6 +54,21 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
         cudnn.benchmark, cudnn.benchmark_limit = found
 
 
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Deterministic algorithms in the block if ``wanted``; the caller's settings afterwards."""
+    cudnn = torch.backends.cudnn
+    found = torch.get_deterministic_debug_mode(), cudnn.deterministic, cudnn.benchmark
+    try:
+        if wanted:
+            torch.use_deterministic_algorithms(True)
+            cudnn.deterministic, cudnn.benchmark = True, False
+        yield
+    finally:
+        torch.set_deterministic_debug_mode(found[0])
+        cudnn.deterministic, cudnn.benchmark = found[1:]
+
+
 class Rewind:
     """The way back to the random numbers from here on, for a pass that is computed a second time."""
 

@@ -67,12 +67,14 @@ class Evaluator:
         precision: str = "full",
         engine: str = "auto",
         batch_size: int = BATCH_SIZE,
+        strict: bool = True,
         say: Callable[[str], None] = _warn,
     ) -> None:
         """``precision`` is the attack's: ``full`` (the parameters' own), ``bf16`` or ``fp16``.
 
         In half precision it *finds* the images; the verdict on them is always a forward pass of ``model`` in the
-        parameters' own precision. A batch whose gradients overflow is attacked in full precision.
+        parameters' own precision. A batch whose gradients overflow is attacked in full precision. ``strict`` keeps
+        TF32 out of the attack too, as it is out of the verdict.
 
         ``engine`` is one of those of :class:`fastiseat.TrainStep`. ``auto`` is graph on a CUDA device, else eager;
         ``compile`` is eager. A network that can't be recorded is evaluated call by call, which ``say`` is told.
@@ -80,7 +82,7 @@ class Evaluator:
         autocast(precision, torch.device("cpu"))  # refuses an unknown one at once
         self.model, self.precision, self.batch_size = model, precision, batch_size
         self.engine = runner_named(engine, model)
-        self._say = say
+        self._strict, self._say = strict, say
 
     def __call__(
         self, split: Split, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
@@ -101,7 +103,7 @@ class Evaluator:
         return torch.cat(verdicts).cpu().numpy()
 
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
-        trial = Trial(model=self.model, steps=attack.steps, precision=self.precision)
+        trial = Trial(model=self.model, steps=attack.steps, precision=self.precision, strict=self._strict)
         # A recording for the rest of a split would cost more than its one run.
         run = self.engine if len(given["labels"]) == self.batch_size else Eager()
         try:

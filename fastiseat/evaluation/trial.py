@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastiseat.attacks import pgd, random_start
-from fastiseat.engine.accept import as_network_input
+from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
 
 
@@ -27,11 +27,14 @@ class Trial:
     steps: int
     random_start: bool = False
     precision: str = "full"
+    strict: bool = True
+    """Whether an attack in float32 may not use TF32 either, where the process allows that."""
 
     def __call__(self, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``correct`` (m,) and ``nan_gradient`` (), both bool, of images, labels, eps and step_size."""
         weight = next(self.model.parameters())
         x, y = as_network_input(given["images"], weight), given["labels"]
+        x = x.contiguous(memory_format=layout_of(self.model))
         with autocast("full", x.device):  # backwards run outside of the passes' own
             x_adv, nan_gradient = self._attack(x, y, given)
             with torch.no_grad(), strict_float32():
@@ -50,7 +53,7 @@ class Trial:
                 loss = F.cross_entropy(logits, y, reduction="sum") * scale
             return torch.autograd.grad(loss, adversarial)[0]
 
-        with strict_float32() if self.precision == "full" else nullcontext():
+        with strict_float32() if self.strict and self.precision == "full" else nullcontext():
             found = pgd(gradient, x, start, eps=eps, step_size=step_size, steps=self.steps)
         return found.x_adv, found.nan_grad
 
