@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -21,13 +23,19 @@ from fastiseat.bench.machine import Clocks
 from fastiseat.bench.memory import peak_bytes
 from fastiseat.bench.recipe_time import hours
 from fastiseat.bench.rounds import Timing, by_turns
-from fastiseat.bench.variants import NECESSARY, Subject, Variant
+from fastiseat.bench.subjects import Subject
+from fastiseat.bench.variants import NECESSARY, VARIANTS, Variant, name_of
 from fastiseat.bench.verify import Gate, WrongResultError, as_numbers
 from fastiseat.config import Config
+from fastiseat.errors import UserError
+from fastiseat.kernels import launches, ops
+from fastiseat.kernels.dispatch import AUTO, REFERENCE, VARIABLE
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.recipes import recipe
 from fastiseat.trainer import build_network
 
+MODES_TITLE = ", modes"
+"""Ends the title of a case that has other than plain steps of ours: it is no later measurement of the plain one."""
 # CUDA graphs are recorded in the first calls; a CPU has had its warm-up when the result is verified.
 _WARM_UP = {"cuda": 3, "cpu": 0}
 
@@ -85,6 +93,9 @@ class Row:
         told = {
             "variant": variant.name,
             "ours": variant.ours,
+            "engine": variant.engine,
+            "mode": variant.mode.name,
+            "approximate": variant.mode.approximate,
             "precision": variant.precision,
             "method": self.method,
             "units": variant.units[self.method],
@@ -93,8 +104,18 @@ class Row:
         }
         if self.problem:
             return told
-        figures = {"peak_bytes": self.peak_bytes, "deviations": as_numbers(self.deviations)}
+        figures: dict[str, Any] = {
+            "peak_bytes": self.peak_bytes,
+            "deviations": as_numbers(self.deviations),
+            "host_ms": self._host_ms(device),
+        }
         return told | figures | {"median": self.timing.median, "spread": self.timing.spread} | asdict(self.timing)
+
+    def _host_ms(self, device: torch.device) -> float | None:
+        """None where the host is what computes; the tape, which stands for a graph there, is told all the same."""
+        if device.type != "cuda" and self.variant.engine != "tape":
+            return None
+        return statistics.median(self.timing.host) * 1000
 
 
 class Metered:
@@ -141,7 +162,7 @@ def run_case(
     model = build_network(
         config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
     ).to(plan.device)
-    require_fit(variants[0], model, config, images.shape, images.num_classes, plan.device)
+    require_fit(_humblest(variants[0]), model, config, images.shape, images.num_classes, plan.device)
     x, y = batch(case.dataset, case.batch_size, plan.data_dir, plan.device)
     rows = [Row(variant=v, method=m) for v in variants for m in methods if m in v.units]
     if wrong := wrong_ops(images, case.batch_size, plan.device):
@@ -159,11 +180,34 @@ def run_case(
     for number, timing in timings.items():
         rows[number].timing = timing
     cost = limits_of_device.work(model, images.shape)
-    told = asdict(case) | {"title": case.title, "forward_flops": cost.flops, "bn_elements": cost.bn_elements}
+    title = case.title + (MODES_TITLE if any(variant.mode.name for variant in variants) else "")
+    told = asdict(case) | {
+        "title": title,
+        "bn_act": _bn_act(model, x),
+        "forward_flops": cost.flops,
+        "bn_elements": cost.bn_elements,
+    }
     return told | {
         "rows": [_told(row, config, cost, ceiling, plan.device) for row in rows],
         "recipe_hours": _recipe_hours(rows, config, images),
     }
+
+
+def _humblest(variant: Variant) -> Variant:
+    """What takes no more time than needed to tell whether a batch fits."""
+    return VARIANTS[name_of("eager", variant.precision)] if variant.ours else variant
+
+
+def _bn_act(model: nn.Module, x: Tensor) -> str:
+    """Which backend serves bn_act, in one layer at least."""
+    served: list[str] = []
+    launches.watchers.append(served.append)
+    try:
+        copy.deepcopy(model)(x.clone().requires_grad_())
+    finally:
+        launches.watchers.remove(served.append)
+    op = next(op for op in ops() if op.name == "bn_act")
+    return op.explain(x.device, x.dtype, os.environ.get(VARIABLE) or AUTO)[0] if op.name in served else REFERENCE
 
 
 def _after_round(clocks: Clocks, plan: Plan, number: int) -> None:
@@ -184,23 +228,26 @@ def _recipe_hours(rows: Sequence[Row], config: Config, images: Images) -> dict[s
 def _verified(rows: Sequence[Row], gate: Gate, plan: Plan) -> dict[int, Callable[[], object]]:
     """The actions of the rows that passed, by number; the others get their problem."""
     actions: dict[int, Callable[[], object]] = {}
-    subjects: dict[str, Metered] = {}
+    subjects: dict[tuple[str, str], Metered] = {}
     for number, row in enumerate(rows):
         plan.progress.count("variants verified", number, len(rows))
-        name = row.variant.name
+        # A step of ours moves the network into buffers of its own, and a recording is of one method.
+        key = row.variant.name, row.method if row.variant.ours else ""
         if row.problem:
             continue
         try:
-            if name not in subjects:
-                subjects[name] = Metered(row.variant, gate.model, gate.config, plan.device)
-            row.deviations = gate.check(row.variant, subjects[name], row.method)
-            row.peak_bytes = subjects[name].peak
+            if key not in subjects:
+                subjects[key] = Metered(row.variant, gate.model, gate.config, plan.device)
+            row.deviations = gate.check(row.variant, subjects[key], row.method)
+            row.peak_bytes = subjects[key].peak
         except WrongResultError as error:
             row.problem = f"wrong: {error}"
+        except UserError as error:
+            row.problem = f"cannot run: {error}"
         except torch.OutOfMemoryError:
             row.problem = "does not fit into memory beside the others"
         else:
-            actions[number] = _action(subjects[name].subject, row.method, gate)
+            actions[number] = _action(subjects[key].subject, row.method, gate)
     plan.progress.count("variants verified", len(rows), len(rows))
     return actions
 
@@ -218,8 +265,10 @@ def _told(
         return told
     passes, m, seconds = NECESSARY[row.method], config.data.batch_size, row.timing.median
     rate = ceiling.flops[row.variant.precision]
+    # An approximate step needs less than the method does.
+    part = min(1.0, row.variant.units[row.method] / passes.units)
     return told | {
         "images_per_second": m / seconds,
-        "share_of_peak": limits_of_device.share(cost, passes, m, seconds, rate),
-        "floor": limits_of_device.floor(cost, passes, m, ceiling, row.variant.precision),
+        "share_of_peak": part * limits_of_device.share(cost, passes, m, seconds, rate),
+        "floor": part * limits_of_device.floor(cost, passes, m, ceiling, row.variant.precision),
     }
