@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import os
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from fastiseat.bench import ceiling as limits_of_device
 from fastiseat.bench.ceiling import Ceiling
 from fastiseat.bench.inputs import SEED, Images, batch, images_of
-from fastiseat.bench.kernels import wrong_ops
+from fastiseat.bench.kernels import which_bn_act, wrong_ops
 from fastiseat.bench.limits import require_fit
 from fastiseat.bench.machine import Clocks
-from fastiseat.bench.memory import peak_bytes
+from fastiseat.bench.metered import Metered
 from fastiseat.bench.recipe_time import hours
 from fastiseat.bench.rounds import Timing, by_turns
 from fastiseat.bench.subjects import Subject
@@ -28,8 +25,6 @@ from fastiseat.bench.variants import NECESSARY, VARIANTS, Variant, name_of
 from fastiseat.bench.verify import Gate, WrongResultError, as_numbers
 from fastiseat.config import Config
 from fastiseat.errors import UserError
-from fastiseat.kernels import launches, ops
-from fastiseat.kernels.dispatch import AUTO, REFERENCE, VARIABLE
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.recipes import recipe
 from fastiseat.trainer import build_network
@@ -118,37 +113,6 @@ class Row:
         return statistics.median(self.timing.host) * 1000
 
 
-class Metered:
-    """A subject that notes the memory of its steps."""
-
-    def __init__(self, variant: Variant, model: nn.Module, config: Config, device: torch.device) -> None:
-        self.device, self.built, self.highest = device, 0, 0
-        self.subject: Subject
-        self.built = self._measure(lambda: self._build(variant, model, config))
-        self.model = self.subject.model
-
-    def _build(self, variant: Variant, model: nn.Module, config: Config) -> None:
-        self.subject = variant.build(copy.deepcopy(model), config)
-
-    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """As the subject's."""
-        found: dict[str, Tensor] = {}
-        self.highest = self._measure(lambda: found.update(self.subject.step(method, x, y)))
-        return found
-
-    def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """As the subject's."""
-        self.subject.start_over(state)
-
-    def _measure(self, action: Callable[[], object]) -> int:
-        return peak_bytes(action, self.device)
-
-    @property
-    def peak(self) -> int:
-        """Of the network with all that belongs to it, and the first step of the last method."""
-        return self.built + self.highest
-
-
 def run_case(
     case: Case,
     variants: Sequence[Variant],
@@ -164,6 +128,7 @@ def run_case(
     ).to(plan.device)
     require_fit(_humblest(variants[0]), model, config, images.shape, images.num_classes, plan.device)
     x, y = batch(case.dataset, case.batch_size, plan.data_dir, plan.device)
+    bn_act = which_bn_act(model, x)
     rows = [Row(variant=v, method=m) for v in variants for m in methods if m in v.units]
     if wrong := wrong_ops(images, case.batch_size, plan.device):
         for row in rows:
@@ -183,7 +148,7 @@ def run_case(
     title = case.title + (MODES_TITLE if any(variant.mode.name for variant in variants) else "")
     told = asdict(case) | {
         "title": title,
-        "bn_act": _bn_act(model, x),
+        "bn_act": bn_act,
         "forward_flops": cost.flops,
         "bn_elements": cost.bn_elements,
     }
@@ -196,18 +161,6 @@ def run_case(
 def _humblest(variant: Variant) -> Variant:
     """What takes no more time than needed to tell whether a batch fits."""
     return VARIANTS[name_of("eager", variant.precision)] if variant.ours else variant
-
-
-def _bn_act(model: nn.Module, x: Tensor) -> str:
-    """Which backend serves bn_act, in one layer at least."""
-    served: list[str] = []
-    launches.watchers.append(served.append)
-    try:
-        copy.deepcopy(model)(x.clone().requires_grad_())
-    finally:
-        launches.watchers.remove(served.append)
-    op = next(op for op in ops() if op.name == "bn_act")
-    return op.explain(x.device, x.dtype, os.environ.get(VARIABLE) or AUTO)[0] if op.name in served else REFERENCE
 
 
 def _after_round(clocks: Clocks, plan: Plan, number: int) -> None:

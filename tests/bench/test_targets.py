@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from fastiseat.bench.figures import PRN18, PRN18_64, WRN
 from fastiseat.bench.modes import MODES
 from fastiseat.bench.presets import PRESETS
 from fastiseat.bench.results import merged
 from fastiseat.bench.tables import tables
-from fastiseat.bench.targets import PRN18, PRN18_64, WRN, judged
+from fastiseat.bench.targets import judged
 from fastiseat.bench.variants import VARIANTS
 
 MILLISECONDS = {
@@ -141,6 +142,14 @@ def test_without_the_native_op_its_gain_is_no_target() -> None:
     rows = [*both("eager", 11), *both("fastiseat-eager-full", 10)]
     found = document(case(rows=rows, bn_act="reference"), kind="cpu", device="A CPU")
     assert one(found, "with native bn_act") == ("", "not measured here: native bn_act does not serve here")
+
+
+def test_a_cpu_s_bf16_step_is_held_to_bf16() -> None:
+    rows = [*both("eager-bf16", 12), *both("fastiseat-eager-bf16", 10)]
+    found = document(case(rows=rows), kind="cpu", device="A CPU")
+    (first, native) = [verdict for what, verdict in verdicts(found).items() if "engine eager" in what]
+    assert first == ("1.2×", "met")
+    assert native[1] == "not measured here: this run does not tell what served bn_act"
 
 
 def test_the_recipe_s_time_is_an_h200_s() -> None:
