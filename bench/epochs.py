@@ -13,7 +13,7 @@ from fastiseat.bench.inputs import SEED
 from fastiseat.bench.loader_inputs import Source
 from fastiseat.bench.loaders import Entry, endless, prepare
 from fastiseat.bench.rounds import by_turns
-from fastiseat.bench.variants import Subject
+from fastiseat.bench.subjects import Subject
 from fastiseat.config import Config
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.torch import TorchLoader

@@ -11,7 +11,7 @@ from textwrap import shorten
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastiseat.bench import compiled
 from fastiseat.bench.call import Call
@@ -20,7 +20,7 @@ from fastiseat.bench.kernel_calls import calls
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import ops
+from fastiseat.kernels import launches, ops
 from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, AnyOp, Backend
 
 PYTORCH = "torch"
@@ -137,3 +137,16 @@ def _require_any(rows: Sequence[dict[str, Any]], backends: Sequence[str], device
         if not any(not row["problem"].startswith("absent") for row in found):
             why = found[0]["problem"] if found else "no op has it"
             raise UserError(f"backend {name} on {device}: {why}; leave it out, or see fastiseat doctor")
+
+
+@torch.no_grad()
+def which_bn_act(model: nn.Module, x: Tensor) -> str:
+    """The backend that serves bn_act in one layer of the network at least."""
+    served: list[str] = []
+    launches.watchers.append(served.append)
+    try:
+        copy.deepcopy(model).train()(x)
+    finally:
+        launches.watchers.remove(served.append)
+    op = next(op for op in ops() if op.name == "bn_act")
+    return op.explain(x.device, x.dtype, os.environ.get(VARIABLE) or AUTO)[0] if op.name in served else REFERENCE

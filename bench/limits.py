@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from fastiseat.bench.memory import largest_batch, peak_bytes
-from fastiseat.bench.variants import Variant
+from fastiseat.bench.variants import DEVICES, Variant
 from fastiseat.config import Config
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
@@ -19,11 +19,18 @@ from fastiseat.pipelines.memory import free_bytes
 _PROBES = {"cpu": (2, 4), "cuda": (16, 48)}
 
 
-def require_precisions(variants: Iterable[Variant], device: torch.device) -> None:
-    """:class:`UserError` for a variant that computes in a dtype which the device lacks."""
+def require_supported(variants: Iterable[Variant], device: torch.device) -> None:
+    """:class:`UserError` for a variant that computes in a dtype which the device lacks, or runs on another kind."""
     for variant in variants:
-        if problem := _lacks(variant.precision, device):
+        if problem := _elsewhere(variant.engine, device) or _lacks(variant.precision, device):
             raise UserError(f"{variant.name}: {problem}")
+
+
+def _elsewhere(engine: str, device: torch.device) -> str:
+    wanted = DEVICES.get(engine)
+    if not wanted or wanted == device.type:
+        return ""
+    return f"engine {engine} records on a {wanted} device, this is {device}; use engine eager"
 
 
 def _lacks(precision: str, device: torch.device) -> str:

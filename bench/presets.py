@@ -21,7 +21,9 @@ class Preset:
 
     cases: tuple[tuple[str, str, int], ...]
     precisions: tuple[str, ...]
+    """Of this library's steps, the fastest first."""
     baselines: tuple[str, ...]
+    engines: tuple[str, ...] = ("graph", "eager")
     methods: tuple[str, ...] = PAPER_METHODS
     images: int = 50_000
     """Random images that loaders read."""
@@ -42,6 +44,7 @@ PRESETS = {
         cases=(("prn18", "cifar10", 4), ("small", "digits", 128)),
         precisions=("full",),
         baselines=("eager", "eager-wasteful"),
+        engines=("eager",),
         images=10_000,
     ),
 }

@@ -21,7 +21,7 @@ def mode(config: Config, epoch: int) -> str:
 
 
 def hours(
-    config: Config, steps: Mapping[str, float], units: Mapping[str, int], *, num_images: tuple[int, int]
+    config: Config, steps: Mapping[str, float], units: Mapping[str, float], *, num_images: tuple[int, int]
 ) -> float:
     """Hours of training and validating by ``config``, from seconds a step by method.
 

@@ -9,6 +9,7 @@ from typing import Any
 from fastiseat.bench.machine import slug
 from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
+from fastiseat.bench.targets import judged
 from fastiseat.errors import UserError
 
 FOLDER = Path(__file__).parent
@@ -43,6 +44,8 @@ def merged(earlier: dict[str, Any], later: dict[str, Any]) -> dict[str, Any]:
             both[part] = list(cases.values())
     rates = earlier["ceiling"]["flops"] | later["ceiling"]["flops"]
     clocks = [document["clocks"] for document in (earlier, later) if document["clocks"]]
+    if "targets" in both:
+        both["targets"] = judged(both)
     return both | {
         "ceiling": later["ceiling"] | {"flops": rates},
         "clocks": {"min": min(c["min"] for c in clocks), "max": max(c["max"] for c in clocks)} if clocks else None,

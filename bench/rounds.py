@@ -24,7 +24,7 @@ class Timing:
     seconds: list[float] = field(default_factory=list)
     """Until the device was done."""
     host: list[float] = field(default_factory=list)
-    """Until the call returned."""
+    """CPU time of all threads until a call returned that found the device idle."""
 
     @property
     def median(self) -> float:
@@ -46,10 +46,11 @@ class Clock:
             self._events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
 
     def __call__(self, action: Action, calls: int) -> tuple[float, float]:
-        """Seconds a call until the device was done, and until the call returned."""
+        """Seconds a call until the device was done, and CPU seconds until the first call returned."""
         if self.device.type != "cuda":
-            seconds = self._host(action, calls)
-            return seconds, seconds
+            began = time.perf_counter()
+            host = self._host(action, calls)
+            return (time.perf_counter() - began) / calls, host
         begin, end = self._events
         # Of this device: an event's default is the stream of the current one, which may be another.
         stream = torch.cuda.current_stream(self.device)
@@ -62,10 +63,13 @@ class Clock:
 
     @staticmethod
     def _host(action: Action, calls: int) -> float:
-        began = time.perf_counter()
-        for _ in range(calls):
+        began = time.process_time()
+        action()
+        # Later ones may wait, busily, for room in the device's queue.
+        spent = time.process_time() - began
+        for _ in range(calls - 1):
             action()
-        return (time.perf_counter() - began) / calls
+        return spent
 
 
 def by_turns(

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from fastiseat.bench import ceiling as limits_of_device
 from fastiseat.bench.ceiling import Ceiling
 from fastiseat.bench.inputs import SEED, Images, batch, images_of
-from fastiseat.bench.kernels import wrong_ops
+from fastiseat.bench.kernels import which_bn_act, wrong_ops
 from fastiseat.bench.limits import require_fit
 from fastiseat.bench.machine import Clocks
-from fastiseat.bench.memory import peak_bytes
+from fastiseat.bench.metered import Metered
 from fastiseat.bench.recipe_time import hours
 from fastiseat.bench.rounds import Timing, by_turns
-from fastiseat.bench.variants import NECESSARY, Subject, Variant
+from fastiseat.bench.subjects import Subject
+from fastiseat.bench.variants import NECESSARY, VARIANTS, Variant, name_of
 from fastiseat.bench.verify import Gate, WrongResultError, as_numbers
 from fastiseat.config import Config
+from fastiseat.errors import UserError
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.recipes import recipe
 from fastiseat.trainer import build_network
 
+MODES_TITLE = ", modes"
+"""Ends the title of a case that has other than plain steps of ours: it is no later measurement of the plain one."""
 # CUDA graphs are recorded in the first calls; a CPU has had its warm-up when the result is verified.
 _WARM_UP = {"cuda": 3, "cpu": 0}
 
@@ -85,6 +88,9 @@ class Row:
         told = {
             "variant": variant.name,
             "ours": variant.ours,
+            "engine": variant.engine,
+            "mode": variant.mode.name,
+            "approximate": variant.mode.approximate,
             "precision": variant.precision,
             "method": self.method,
             "units": variant.units[self.method],
@@ -93,39 +99,18 @@ class Row:
         }
         if self.problem:
             return told
-        figures = {"peak_bytes": self.peak_bytes, "deviations": as_numbers(self.deviations)}
+        figures: dict[str, Any] = {
+            "peak_bytes": self.peak_bytes,
+            "deviations": as_numbers(self.deviations),
+            "host_ms": self._host_ms(device),
+        }
         return told | figures | {"median": self.timing.median, "spread": self.timing.spread} | asdict(self.timing)
 
-
-class Metered:
-    """A subject that notes the memory of its steps."""
-
-    def __init__(self, variant: Variant, model: nn.Module, config: Config, device: torch.device) -> None:
-        self.device, self.built, self.highest = device, 0, 0
-        self.subject: Subject
-        self.built = self._measure(lambda: self._build(variant, model, config))
-        self.model = self.subject.model
-
-    def _build(self, variant: Variant, model: nn.Module, config: Config) -> None:
-        self.subject = variant.build(copy.deepcopy(model), config)
-
-    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """As the subject's."""
-        found: dict[str, Tensor] = {}
-        self.highest = self._measure(lambda: found.update(self.subject.step(method, x, y)))
-        return found
-
-    def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """As the subject's."""
-        self.subject.start_over(state)
-
-    def _measure(self, action: Callable[[], object]) -> int:
-        return peak_bytes(action, self.device)
-
-    @property
-    def peak(self) -> int:
-        """Of the network with all that belongs to it, and the first step of the last method."""
-        return self.built + self.highest
+    def _host_ms(self, device: torch.device) -> float | None:
+        """None where the host is what computes; the tape, which stands for a graph there, is told all the same."""
+        if device.type != "cuda" and self.variant.engine != "tape":
+            return None
+        return statistics.median(self.timing.host) * 1000
 
 
 def run_case(
@@ -141,8 +126,9 @@ def run_case(
     model = build_network(
         config.network, in_channels=images.channels, num_classes=images.num_classes, seed=SEED
     ).to(plan.device)
-    require_fit(variants[0], model, config, images.shape, images.num_classes, plan.device)
+    require_fit(_humblest(variants[0]), model, config, images.shape, images.num_classes, plan.device)
     x, y = batch(case.dataset, case.batch_size, plan.data_dir, plan.device)
+    bn_act = which_bn_act(model, x)
     rows = [Row(variant=v, method=m) for v in variants for m in methods if m in v.units]
     if wrong := wrong_ops(images, case.batch_size, plan.device):
         for row in rows:
@@ -159,11 +145,22 @@ def run_case(
     for number, timing in timings.items():
         rows[number].timing = timing
     cost = limits_of_device.work(model, images.shape)
-    told = asdict(case) | {"title": case.title, "forward_flops": cost.flops, "bn_elements": cost.bn_elements}
+    title = case.title + (MODES_TITLE if any(variant.mode.name for variant in variants) else "")
+    told = asdict(case) | {
+        "title": title,
+        "bn_act": bn_act,
+        "forward_flops": cost.flops,
+        "bn_elements": cost.bn_elements,
+    }
     return told | {
         "rows": [_told(row, config, cost, ceiling, plan.device) for row in rows],
         "recipe_hours": _recipe_hours(rows, config, images),
     }
+
+
+def _humblest(variant: Variant) -> Variant:
+    """What takes no more time than needed to tell whether a batch fits."""
+    return VARIANTS[name_of("eager", variant.precision)] if variant.ours else variant
 
 
 def _after_round(clocks: Clocks, plan: Plan, number: int) -> None:
@@ -184,23 +181,26 @@ def _recipe_hours(rows: Sequence[Row], config: Config, images: Images) -> dict[s
 def _verified(rows: Sequence[Row], gate: Gate, plan: Plan) -> dict[int, Callable[[], object]]:
     """The actions of the rows that passed, by number; the others get their problem."""
     actions: dict[int, Callable[[], object]] = {}
-    subjects: dict[str, Metered] = {}
+    subjects: dict[tuple[str, str], Metered] = {}
     for number, row in enumerate(rows):
         plan.progress.count("variants verified", number, len(rows))
-        name = row.variant.name
+        # A step of ours moves the network into buffers of its own, and a recording is of one method.
+        key = row.variant.name, row.method if row.variant.ours else ""
         if row.problem:
             continue
         try:
-            if name not in subjects:
-                subjects[name] = Metered(row.variant, gate.model, gate.config, plan.device)
-            row.deviations = gate.check(row.variant, subjects[name], row.method)
-            row.peak_bytes = subjects[name].peak
+            if key not in subjects:
+                subjects[key] = Metered(row.variant, gate.model, gate.config, plan.device)
+            row.deviations = gate.check(row.variant, subjects[key], row.method)
+            row.peak_bytes = subjects[key].peak
         except WrongResultError as error:
             row.problem = f"wrong: {error}"
+        except UserError as error:
+            row.problem = f"cannot run: {error}"
         except torch.OutOfMemoryError:
             row.problem = "does not fit into memory beside the others"
         else:
-            actions[number] = _action(subjects[name].subject, row.method, gate)
+            actions[number] = _action(subjects[key].subject, row.method, gate)
     plan.progress.count("variants verified", len(rows), len(rows))
     return actions
 
@@ -218,8 +218,10 @@ def _told(
         return told
     passes, m, seconds = NECESSARY[row.method], config.data.batch_size, row.timing.median
     rate = ceiling.flops[row.variant.precision]
+    # An approximate step needs less than the method does.
+    part = min(1.0, row.variant.units[row.method] / passes.units)
     return told | {
         "images_per_second": m / seconds,
-        "share_of_peak": limits_of_device.share(cost, passes, m, seconds, rate),
-        "floor": limits_of_device.floor(cost, passes, m, ceiling, row.variant.precision),
+        "share_of_peak": part * limits_of_device.share(cost, passes, m, seconds, rate),
+        "floor": part * limits_of_device.floor(cost, passes, m, ceiling, row.variant.precision),
     }

@@ -9,10 +9,10 @@ from itertools import product
 from typing import Any
 
 from fastiseat.bench import ceiling as ceilings
-from fastiseat.bench import epochs, kernels, loaders, steps
+from fastiseat.bench import epochs, kernels, loaders, steps, targets
 from fastiseat.bench.ceiling import Ceiling
 from fastiseat.bench.inputs import SEED, images_of
-from fastiseat.bench.limits import require_precisions
+from fastiseat.bench.limits import require_supported
 from fastiseat.bench.loader_inputs import source
 from fastiseat.bench.machine import Clocks, machine
 from fastiseat.bench.steps import Case, Plan
@@ -62,7 +62,7 @@ class Selection:
 
 def measure(what: tuple[str, ...], selection: Selection, plan: Plan) -> dict[str, Any]:
     """Everything of ``what``, parts of :data:`PARTS`, as one document."""
-    require_precisions(selection.variants, plan.device)
+    require_supported(selection.variants, plan.device)
     clocks = Clocks(device=plan.device)
     precisions = tuple(dict.fromkeys(["full", *(variant.precision for variant in selection.variants)]))
     plan.progress.say("measuring what the device can do")
@@ -78,7 +78,7 @@ def measure(what: tuple[str, ...], selection: Selection, plan: Plan) -> dict[str
     for part in what:
         plan.progress.say(f"measuring: {part}")
         document[part] = list(_PARTS[part](selection, ceiling, plan, clocks))
-    return document | {"clocks": clocks.summary()}
+    return document | {"clocks": clocks.summary(), "targets": targets.judged(document)}
 
 
 def _step(selection: Selection, ceiling: Ceiling, plan: Plan, clocks: Clocks) -> Iterator[Result]:

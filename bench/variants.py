@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fastiseat.bench.baselines import BASELINES, Eager
-from fastiseat.bench.baselines.networks import plain
+from fastiseat.bench.modes import MODES, PLAIN, Mode
+from fastiseat.bench.subjects import BaselineSubject, EngineSubject, Subject
 from fastiseat.config import Config
-from fastiseat.engine import TrainStep
-from fastiseat.engine.engines import ENGINES
 from fastiseat.engine.precision import DTYPES
 from fastiseat.errors import unknown
-from fastiseat.methods import from_config
-from fastiseat.recipes import METHODS
 
 
 class Passes(NamedTuple):
@@ -42,20 +38,8 @@ NECESSARY = {
 }
 """What each method needs where nothing is computed twice; what the engines here compute."""
 
-LR = 0.01
-"""Every variant's learning rate: on one batch, step after step, the recipes' would diverge."""
-
-
-class Subject(Protocol):
-    """A variant with a network of its own, ready to be timed; all methods train that one network."""
-
-    model: nn.Module
-
-    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """One training step by ``method``; metrics with ``loss`` among them."""
-
-    def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Take the network back to ``state``, and let go of all momentum and gradients."""
+DEVICES = {"eager": "", "graph": "cuda", "compile": "", "tape": "cpu"}
+"""The engines that are timed, and the only kind of device that one runs on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,88 +50,46 @@ class Variant:
     description: str
     precision: str
     """``full``, ``bf16`` or ``fp16``."""
-    units: Mapping[str, int]
+    units: Mapping[str, float]
     """By method; a method that is missing here is not offered."""
     build: Callable[[nn.Module, Config], Subject]
     """Takes the network, which becomes its own, and the settings."""
-    ours: bool = False
+    engine: str = ""
+    """Of this library; empty for a baseline."""
+    mode: Mode = PLAIN
     tf32: bool = True
     """Whether float32 convolutions may use TF32 where the device has it and the process allows it."""
     twin: Callable[[nn.Module, Config], Subject] | None = None
     """Builds the same program for a float64 network, where it can be held to the reference without rounding."""
 
-
-class EngineSubject:
-    """:class:`fastiseat.TrainStep` for each method, over one network."""
-
-    def __init__(self, model: nn.Module, config: Config, *, engine: str, precision: str) -> None:
-        self.model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.steps = {
-            method: TrainStep(
-                self.model,
-                method=from_config(replace(config.objective, method=method)),
-                attack=config.attack,
-                awp=config.awp if METHODS[method].awp else replace(config.awp, gamma=0.0),
-                optimizer=replace(config.optimizer, lr=LR),
-                engine=engine,
-                precision=precision,
-            )
-            for method in NECESSARY
-        }
-
-    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """One step of the method's own TrainStep."""
-        return self.steps[method](x, y)
-
-    def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights in place; no method has momentum."""
-        self.model.load_state_dict(dict(state))
-        for step in self.steps.values():
-            step.load_state_dict(step.state_dict() | {"momentum_buffers": {}})
+    @property
+    def ours(self) -> bool:
+        """Whether it is this library's."""
+        return bool(self.engine)
 
 
-class BaselineSubject:
-    """A baseline on the network as people write it, told before each step which terms are on."""
-
-    def __init__(self, model: nn.Module, config: Config, *, build: Callable[..., Eager]) -> None:
-        self.config = config
-        attack, optimizer = config.attack, config.optimizer
-        self.baseline = build(
-            plain(model),
-            eps=attack.eps,
-            step_size=attack.step_size,
-            steps=attack.steps,
-            lr=LR,
-            momentum=optimizer.momentum,
-            weight_decay=optimizer.weight_decay,
-        )
-        self.model = self.baseline.model
-
-    def step(self, method: str, x: Tensor, y: Tensor) -> Mapping[str, Tensor]:
-        """One step with the method's λ and γ."""
-        parts = METHODS[method]
-        self.baseline.lam = self.config.objective.lam if parts.stability else 0.0
-        self.baseline.gamma = self.config.awp.gamma if parts.awp else 0.0
-        return self.baseline.step(x, y)
-
-    def start_over(self, state: Mapping[str, Tensor]) -> None:
-        """Weights in place; the optimizer begins anew, and no gradient is left."""
-        self.model.load_state_dict(dict(state))
-        self.baseline.optimizer.state.clear()
-        self.baseline.optimizer.zero_grad()
-        self.baseline.proxy.zero_grad()
+def name_of(engine: str, precision: str, mode: str = PLAIN.name) -> str:
+    """Of the library's own variant."""
+    return "-".join(filter(None, ("fastiseat", engine, precision, mode)))
 
 
-def _engine(engine: str, precision: str) -> Variant:
+def _engine(engine: str, precision: str, mode: Mode) -> Variant:
+    # A compiled network always computes the clean pass twice.
+    more = MODES["recompute"].units if engine == "compile" else mode.units
     return Variant(
-        name=f"fastiseat-{engine}-{precision}",
-        description=f"this library, engine {engine}, channels-last",
+        name=name_of(engine, precision, mode.name),
+        description=", ".join(filter(None, (f"this library, engine {engine}, channels-last", mode.description))),
         precision=precision,
-        units={method: passes.units for method, passes in NECESSARY.items()},
-        build=partial(EngineSubject, engine=engine, precision=precision),
-        twin=partial(EngineSubject, engine=engine, precision="full"),
-        ours=True,
+        units={method: NECESSARY[method].units + units for method, units in more.items()},
+        build=partial(EngineSubject, engine=engine, precision=precision, mode=mode),
+        twin=partial(EngineSubject, engine=engine, precision="full", mode=mode),
+        engine=engine,
+        mode=mode,
     )
+
+
+def _modes_of(engine: str) -> list[Mode]:
+    return [PLAIN] if engine == "compile" else list(MODES.values())
 
 
 def _in_full(build: Callable[..., Eager]) -> Callable[..., Eager]:
@@ -171,22 +113,35 @@ def _baseline(name: str) -> Variant:
 VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in [
-        *(_engine(engine, precision) for engine in ENGINES for precision in DTYPES),
+        *(_engine(e, precision, mode) for e in DEVICES for precision in DTYPES for mode in _modes_of(e)),
         *map(_baseline, BASELINES),
     ]
 }
 """By name. An entry more is all that it takes to have another one verified, timed and listed."""
 
 
-def chosen(engines: tuple[str, ...], precisions: tuple[str, ...], baselines: tuple[str, ...]) -> list[Variant]:
-    """The library's own in all combinations, then the baselines; :class:`UserError` for a name that is none."""
+def chosen(
+    engines: tuple[str, ...],
+    precisions: tuple[str, ...],
+    baselines: tuple[str, ...],
+    modes: tuple[str, ...] = (PLAIN.name,),
+) -> list[Variant]:
+    """The library's own in all combinations, then the baselines; :class:`UserError` for a name that is none.
+
+    Engine ``compile`` has the plain mode alone, whatever ``modes`` says.
+    """
     for kind, names, known in (
-        ("engine", engines, ENGINES),
+        ("engine", engines, tuple(DEVICES)),
         ("precision", precisions, tuple(DTYPES)),
         ("baseline", baselines, tuple(name for name, variant in VARIANTS.items() if not variant.ours)),
     ):
         for name in names:
             if name not in known:
                 raise unknown(kind, name, known)
-    ours = [VARIANTS[f"fastiseat-{engine}-{precision}"] for engine in engines for precision in precisions]
+    ours = [
+        VARIANTS[name_of(engine, precision, mode)]
+        for engine in engines
+        for precision in precisions
+        for mode in (modes if engine != "compile" else (PLAIN.name,))
+    ]
     return [*ours, *(VARIANTS[name] for name in baselines)]

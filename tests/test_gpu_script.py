@@ -11,8 +11,8 @@ import pytest
 
 SCRIPT = Path(__file__).parent.parent / ".ci" / "gpu"
 CASES = [
-    "prn18 cifar10 128 eager compile-naive eager-bf16 compile-careful",
-    "wrn-34-10 cifar10 64 eager compile-naive",
+    "prn18 cifar10 128 bf16 eager compile-naive eager-bf16 compile-careful",
+    "wrn-34-10 cifar10 64 bf16 eager compile-naive",
 ]
 # An interpreter that keeps a record of what it is asked to run, and ends as it is told.
 STUB = f"""#!/bin/sh
@@ -44,13 +44,21 @@ FIRST, SECOND = (
     "--arch wrn-34-10 --dataset cifar10 --batch-size 64",
 )
 COMMON = "--preset auto --device cuda --results bench/results"
+ENGINES = "--engine graph eager"
+MODES = (
+    "--engine graph --baseline none --method at iseat --clean-graph keep recompute --checkpoint-blocks --wasteful "
+    "--awp-gradient exact last-attack-step half-batch previous-step --precision bf16"
+)
 REST = [
+    f"-m fastiseat bench step {FIRST} {MODES} {COMMON}",
     *(f"-m fastiseat bench {part} {FIRST} {COMMON}" for part in ("kernels", "epoch", "loaders")),
-    f"-m fastiseat bench step {SECOND} --baseline eager {COMMON}",
+    f"-m fastiseat bench step {SECOND} --engine graph --baseline eager {COMMON}",
     "-m fastiseat.bench.results",
 ]
-ALL = f"-m fastiseat bench step {FIRST} --baseline eager compile-naive eager-bf16 compile-careful {COMMON}"
-QUICK = f"-m fastiseat bench step {FIRST} --baseline eager eager-bf16 {COMMON}"
+ALL = (
+    f"-m fastiseat bench step {FIRST} {ENGINES} --baseline eager compile-naive eager-bf16 compile-careful {COMMON}"
+)
+QUICK = f"-m fastiseat bench step {FIRST} {ENGINES} --baseline eager eager-bf16 {COMMON}"
 
 
 def test_the_order(tmp_path: Path) -> None:
@@ -84,7 +92,7 @@ def test_where_compiling_takes_too_long_the_quick_baselines_are_measured(tmp_pat
 def test_without_time_the_tests_and_the_readme_are_left(tmp_path: Path) -> None:
     code, ran, printed = run(tmp_path, TOTAL_LIMIT="30")
     assert (code, len(ran), ran[-1]) == (0, 2, REST[-1])
-    assert printed.count("no time left for: fastiseat bench") == 6
+    assert printed.count("no time left for: fastiseat bench") == 7
 
 
 WATCHED = "-m pytest tests/kernels -m gpu -k native"

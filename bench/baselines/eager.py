@@ -7,7 +7,7 @@ paper's code; the clean logits are computed once more on the copy, because the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -142,10 +142,13 @@ class Eager:
         """(weight, ν) for each weight with more than one dimension; ν = γ ‖θ‖ g / ‖g‖, norms per tensor."""
         self.proxy.zero_grad()
         self._scaled(F.cross_entropy(self._logits(self.run_proxy, x_adv), y)).backward()
+        return self._nu([of_proxy.grad for of_proxy in self.proxy.parameters()])
+
+    def _nu(self, gradients: Sequence[Tensor | None]) -> list[tuple[Tensor, Tensor]]:
         nu: list[tuple[Tensor, Tensor]] = []
-        for weight, of_proxy in zip(self.model.parameters(), self.proxy.parameters(), strict=True):
-            if of_proxy.grad is not None and weight.dim() > 1:
-                g = self._finite(of_proxy.grad)
+        for weight, gradient in zip(self.model.parameters(), gradients, strict=True):
+            if gradient is not None and weight.dim() > 1:
+                g = self._finite(gradient)
                 nu.append((weight, self.gamma * weight.detach().norm() / (g.norm() + 1e-20) * g))
         return nu
 

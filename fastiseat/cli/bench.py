@@ -15,8 +15,10 @@ from fastiseat.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from fastiseat.bench.presets import Preset
     from fastiseat.bench.suite import Selection
     from fastiseat.bench.tables import Table
+    from fastiseat.bench.variants import Variant
 
 Words = tuple[str, ...]
 
@@ -43,8 +45,17 @@ class Bench:
     """at, at-awp, lsi, iseat."""
     precision: Words = ()
     """full, bf16, fp16: of this library's steps."""
-    engine: Words = ("eager",)
-    """This library's engines: eager."""
+    engine: Words = ()
+    """This library's engines: eager, graph (on a GPU), compile (minutes), tape (on a CPU: a proof, not for speed)."""
+    clean_graph: Words = ("keep",)
+    """keep, recompute: of this library's steps. Each mode other than keep and exact is a row of its own, combined with
+    no other one; engine compile recomputes anyway, and has no other mode."""
+    awp_gradient: Words = ("exact",)
+    """exact, last-attack-step, half-batch, previous-step: likewise; all but exact are approximate."""
+    checkpoint_blocks: FlagCreatePairsOff[bool] = False
+    """Also with residual blocks that keep their input alone."""
+    wasteful: FlagCreatePairsOff[bool] = False
+    """Also with an attack that computes weight gradients and drops them, 39 units: what overhead is often told of."""
     baseline: Words = ()
     """eager, eager-strict, eager-wasteful, eager-bf16, eager-fp16, compile-naive, compile-careful, these two with
     -fp16; none for none."""
@@ -114,20 +125,33 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
     from fastiseat.bench.presets import cases, preset
     from fastiseat.bench.steps import Case
     from fastiseat.bench.suite import Selection
-    from fastiseat.bench.variants import chosen
 
     base = preset(arguments.preset, device_name=device_name(device), kind=device.type)
-    baselines = () if arguments.baseline == ("none",) else arguments.baseline or base.baselines
     found = cases(base, arguments.arch, arguments.dataset, arguments.batch_size)
     return Selection(
         cases=tuple(Case(arch=arch, dataset=dataset, batch_size=size) for arch, dataset, size in found),
-        variants=tuple(chosen(arguments.engine, arguments.precision or base.precisions, baselines)),
+        variants=_variants(arguments, base),
         methods=arguments.method or base.methods,
         alone=arguments.batch_size or (base.alone,),
         loaders=arguments.loader,
         backends=arguments.backend,
         images=arguments.images or base.images,
     )
+
+
+def _variants(arguments: Bench, base: Preset) -> tuple[Variant, ...]:
+    from fastiseat.bench.modes import modes_named
+    from fastiseat.bench.variants import chosen
+
+    baselines = () if arguments.baseline == ("none",) else arguments.baseline or base.baselines
+    modes = modes_named(
+        clean_graph=arguments.clean_graph,
+        awp_gradient=arguments.awp_gradient,
+        checkpoint_blocks=arguments.checkpoint_blocks,
+        wasteful=arguments.wasteful,
+    )
+    engines, precisions = arguments.engine or base.engines, arguments.precision or base.precisions
+    return tuple(chosen(engines, precisions, baselines, modes))
 
 
 def _print(document: dict[str, Any], arguments: Bench) -> None:

@@ -101,10 +101,12 @@ def remember(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, var: Tensor) -> 
     if batches is None:
         _write({0: batch})
         return
-    if id(running_mean) in batches:  # a layer's second turn in a pass: first come, first written
+    # By their memory, which layers may share. A compiler would compile anew for each copy of the buffers.
+    key = id(bn) if torch.compiler.is_compiling() else id(running_mean)
+    if key in batches:  # a second turn in a pass: first come, first written
         _write(batches)
         batches.clear()
-    batches[id(running_mean)] = batch
+    batches[key] = batch
 
 
 def _write(batches: dict[int, _Batch]) -> None:

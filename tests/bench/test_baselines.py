@@ -11,9 +11,9 @@ import torch
 from devices import DEVICES, require_precision
 from functorch.compile import make_boxed_func
 from oracles.algorithm1 import Algorithm1
+from pass_units import Units
 from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastiseat import models
 from fastiseat.bench.baselines import BASELINES, Eager
@@ -78,28 +78,6 @@ def assert_equal_steps(baseline: Eager, oracle: Algorithm1, seed: int) -> None:
     for key, value in theirs.items():
         difference = (ours[key] - value).abs().max()
         assert difference <= 1e-9 * value.abs().max(), key
-
-
-class Units(TorchDispatchMode):
-    """Counts from outside, at the second convolution's shape, whose input needs a gradient in every pass."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.shape = model.layer1[0].conv1.weight.shape
-        self.per_pass = sum(weight.shape == self.shape for weight in model.parameters())
-        self.forward = self.input = self.weight = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name
-        if name == "aten::convolution" and args[1].shape == self.shape:
-            self.forward += 1
-        if name == "aten::convolution_backward" and args[2].shape == self.shape:
-            self.input += args[-1][0]
-            self.weight += args[-1][1]
-        return func(*args, **(kwargs or {}))
-
-    def total(self) -> float:
-        return (self.forward + self.input + self.weight) / self.per_pass
 
 
 def counting_backend(units: Units) -> Callable[..., Any]:

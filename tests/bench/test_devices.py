@@ -39,7 +39,7 @@ def test_a_clock_waits_for_the_device(device: torch.device) -> None:
         if device.type == "cuda":
             assert host < spent / 2, "the host only starts the work"
         else:
-            assert host == spent
+            assert host < spent, "who sleeps takes no CPU time"
 
 
 def test_rounds_time_what_the_device_does(device: torch.device) -> None:

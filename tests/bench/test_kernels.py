@@ -1,13 +1,18 @@
 """Every op has its call, and a wrong or absent backend has no figure."""
 
+import copy
+import os
+
 import pytest
 import torch
 from bench_case import CPU
 
+from fastiseat import models
 from fastiseat.bench import bn_act_calls, kernel_calls, kernels
 from fastiseat.bench.inputs import images_of
 from fastiseat.errors import UserError
 from fastiseat.kernels import dispatch, ops
+from fastiseat.kernels.dispatch import AUTO, VARIABLE
 
 FIGURES = {"median", "seconds", "share_of_bandwidth"}
 
@@ -136,3 +141,14 @@ def test_what_an_op_writes_is_judged_too(name):
         problem = kernels.problem(backend, call, op)
         assert problem.startswith(verdict)
         assert bool(problem) == bool(verdict)
+
+
+@pytest.mark.parametrize(("batch_size", "large"), [(2, False), (64, True)])
+def test_bn_act_is_told_as_it_is_served(batch_size, large):
+    op = next(op for op in ops() if op.name == "bn_act")
+    chosen, _ = op.explain(CPU, torch.float32, os.environ.get(VARIABLE) or AUTO)
+    network = models.build("small", in_channels=3, num_classes=10)
+    before = copy.deepcopy(network.state_dict())
+    found = kernels.which_bn_act(network, torch.rand(batch_size, 3, 32, 32))
+    assert found == (chosen if large else "reference")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

@@ -5,7 +5,7 @@ import torch
 from bench_case import CASE, CPU, network
 
 from fastiseat.bench import limits
-from fastiseat.bench.limits import require_fit, require_precisions
+from fastiseat.bench.limits import require_fit, require_supported
 from fastiseat.bench.memory import largest_batch, peak_bytes
 from fastiseat.bench.variants import VARIANTS
 from fastiseat.errors import UserError
@@ -58,21 +58,31 @@ def test_a_card_without_bf16_is_told(monkeypatch, capability, names, complaint):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device=None: "Card")
     with pytest.raises(UserError, match=complaint):
-        require_precisions([VARIANTS[name] for name in names], torch.device("cuda"))
+        require_supported([VARIANTS[name] for name in names], torch.device("cuda"))
 
 
 def test_newer_cards_and_other_precisions_pass(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (8, 0))
-    require_precisions(VARIANTS.values(), torch.device("cuda"))
+    there = [v for v in VARIANTS.values() if v.engine != "tape"]
+    require_supported(there, torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 0))
-    require_precisions([v for v in VARIANTS.values() if v.precision != "bf16"], torch.device("cuda"))
+    require_supported([v for v in there if v.precision != "bf16"], torch.device("cuda"))
+
+
+@pytest.mark.parametrize(("engine", "device"), [("graph", "cpu"), ("tape", "cuda")])
+def test_an_engine_of_another_kind_of_device_is_told(engine, device):
+    complaint = (
+        rf"fastiseat-{engine}-full: engine {engine} records on a c\w+ device, this is {device}; use engine eager"
+    )
+    with pytest.raises(UserError, match=complaint):
+        require_supported([VARIANTS[f"fastiseat-{engine}-full"]], torch.device(device))
 
 
 def test_a_cpu_s_lacks_are_told(monkeypatch):
     with pytest.raises(
         UserError, match="eager-fp16: PyTorch's fp16 convolutions crawl on a CPU; use full or bf16"
     ):
-        require_precisions([VARIANTS["eager-fp16"]], CPU)
+        require_supported([VARIANTS["eager-fp16"]], CPU)
     monkeypatch.setattr(limits, "precision_for_amp", lambda device: "full")
     with pytest.raises(UserError, match="eager-bf16: this CPU has no bf16 instructions"):
-        require_precisions([VARIANTS["eager-bf16"]], CPU)
+        require_supported([VARIANTS["eager-bf16"]], CPU)

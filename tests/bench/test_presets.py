@@ -31,7 +31,9 @@ def test_auto_on_a_cpu_and_on_any_other_card():
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_is_a_selection(name):
     found = PRESETS[name]
-    variants = chosen(("eager",), found.precisions, found.baselines)
+    variants = chosen(found.engines, found.precisions, found.baselines)
+    assert not {"tape", "compile"} & set(found.engines), "one is a proof, the other takes minutes"
+    assert ("graph" in found.engines) == (name != "cpu")
     cases = tuple(Case(arch=arch, dataset=dataset, batch_size=size) for arch, dataset, size in found.cases)
     selection = Selection(cases=cases, variants=tuple(variants), methods=found.methods)
     assert all(case.config().data.batch_size == case.batch_size for case in selection.cases)
@@ -49,6 +51,7 @@ def test_lists_make_all_combinations_and_the_rest_is_the_first_case_s():
     ("words", "complaint"),
     [
         ({"engines": ("warp",)}, "unknown engine 'warp'"),
+        ({"engines": ("auto",)}, "unknown engine 'auto'"),
         ({"precisions": ("fp8",)}, "unknown precision 'fp8'"),
         ({"baselines": ("egaer",)}, "unknown baseline 'egaer'"),
         ({"baselines": ("fastiseat-eager-full",)}, "unknown baseline"),

@@ -13,6 +13,7 @@ class World:
     def __init__(self, monkeypatch):
         self.now, self.called = 0.0, []
         monkeypatch.setattr(rounds.time, "perf_counter", lambda: self.now)
+        monkeypatch.setattr(rounds.time, "process_time", lambda: self.now)
 
     def action(self, name, seconds):
         def act():
@@ -36,8 +37,17 @@ def test_each_has_its_turn_in_each_round_and_every_other_round_runs_backwards(wo
 def test_seconds_are_those_of_a_call(world):
     timings = by_turns({"a": world.action("a", 0.25)}, device=CPU, rounds=4, seconds=1.0)
     assert timings["a"].seconds == pytest.approx([0.25] * 4)
-    assert timings["a"].host == timings["a"].seconds
     assert timings["a"].spread == pytest.approx(0)
+
+
+def test_the_host_s_time_is_that_of_a_turn_s_first_call(world):
+    durations = iter([1.0, 2.0, 7.0, 7.0, 3.0, 7.0, 7.0])
+
+    def act():
+        world.now += next(durations)
+
+    timings = by_turns({"a": act}, device=CPU, rounds=2, seconds=3.0, warm_up=0)
+    assert timings["a"].host == [2.0, 3.0]
 
 
 def test_a_turn_is_about_as_long_as_asked(world):

@@ -1,17 +1,31 @@
 """A case from plan to rows: only what was verified has figures."""
 
+import statistics
 from dataclasses import replace
 
 import pytest
 import torch
 from bench_case import CASE, CEILING, CPU, PLAN, changed, network, planted
 
+from fastiseat.bench import steps
 from fastiseat.bench.machine import Clocks
 from fastiseat.bench.steps import run_case
+from fastiseat.bench.subjects import EngineSubject
 from fastiseat.bench.variants import VARIANTS
+from fastiseat.errors import UserError
 from fastiseat.kernels import dispatch, ops
 
-FIGURES = {"seconds", "host", "median", "spread", "peak_bytes", "images_per_second", "share_of_peak", "floor"}
+FIGURES = {
+    "seconds",
+    "host",
+    "host_ms",
+    "median",
+    "spread",
+    "peak_bytes",
+    "images_per_second",
+    "share_of_peak",
+    "floor",
+}
 
 
 def rows_of(*variants, methods=("at", "iseat")):
@@ -49,6 +63,51 @@ def test_right_variants_have_all_figures(result):
             assert row["images_per_second"] == CASE.batch_size / row["median"]
             assert row["floor"] > 0
             assert row["tf32"] is False
+
+
+def test_a_row_tells_what_ran(result):
+    found = {
+        row["variant"]: (row["ours"], row["engine"], row["mode"], row["approximate"]) for row in result["rows"]
+    }
+    assert found["fastiseat-eager-full"] == (True, "eager", "", False)
+    assert found["eager"] == (False, "", "", False)
+    assert result["bn_act"] == "reference", "its layers are too small for any other"
+
+
+def test_the_host_s_time_is_told_where_it_is_not_the_device_s(result):
+    assert {row.get("host_ms") for row in result["rows"]} == {None}
+    (row,) = rows_of(VARIANTS["fastiseat-tape-full"], methods=("at",))["rows"]
+    assert row["host_ms"] == statistics.median(row["host"]) * 1000 > 0
+
+
+def test_modes_are_a_case_of_their_own(result):
+    assert result["title"] == CASE.title
+    half = VARIANTS["fastiseat-eager-full-half-batch"]
+    case = rows_of(VARIANTS["fastiseat-eager-full"], half)
+    assert case["title"] == f"{CASE.title}, modes"
+    found = [(row["mode"], row["method"], row["units"], row["approximate"]) for row in case["rows"]]
+    assert found == [("", "at", 23, False), ("", "iseat", 28, False), ("half-batch", "iseat", 26.5, True)]
+    shares = [row["share_of_peak"] * row["median"] for row in case["rows"][1:]]
+    assert shares[1] == pytest.approx(shares[0] * 26.5 / 28)
+
+
+def test_an_engine_that_cannot_run_the_step_has_no_figure(monkeypatch):
+    def refuse(self, *args):
+        raise UserError("this step cannot be recorded")
+
+    monkeypatch.setattr(EngineSubject, "step", refuse)
+    monkeypatch.setattr(steps, "require_fit", lambda *_: None)
+    ours, eager = rows_of(VARIANTS["fastiseat-tape-full"], VARIANTS["eager"], methods=("at",))["rows"]
+    assert ours["problem"] == "cannot run: this step cannot be recorded"
+    assert eager["median"] > 0
+
+
+def test_whether_a_batch_fits_is_told_by_an_eager_step(monkeypatch):
+    asked = []
+    monkeypatch.setattr(steps, "require_fit", lambda variant, *_: asked.append(variant.name))
+    rows_of(VARIANTS["fastiseat-tape-full"], methods=("at",))
+    rows_of(VARIANTS["eager"], methods=("at",))
+    assert asked == ["fastiseat-eager-full", "eager"]
 
 
 def test_memory_counts_the_network_and_what_its_step_holds(result):

@@ -19,7 +19,7 @@ def test_all_parts_as_json(fastiseat):
     result = fastiseat("bench", "all", *QUICK, "--baseline", "none", "--method", "at", "--images", 60, "--json")
     assert result.code == 0
     found = json.loads(result.out)
-    assert {"step", "loaders", "kernels", "epoch", "ceiling", "machine", "clocks"} <= found.keys()
+    assert {"step", "loaders", "kernels", "epoch", "ceiling", "machine", "clocks", "targets"} <= found.keys()
     (case,) = found["step"]
     assert [(row["variant"], row["method"]) for row in case["rows"]] == [("fastiseat-eager-full", "at")]
     assert case["rows"][0]["median"] > 0
@@ -33,6 +33,25 @@ def test_steps_as_tables(fastiseat, form):
     for words in ("one training step", "× eager", "host ms", "memory", "TF32", "of peak", "floor ms", "Table 7"):
         assert words in result.out
     assert ("## " in result.out) == bool(form)
+
+
+def test_engines_and_modes_as_they_are_named(fastiseat):
+    words = ("--engine", "eager", "tape", "--clean-graph", "keep", "recompute", "--awp-gradient", "previous-step")
+    result = fastiseat("bench", "step", *QUICK, *words, "--baseline", "none", "--method", "iseat", "--markdown")
+    assert result.code == 0
+    for engine in ("eager", "tape"):
+        assert f"| fastiseat-{engine}-full-recompute | iseat |" in result.out
+        assert f"| fastiseat-{engine}-full-previous-step (approximate) | iseat |" in result.out
+        assert f"| fastiseat-{engine}-full | iseat |" not in result.out, "keep and exact are it"
+    assert ", modes: one training step" in result.out
+    assert "Targets on" in result.out
+
+
+def test_the_other_modes_come_beside_the_plain_one(fastiseat):
+    words = ("--checkpoint-blocks", "--wasteful", "--baseline", "none", "--method", "iseat", "--json")
+    (case,) = json.loads(fastiseat("bench", "step", *QUICK, *words).out)["step"]
+    assert [row["mode"] for row in case["rows"]] == ["", "checkpoint-blocks", "wasteful"]
+    assert [row["units"] for row in case["rows"]] == [28, 41, 39]
 
 
 def test_kernels_and_loaders_alone(fastiseat):
@@ -57,6 +76,12 @@ def test_results_are_written_on_request(fastiseat, tmp_path):
         (("step", "--precision", "fp16"), "fastiseat-eager-fp16: PyTorch's fp16 convolutions crawl on a CPU"),
         (("step", "--precision", "fp8"), "unknown precision 'fp8'"),
         (("step", "--engine", "warp"), "unknown engine 'warp'"),
+        (
+            ("step", "--engine", "graph"),
+            "fastiseat-graph-full: engine graph records on a cuda device, this is cpu",
+        ),
+        (("step", "--clean-graph", "auto"), "unknown clean_graph 'auto'"),
+        (("step", "--awp-gradient", "none"), "unknown awp_gradient 'none'"),
         (("step", "--method", "trades"), "unknown method to time 'trades'"),
         (("step", "--baseline", "egaer"), "unknown baseline 'egaer'"),
         (("step", "--arch", "resnet"), "resnet"),

@@ -31,7 +31,8 @@ EVAL_FLAGS = """
 --device --json
 """
 BENCH_FLAGS = """
---help --preset --arch --dataset --batch-size --method --precision --engine --baseline --backend --loader --images
+--help --preset --arch --dataset --batch-size --method --precision --engine --clean-graph --awp-gradient
+--checkpoint-blocks --wasteful --baseline --backend --loader --images
 --rounds --seconds --device --data-dir --results --json --markdown
 """
 DOCTOR_FLAGS = "--help --json"
