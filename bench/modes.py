@@ -23,6 +23,8 @@ class Mode:
     clean_graph: str = "keep"
     awp_gradient: AWPGradient = "exact"
     checkpoint_blocks: bool = False
+    overlap: bool = False
+    """Whether the clean pass has a stream of its own; in a CUDA graph alone."""
     wasteful: bool = False
     """Whether the attack computes weight gradients and drops them."""
 
@@ -61,6 +63,12 @@ MODES = {
             checkpoint_blocks=True,
         ),
         Mode(
+            name="overlap",
+            description="the clean pass on a second stream, in a CUDA graph",
+            units={"at": 0, "at-awp": 0, "lsi": 0, "iseat": 0},
+            overlap=True,
+        ),
+        Mode(
             name="wasteful",
             description="an attack that computes weight gradients too, the clean pass computed again",
             units={"at": 10, "at-awp": 10, "lsi": 11, "iseat": 11},
@@ -79,6 +87,7 @@ def modes_named(
     clean_graph: Collection[str] = ("keep",),
     awp_gradient: Collection[str] = ("exact",),
     checkpoint_blocks: bool = False,
+    overlap: bool = False,
     wasteful: bool = False,
 ) -> tuple[str, ...]:
     """The modes that these words ask for, none combined with another; the plain one is keep and exact."""
@@ -90,6 +99,7 @@ def modes_named(
     wanted = {
         "recompute": "recompute" in clean_graph,
         "checkpoint-blocks": checkpoint_blocks,
+        "overlap": overlap,
         "wasteful": wasteful,
     }
     wanted |= {name: name in awp_gradient for name, mode in MODES.items() if mode.approximate}

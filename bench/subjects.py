@@ -76,6 +76,7 @@ class EngineSubject:
             engine=self.engine,
             precision=self.precision,
             clean_graph=self.mode.clean_graph,
+            overlap=self.mode.overlap,
         )
 
 

@@ -110,6 +110,7 @@ def _targets(document: Document) -> Iterator[Target]:
     for name, where, limit, stretch in _SHARES:
         what = f"share of the matrix rate, ISEAT, {name}"
         yield Target(what=what, find=share(where), limit=limit, stretch=stretch, form="share")
+    yield from _overlapped()
     yield from _other_parts()
     yield from _memory()
     yield from _beside()
@@ -129,6 +130,12 @@ def _costs() -> Iterator[Target]:
         find = excess(where, ours(), ours("at"))
         what = f"ISEAT over AT, {name}"
         yield Target(what=what, find=find, limit=limit, stretch=stretch, at_least=False, form="more")
+
+
+def _overlapped() -> Iterator[Target]:
+    find = excess(PRN18, ours(mode="overlap"), ours("at"))
+    what = "the same with the clean pass on a second stream, PRN18 at 32×32"
+    yield Target(what=what, find=find, limit=0.17, at_least=False, form="more")
 
 
 def _other_parts() -> Iterator[Target]:

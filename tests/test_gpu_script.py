@@ -46,8 +46,8 @@ FIRST, SECOND = (
 COMMON = "--preset auto --device cuda --results bench/results"
 ENGINES = "--engine graph eager"
 MODES = (
-    "--engine graph --baseline none --method at iseat --clean-graph keep recompute --checkpoint-blocks --wasteful "
-    "--awp-gradient exact last-attack-step half-batch previous-step --precision bf16"
+    "--engine graph --baseline none --method at iseat --clean-graph keep recompute --checkpoint-blocks --overlap "
+    "--wasteful --awp-gradient exact last-attack-step half-batch previous-step --precision bf16"
 )
 REST = [
     f"-m fastiseat bench step {FIRST} {MODES} {COMMON}",

@@ -54,6 +54,8 @@ class Bench:
     """exact, last-attack-step, half-batch, previous-step: likewise; all but exact are approximate."""
     checkpoint_blocks: FlagCreatePairsOff[bool] = False
     """Also with residual blocks that keep their input alone."""
+    overlap: FlagCreatePairsOff[bool] = False
+    """Also with the clean pass on a second stream, by engine graph."""
     wasteful: FlagCreatePairsOff[bool] = False
     """Also with an attack that computes weight gradients and drops them, 39 units: what overhead is often told of."""
     baseline: Words = ()
@@ -148,6 +150,7 @@ def _variants(arguments: Bench, base: Preset) -> tuple[Variant, ...]:
         clean_graph=arguments.clean_graph,
         awp_gradient=arguments.awp_gradient,
         checkpoint_blocks=arguments.checkpoint_blocks,
+        overlap=arguments.overlap,
         wasteful=arguments.wasteful,
     )
     engines, precisions = arguments.engine or base.engines, arguments.precision or base.precisions

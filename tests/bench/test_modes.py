@@ -71,7 +71,7 @@ def test_the_spent_units_are_the_published_ones():
     units = {name: VARIANTS[name_of("graph", "bf16", name)].units["iseat"] for name in MODES}
     assert units == {
         "": 28, "recompute": 29, "last-attack-step": 26, "half-batch": 26.5, "previous-step": 25,
-        "checkpoint-blocks": 41, "wasteful": 39,
+        "checkpoint-blocks": 41, "overlap": 28, "wasteful": 39,
     }  # fmt: skip
     assert VARIANTS["fastiseat-graph-bf16-wasteful"].units["at"] == 33
     assert VARIANTS["fastiseat-compile-full"].units == {"at": 23, "at-awp": 26, "lsi": 26, "iseat": 29}

@@ -32,7 +32,7 @@ EVAL_FLAGS = """
 """
 BENCH_FLAGS = """
 --help --preset --arch --dataset --batch-size --method --precision --engine --clean-graph --awp-gradient
---checkpoint-blocks --wasteful --baseline --backend --loader --images
+--checkpoint-blocks --overlap --wasteful --baseline --backend --loader --images
 --rounds --seconds --device --data-dir --results --json --markdown
 """
 DOCTOR_FLAGS = "--help --json"

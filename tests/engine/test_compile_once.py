@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from fastiseat import AWP, ISEAT, PGD, TrainStep, models
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, as it loads its compiler
 
 
 def test_after_the_first_step_nothing_is_compiled() -> None:
