@@ -1,0 +1,241 @@
+"""Replays, resumes and copies give the bits that eager gives, whatever has moved since the recording."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import pytest
+import torch
+from side_by_side import apart, assert_same, batch, everything, recorded, small, step, twins
+from torch import Tensor, nn
+
+from fastiseat import AWP, PGD, SGD, TrainStep
+from fastiseat.engine.recorder import MOST_RECORDINGS
+
+FLOAT = {"dtype": torch.float32}
+
+
+def recordings(one: TrainStep) -> int:
+    return len(one.engine._recorder._recordings)
+
+
+@recorded
+@pytest.mark.parametrize("precision", ["full", "fp16"])
+def test_a_resumed_step_continues_bit_for_bit(precision: str, device: str, engine: str) -> None:
+    torch.use_deterministic_algorithms(device == "cuda")
+    parts = {"attack": PGD(steps=2, random_start=True), "precision": precision, "awp": AWP(gradient="previous-step")}
+    straight = step(small(device, **FLOAT), engine, **parts)
+    for n in range(4):
+        if n == 2:
+            resumed = step(copy.deepcopy(straight.model), engine, **parts)
+            resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+        straight(*batch(n, device=device, **FLOAT))
+    for n in (2, 3):
+        resumed(*batch(n, device=device, **FLOAT))
+    torch.use_deterministic_algorithms(False)
+    assert_same(resumed, straight, 0)
+
+
+@recorded
+def test_a_recorded_step_can_be_copied(device: str, engine: str) -> None:
+    eager, replayed = twins(small(device), engine)
+    for one in (eager, replayed):
+        one(*batch(device=device))
+    twin = copy.deepcopy(replayed)
+    assert recordings(twin) == 0
+    for one in (eager, replayed, twin):
+        one(*batch(1, device=device))
+    assert_same(replayed, eager)
+    assert_same(twin, eager)
+    assert twin.model.head is not replayed.model.head if hasattr(twin.model, "head") else True
+
+
+@recorded
+def test_momentum_can_be_emptied_between_replays(device: str, engine: str) -> None:
+    eager, replayed = twins(small(device), engine)
+    for n in range(4):
+        for one in (eager, replayed):
+            if n == 2:
+                one.load_state_dict(one.state_dict() | {"momentum_buffers": {}})
+                assert not one.momentum_buffers
+            one(*batch(n, device=device))
+        assert_same(replayed, eager)
+        assert list(replayed.momentum_buffers) == list(eager.momentum_buffers)
+    assert recordings(replayed) == 1
+
+
+class Two(nn.Module):
+    """Two branches, one of them with all that can change about a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn, self.drop = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.2)
+        self.head = nn.Linear(4, 10)
+        self.slope = 1.0
+        self.register_buffer("scale", torch.ones(4))
+        self.offset = torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (self.bn(self.conv(x)).relu() * self.slope).mean((2, 3)) * self.scale
+        return self.head(self.drop(x + self.offset))
+
+    def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
+        self.offset = fn(self.offset)
+        return super()._apply(fn, recurse)
+
+
+def move_parameter_data(model: Two) -> None:
+    model.conv.weight.data = model.conv.weight.data.clone() * 1.5
+
+
+def write_parameter_data(model: Two) -> None:
+    model.conv.weight.data.mul_(1.5)
+
+
+def assign_state(model: Two) -> None:
+    model.load_state_dict({name: tensor * 1.01 for name, tensor in model.state_dict().items()}, assign=True)
+
+
+def load_state(model: Two) -> None:
+    model.load_state_dict({name: tensor * 1.01 for name, tensor in model.state_dict().items()})
+
+
+def move_module(model: Two) -> None:
+    model.to(torch.float32).to(torch.float64)
+
+
+def replace_buffer(model: Two) -> None:
+    model.scale = model.scale * 2
+
+
+def replace_buffers_data(model: Two) -> None:
+    model.bn.running_mean.data = model.bn.running_mean + 1
+
+
+def write_buffer(model: Two) -> None:
+    model.scale.mul_(2)
+
+
+def replace_plain_tensor(model: Two) -> None:
+    model.offset = model.offset + 0.5
+
+
+def write_plain_tensor(model: Two) -> None:
+    model.offset += 0.5
+
+
+def add_hook(model: Two) -> None:
+    model.bn.register_forward_hook(lambda module, args, output: output * 1.1)
+
+
+def add_pre_hook(model: Two) -> None:
+    model.register_forward_pre_hook(lambda module, args: (args[0] * 0.9,))
+
+
+def add_tensor_hook(model: Two) -> None:
+    model.conv.weight.register_hook(lambda gradient: gradient * 2)
+
+
+def change_dropout(model: Two) -> None:
+    model.drop.p = 0.6
+
+
+def turn_dropout_off(model: Two) -> None:
+    model.drop.p = 0.0
+
+
+def change_attribute(model: Two) -> None:
+    model.slope = 0.5
+
+
+def change_bn_momentum(model: Two) -> None:
+    model.bn.momentum = 0.3
+
+
+def replace_submodule(model: Two) -> None:
+    torch.manual_seed(8)
+    model.head = nn.Linear(4, 10).to(model.scale)
+
+
+def replace_by_the_same(model: Two) -> None:
+    model.head = copy.deepcopy(model.head)
+
+
+def replace_parameter(model: Two) -> None:
+    model.head.weight = nn.Parameter(model.head.weight.detach() * 2)
+
+
+def freeze(model: Two) -> None:
+    model.conv.requires_grad_(False)
+
+
+def replace_forward(model: Two) -> None:
+    model.bn.forward = lambda x: x * 0.5
+
+
+def parametrize_weight(model: Two) -> None:
+    nn.utils.parametrizations.weight_norm(model.head)
+
+
+CHANGES: list[Callable[[Two], None]] = [
+    move_parameter_data,
+    write_parameter_data,
+    assign_state,
+    load_state,
+    move_module,
+    replace_buffer,
+    replace_buffers_data,
+    write_buffer,
+    replace_plain_tensor,
+    write_plain_tensor,
+    add_hook,
+    add_pre_hook,
+    add_tensor_hook,
+    change_dropout,
+    turn_dropout_off,
+    change_attribute,
+    change_bn_momentum,
+    replace_submodule,
+    replace_by_the_same,
+    replace_parameter,
+    freeze,
+    replace_forward,
+    parametrize_weight,
+]
+
+
+@recorded
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_a_module_that_changes_after_its_recording(change: Callable[[Two], None], device: str, engine: str) -> None:
+    torch.manual_seed(2)
+    eager, replayed = twins(Two().to(device, torch.float64), engine, attack=PGD(steps=1))
+    for n in range(4):
+        for one in (eager, replayed):
+            if n == 2:
+                change(one.model)
+            one(*batch(n, device=device))
+        assert_same(replayed, eager)
+
+
+@recorded
+def test_each_batch_size_has_its_recording(device: str, engine: str) -> None:
+    eager, replayed = twins(small(device), engine, attack=PGD(steps=1))
+    for n, m in enumerate([5, 4, 5, 4, 5]):
+        for one in (eager, replayed):
+            one(*batch(n, m, device=device))
+        assert_same(replayed, eager)
+        assert recordings(replayed) == min(n + 1, 2)
+
+
+@recorded
+def test_the_oldest_recording_goes(device: str, engine: str) -> None:
+    eager, replayed = twins(small(device), engine, attack=PGD(steps=1))
+    for n in range(MOST_RECORDINGS + 2):
+        for one in (eager, replayed):
+            one(*batch(n, 3 + n, device=device))
+    assert_same(replayed, eager)
+    assert recordings(replayed) == MOST_RECORDINGS
+    kept = next(iter(replayed.engine._recorder._recordings.values()))
+    replayed(*batch(9, 3 + MOST_RECORDINGS + 1, device=device))
+    assert next(iter(replayed.engine._recorder._recordings.values())) is kept
