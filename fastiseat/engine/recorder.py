@@ -54,7 +54,9 @@ class World:
     changing: Callable[[], Sequence[Tensor]]
     """What of it a call changes for the next one."""
     state: Callable[[], Hashable]
-    """All else that its Python code depends on; a call leaves it as it is."""
+    """What of Python's objects it depends on; a call leaves it as it is."""
+    remember: Callable[[], Callable[[], object]]
+    """Notes it for the function returned, which puts it back."""
     resident: Sequence[Tensor] = field(default=())
     """Memory that belongs to the call and is read in place."""
 
@@ -83,7 +85,7 @@ class Recording:
 
     def record(self, program: Program, world: World, *, seed: int) -> None:
         """Warm up and record; what a call changes is put back exactly, whatever happens."""
-        changed, state = Snapshot(world.changing()), world.state()
+        changed, state, put_back = Snapshot(world.changing()), world.state(), world.remember()
         try:
             with own_randomness(world.device, seed):
                 self._warm_up(program, world)
@@ -95,6 +97,7 @@ class Recording:
                 self._record(program)
         finally:
             changed.restore()
+            put_back()
 
     def _record(self, program: Program) -> None:
         self._capturer.begin(self._persistent)
@@ -134,15 +137,12 @@ class Recording:
         for tensor in results.values():
             groups.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
         self._packed = {dtype: torch.cat(group) for dtype, group in groups.items()}
+        self._sizes = {dtype: [len(tensor) for tensor in group] for dtype, group in groups.items()}
 
     def _unpack(self) -> dict[str, Tensor]:
-        copies = {dtype: packed.clone() for dtype, packed in self._packed.items()}
-        starts, results = dict.fromkeys(copies, 0), {}
-        for name, (dtype, shape) in self._results.items():
-            begin = starts[dtype]
-            starts[dtype] = begin + shape.numel()
-            results[name] = copies[dtype][begin : starts[dtype]].view(shape)
-        return results
+        copies = {dtype: packed.clone().split(self._sizes[dtype]) for dtype, packed in self._packed.items()}
+        parts = {dtype: iter(copy) for dtype, copy in copies.items()}
+        return {name: next(parts[dtype]).view(shape) for name, (dtype, shape) in self._results.items()}
 
 
 class Recorder:
@@ -157,14 +157,14 @@ class Recorder:
     ) -> dict[str, Tensor]:
         """``program(inputs)``, by a recording that is made where there is none for ``key`` yet.
 
-        ``key`` tells what the program computes; inputs are told apart by shape, dtype and layout, the resident ones and
-        the world's persistent memory by address.
+        ``key`` tells what the program computes and where its memory lies, the world's state with it; inputs are told
+        apart by shape, dtype and layout, the resident ones by address.
 
         Raises:
             UnrecordableError: a recording would compute something else; nothing has changed.
         """
         kinds = tuple([(name, t.shape, t.dtype, t.stride()) for name, t in inputs.items()])
-        key = key, kinds, world.state(), tuple([t.data_ptr() for t in world.resident])
+        key = key, kinds, tuple([t.data_ptr() for t in world.resident])
         recording = self._recordings.get(key)
         if recording is None:
             recording = self._record(key, program, inputs, world, seed)

@@ -21,6 +21,7 @@ from fastiseat.engine.settings import Settings
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.errors import UserError, unknown
 from fastiseat.methods import ISEAT, Method
+from fastiseat.models.trace import random_numbers
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import update
 
@@ -184,11 +185,13 @@ class TrainStep:
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""
         x, y = self._algorithm.batch(self.settings, given)
+        put_back = random_numbers()
         with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
             before = random_state(self._device)
             self.model.train()
             logits = self._passes.raw(x, trace=False)
             now = random_state(self._device)
+        put_back()
         self._algorithm.draws = not all(map(torch.equal, before, now))
         return accept.count_classes(logits, len(y))
 

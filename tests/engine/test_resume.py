@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from side_by_side import apart, assert_same, batch, everything, recorded, small, step, twins
+from side_by_side import assert_same, batch, recorded, small, step, twins
 from torch import Tensor, nn
 
-from fastiseat import AWP, PGD, SGD, TrainStep
+from fastiseat import AWP, PGD, TrainStep
 from fastiseat.engine.recorder import MOST_RECORDINGS
 
 FLOAT = {"dtype": torch.float32}
@@ -24,7 +24,11 @@ def recordings(one: TrainStep) -> int:
 @pytest.mark.parametrize("precision", ["full", "fp16"])
 def test_a_resumed_step_continues_bit_for_bit(precision: str, device: str, engine: str) -> None:
     torch.use_deterministic_algorithms(device == "cuda")
-    parts = {"attack": PGD(steps=2, random_start=True), "precision": precision, "awp": AWP(gradient="previous-step")}
+    parts = {
+        "attack": PGD(steps=2, random_start=True),
+        "precision": precision,
+        "awp": AWP(gradient="previous-step"),
+    }
     straight = step(small(device, **FLOAT), engine, **parts)
     for n in range(4):
         if n == 2:
@@ -207,7 +211,9 @@ CHANGES: list[Callable[[Two], None]] = [
 
 @recorded
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_a_module_that_changes_after_its_recording(change: Callable[[Two], None], device: str, engine: str) -> None:
+def test_a_module_that_changes_after_its_recording(
+    change: Callable[[Two], None], device: str, engine: str
+) -> None:
     torch.manual_seed(2)
     eager, replayed = twins(Two().to(device, torch.float64), engine, attack=PGD(steps=1))
     for n in range(4):

@@ -1,0 +1,278 @@
+"""What a recording would not do again must not be recorded, and an attempt leaves no trace."""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import numpy as np
+import pytest
+import torch
+from side_by_side import Plain, assert_same, batch, everything, step
+from torch import Tensor, nn
+
+from fastiseat import PGD, TrainStep, UserError
+from fastiseat.engine import step as step_module
+from fastiseat.kernels import native
+
+GLOBAL = torch.full((4,), 0.1, dtype=torch.float64)
+
+
+class HiddenSync(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + x.mean().item()))
+
+
+class BranchOnAValue(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if x.mean() > 0.1 else -x)
+
+
+class ComparesTensors(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if torch.equal(x, x + 1) else -x)
+
+
+class Constant(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.tensor(1.5, dtype=x.dtype))
+
+
+class ConstantList(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.tensor([0.5, 1.0, 1.5], dtype=x.dtype).view(1, 3, 1, 1))
+
+
+class GlobalTensor(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.bn(self.conv(x)).relu().mean((2, 3)) + GLOBAL)
+
+
+class FromNumpy(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * torch.from_numpy(np.full(12, 0.5)))
+
+
+class Nonzero(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + len(x.flatten().nonzero())))
+
+
+class BooleanMask(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + x[x > 0.5].mean())
+
+
+class WrittenMask(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.clone()
+        x[x > 0.5] = 0.5
+        return super().forward(x)
+
+
+class MaskedSelect(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + x.masked_select(x > 0.5).mean())
+
+
+class Unique(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + torch.unique(x.detach()).mean())
+
+
+class Repeats(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        counts = (x.detach().mean((1, 2, 3)) > 0).long()
+        return super().forward(x.repeat_interleave(counts, 0))
+
+
+class ToNumpy(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * float(x.detach().numpy().mean()))
+
+
+class ToList(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * max(x.detach().flatten().tolist()))
+
+
+class PythonsRandom(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + random.random()))
+
+
+class NumPysRandom(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + np.random.rand()))  # noqa: NPY002
+
+
+class OwnGenerator(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = [torch.Generator()]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + 0.1 * torch.rand(x.shape, dtype=x.dtype, generator=self.generator[0]))
+
+
+class Counter(Plain):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(x * (1 + 0.1 * (self.calls % 2)))
+
+
+class Keeps(Plain):
+    def forward(self, x: Tensor) -> Tensor:
+        self.features = self.conv(x)
+        return super().forward(x)
+
+
+class NativeCall(Plain):
+    """A kernel that PyTorch does not see."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        native.announce(f"mine at {x.data_ptr():#x}")
+        return super().forward(x)
+
+
+class Raises(Plain):
+    """At the first pass of a recording, not before."""
+
+    armed = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.armed and not torch.is_inference_mode_enabled() and torch.is_grad_enabled():
+            raise ValueError("no such\nluck")
+        return super().forward(x)
+
+
+# Module: what the refusal says.
+REFUSED = {
+    HiddenSync: "aten::_local_scalar_dense waits for a value",
+    BranchOnAValue: "waits for a value",
+    ComparesTensors: "aten::equal waits for a value",
+    Constant: "neither persistent nor made by the step",
+    ConstantList: "neither persistent nor made by the step",
+    GlobalTensor: "neither persistent nor made by the step",
+    FromNumpy: "neither persistent nor made by the step",
+    Nonzero: "aten::nonzero waits for a value",
+    BooleanMask: "waits for a value",
+    WrittenMask: "neither persistent nor made by the step",
+    MaskedSelect: "aten::masked_select waits for a value",
+    Unique: "waits for a value",
+    Repeats: "waits for a value",
+    ToNumpy: "Tensor.numpy reads values on the host",
+    ToList: "Tensor.tolist reads values on the host",
+    PythonsRandom: "draws random numbers on the host",
+    NumPysRandom: "draws random numbers on the host",
+    OwnGenerator: "generator of its own",
+    Counter: "attributes are other ones after each pass",
+    Keeps: "attributes are other ones after each pass",
+    NativeCall: "is launched outside of an operator",
+    Raises: "no such luck",
+}
+refused = pytest.mark.parametrize(
+    ("kind", "reason"), REFUSED.items(), ids=lambda value: getattr(value, "__name__", "")
+)
+
+
+def made(kind: type[nn.Module]) -> nn.Module:
+    torch.manual_seed(2)
+    return kind().double()
+
+
+def arm(one: TrainStep) -> None:
+    if isinstance(one.model, Raises):
+        one.num_classes = 10
+        one.model.armed = True
+
+
+@refused
+def test_a_step_that_a_replay_would_not_repeat_is_refused(kind: type[nn.Module], reason: str) -> None:
+    one = step(made(kind), "tape", attack=PGD(steps=2))
+    one.load_state_dict(
+        one.state_dict() | {"momentum_buffers": {"head.bias": torch.ones(10, dtype=torch.float64)}}
+    )
+    arm(one)
+    before, found = copy.deepcopy(everything(one)), global_state()
+    modes = [module.training for module in one.model.eval().modules()]
+    calls = getattr(one.model, "calls", 0)
+    with pytest.raises(
+        UserError, match=r"engine=tape: this step cannot be recorded: .*; take engine eager"
+    ) as error:
+        one(*batch())
+    assert reason in str(error.value)
+    assert "\n" not in str(error.value)
+    after = everything(one)
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert global_state() == found
+    assert [module.training for module in one.model.modules()] == modes
+    assert getattr(one.model, "calls", 1) <= calls + 1  # the first look at the module
+    assert not one.engine._recorder._recordings
+
+
+def global_state() -> tuple[object, ...]:
+    numbers = torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    return (*numbers, torch.get_num_threads(), torch.is_grad_enabled())
+
+
+@pytest.fixture
+def auto_is_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is graph on a GPU."""
+    honest = step_module.engine_named
+    monkeypatch.setattr(
+        step_module, "engine_named", lambda name, *others: honest("tape" if name == "auto" else name, *others)
+    )
+
+
+@refused
+@pytest.mark.usefixtures("auto_is_tape")
+def test_auto_falls_back_and_says_why_in_one_line(kind: type[nn.Module], reason: str) -> None:
+    if kind in (PythonsRandom, NumPysRandom, OwnGenerator, Raises):
+        pytest.skip("by eager it is another step each time")
+    said: list[str] = []
+    eager, auto = step(made(kind), "eager"), step(made(kind), "auto", say=said.append)
+    for n in range(3):
+        for one in (eager, auto):
+            one(*batch(n))
+    assert auto.engine.name == "eager"
+    assert len(said) == 1
+    assert said[0].startswith("engine=auto takes eager: this step cannot be recorded: ")
+    assert reason in said[0]
+    assert "\n" not in said[0]
+    assert_same(auto, eager)
+    assert getattr(auto.model, "calls", 0) == getattr(eager.model, "calls", 0)
+
+
+# On a card other things fail than on the tape, and the driver says so.
+ON_CUDA = [HiddenSync, BranchOnAValue, Nonzero, BooleanMask, Unique, ToList, PythonsRandom, Counter, Raises]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ON_CUDA)
+def test_a_failed_capture_leaves_the_device_as_it_was(kind: type[nn.Module]) -> None:
+    one = step(made(kind).cuda(), "graph", attack=PGD(steps=2, random_start=True))
+    arm(one)
+    before, numbers = everything(one), torch.cuda.get_rng_state()
+    with pytest.raises(UserError, match="engine=graph: this step cannot be recorded"):
+        one(*batch(device="cuda"))
+    assert all(torch.equal(everything(one)[name], tensor) for name, tensor in before.items())
+    assert torch.equal(torch.cuda.get_rng_state(), numbers)
+    assert torch.rand(3, device="cuda").isfinite().all()  # the generator is out of the capture too
+    assert not torch.cuda.is_current_stream_capturing()
+    good = step(made(Plain).cuda(), "graph", attack=PGD(steps=2, random_start=True))
+    assert good(*batch(device="cuda"))["loss"].isfinite()
+
+
+@pytest.mark.gpu
+def test_auto_on_a_card_falls_back() -> None:
+    said: list[str] = []
+    one = step(made(HiddenSync).cuda(), "auto", say=said.append)
+    for n in range(2):
+        one(*batch(n, device="cuda"))
+    assert (one.engine.name, len(said)) == ("eager", 1)
