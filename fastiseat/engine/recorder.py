@@ -167,13 +167,22 @@ class Recorder:
         key = key, kinds, tuple([t.data_ptr() for t in world.resident])
         recording = self._recordings.get(key)
         if recording is None:
-            recording = self._record(key, program, inputs, world, seed)
+            recording = self._record_in_memory(key, program, inputs, world, seed)
         return recording.replay(inputs, world.device, seed=seed)
 
+    def _record_in_memory(
+        self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int
+    ) -> Recording:
+        """Without the other recordings where there is no room for one more."""
+        with suppress(*([torch.OutOfMemoryError] if self._recordings else [])):
+            return self._record(key, program, inputs, world, seed)
+        self._recordings.clear()
+        return self._record(key, program, inputs, world, seed)
+
     def _record(self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int) -> Recording:
+        recording = Recording(self._capturer(), inputs)
         while len(self._recordings) >= MOST_RECORDINGS:
             del self._recordings[next(iter(self._recordings))]
-        recording = Recording(self._capturer(), inputs)
         try:
             recording.record(program, world, seed=seed)
         except (UserError, UnrecordableError, torch.OutOfMemoryError):

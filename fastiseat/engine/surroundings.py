@@ -65,7 +65,7 @@ class Surroundings:
     def _walk(self) -> State:
         modules = list(self.model.modules())
         self._all, self._attributes = modules, [vars(module) for module in modules]
-        self._dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
+        self._dicts: list[dict[str, Any]] = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
         self._hooks = [attributes[name] for attributes in self._attributes for name in _HOOKS]
         names = [[name for name in attributes if name not in STANDARD] for attributes in self._attributes]
         self._getters = [operator.itemgetter(*_DICTS, *own) for own in names]

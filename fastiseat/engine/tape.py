@@ -74,11 +74,11 @@ class Tape(TorchDispatchMode):
         self._thread = get_ident()
         launches.watchers.append(self._launched)
         self.__enter__()  # type: ignore[no-untyped-call]
-        self._reads.__enter__()
+        self._reads.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """See :class:`~fastiseat.engine.recorder.Capturer`."""
-        self._reads.__exit__(None, None, None)
+        self._reads.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         launches.watchers.remove(self._launched)
 
