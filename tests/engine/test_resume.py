@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from devices import random_state
 from side_by_side import assert_same, batch, recorded, small, step, twins
 from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, TrainStep
 from fastiseat.engine.recorder import MOST_RECORDINGS
+from fastiseat.kernels import dispatch
 
 FLOAT = {"dtype": torch.float32}
 
@@ -79,13 +84,15 @@ class Two(nn.Module):
         self.slope = 1.0
         self.register_buffer("scale", torch.ones(4))
         self.offset = torch.zeros(4)
+        self.factors = [torch.ones(4)]
+        self.handle = self.register_forward_hook(lambda module, args, output: output + 0.1)
 
     def forward(self, x: Tensor) -> Tensor:
         x = (self.bn(self.conv(x)).relu() * self.slope).mean((2, 3)) * self.scale
-        return self.head(self.drop(x + self.offset))
+        return self.head(self.drop(x * self.factors[0] + self.offset))
 
     def _apply(self, fn, recurse=True):  # type: ignore[no-untyped-def]
-        self.offset = fn(self.offset)
+        self.offset, self.factors = fn(self.offset), [fn(factor) for factor in self.factors]
         return super()._apply(fn, recurse)
 
 
@@ -127,6 +134,27 @@ def replace_plain_tensor(model: Two) -> None:
 
 def write_plain_tensor(model: Two) -> None:
     model.offset += 0.5
+
+
+def replace_plain_tensors_data(model: Two) -> None:
+    model.offset.data = model.offset + 0.5
+
+
+def replace_in_a_list(model: Two) -> None:
+    model.factors[0] = model.factors[0] * 3
+
+
+def write_in_a_list(model: Two) -> None:
+    model.factors[0].mul_(3)
+
+
+def swap_hooks(model: Two) -> None:
+    model.handle.remove()
+    model.handle = model.register_forward_hook(lambda module, args, output: output * 2)
+
+
+def remove_hook(model: Two) -> None:
+    model.handle.remove()
 
 
 def add_hook(model: Two) -> None:
@@ -193,6 +221,11 @@ CHANGES: list[Callable[[Two], None]] = [
     write_buffer,
     replace_plain_tensor,
     write_plain_tensor,
+    replace_plain_tensors_data,
+    replace_in_a_list,
+    write_in_a_list,
+    swap_hooks,
+    remove_hook,
     add_hook,
     add_pre_hook,
     add_tensor_hook,
@@ -245,3 +278,52 @@ def test_the_oldest_recording_goes(device: str, engine: str) -> None:
     kept = next(iter(replayed.engine._recorder._recordings.values()))
     replayed(*batch(9, 3 + MOST_RECORDINGS + 1, device=device))
     assert next(iter(replayed.engine._recorder._recordings.values())) is kept
+
+
+@recorded
+def test_an_attribute_in_the_place_of_a_dropped_one_is_another(device: str, engine: str) -> None:
+    """What a state knew by its identity is kept, or the next could have it too."""
+    torch.manual_seed(2)
+    eager, replayed = twins(Two().to(device, torch.float64), engine, attack=PGD(steps=1))
+    for n in range(2 * MOST_RECORDINGS):
+        for one in (eager, replayed):
+            one.model.bn.forward = partial(torch.mul, other=0.5 + n)
+            one(*batch(n, device=device))
+        assert_same(replayed, eager)
+
+
+@recorded
+def test_settings_of_the_process_are_noticed(device: str, engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = step(small(device, **FLOAT), engine, attack=PGD(steps=1))
+    one(*batch(device=device, **FLOAT))
+    monkeypatch.setenv(dispatch.VARIABLE, "reference")
+    one(*batch(1, device=device, **FLOAT))
+    assert recordings(one) == 2
+    torch.set_default_dtype(torch.float64)
+    one(*batch(2, device=device, **FLOAT))
+    torch.set_default_dtype(torch.float32)
+    assert recordings(one) == 3
+    one(*batch(3, device=device, **FLOAT))
+    assert recordings(one) == 3
+
+
+@recorded
+def test_recordings_and_replays_leave_the_world_as_it_was(device: str, engine: str) -> None:
+    torch.manual_seed(2)
+    model = Two().to(device, torch.float64).eval()
+    model.bn.train()
+    one = step(model, engine, attack=PGD(steps=2, random_start=True))
+    modes = [module.training for module in model.modules()]
+
+    def world() -> list[object]:
+        numbers = [torch.get_rng_state().tolist(), random_state(device).tolist(), random.getstate()]
+        numpys = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return [*numbers, numpys, torch.get_num_threads(), torch.is_grad_enabled(), torch.get_default_dtype()]
+
+    before = world()
+    for n in range(3):
+        with torch.no_grad():
+            one(*batch(n, device=device))
+        assert world() == before
+        assert [module.training for module in model.modules()] == modes
+    assert all(weight.grad is None for weight in model.parameters())
