@@ -164,7 +164,7 @@ class Recorder:
             UnrecordableError: a recording would compute something else; nothing has changed.
         """
         kinds = tuple([(name, t.shape, t.dtype, t.stride()) for name, t in inputs.items()])
-        key = key, kinds, tuple([t.data_ptr() for t in world.resident])
+        key = key, kinds, tuple([(t.data_ptr(), t.shape, t.dtype, t.stride()) for t in world.resident])
         recording = self._recordings.get(key)
         if recording is None:
             recording = self._record_in_memory(key, program, inputs, world, seed)

@@ -171,6 +171,8 @@ class TrainStep:
             self.weights = accept.trainable(self.model)
             self._update.refresh(self.weights)
             self._adopted = self._surroundings.state()
+            if self._algorithm.recompute_clean or self._may_recompute:
+                self.num_classes = None  # it may draw random numbers now, which are to be drawn twice
         accept.check_images(given.images, next(iter(self.weights.values())))
         accept.check_labels(given.images, given.labels)
         accept.check_places(given.images, given.index, given.rows)

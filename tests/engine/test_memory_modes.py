@@ -79,6 +79,17 @@ def test_the_second_clean_pass_drops_what_the_first_did(bn_mode: str) -> None:
     assert_equal_steps(Dropping().double(), [{}] * 5, attack=attack)
 
 
+def test_dropout_that_is_turned_on_later_is_drawn_twice_too() -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Dropout(0.0), nn.Flatten(), nn.Linear(432, 10)).double()
+    keep, again = (step(copy.deepcopy(model), "eager", clean_graph=kind) for kind in ("keep", "recompute"))
+    for n in range(4):
+        for one in (keep, again):
+            one.model[0].p = 0.2 * n
+            one(*batch(n))
+    assert_same(again, keep, 1e-9)
+
+
 def test_a_recording_cannot_draw_the_same_numbers_twice() -> None:
     one = step(Dropping().double(), "tape", clean_graph="recompute")
     with pytest.raises(UserError, match="random numbers again; take engine eager"):
