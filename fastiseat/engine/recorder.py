@@ -17,6 +17,9 @@ from fastiseat.models.trace import random_numbers
 Tensors = Mapping[str, Tensor]
 Program = Callable[[Tensors], Tensors]
 
+# Of a result: its dtype, and whether it has a dimension.
+Kind = tuple[torch.dtype, bool]
+
 # Recordings of other settings or shapes that are kept for their return; each holds the memory of a whole step.
 MOST_RECORDINGS = 4
 
@@ -131,18 +134,23 @@ class Recording:
         self.draws = any(drawn)
 
     def _pack(self, results: Tensors) -> None:
-        """One tensor a dtype: a replay's results are copied out by as few calls."""
-        self._results = {name: (tensor.dtype, tensor.shape) for name, tensor in results.items()}
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in results.values():
-            groups.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
-        self._packed = {dtype: torch.cat(group) for dtype, group in groups.items()}
-        self._sizes = {dtype: [len(tensor) for tensor in group] for dtype, group in groups.items()}
+        """One tensor for all numbers of a dtype, one for all else: a replay's results are copied by few calls."""
+        self._results = {name: ((t.dtype, t.dim() > 0), t.shape) for name, t in results.items()}
+        groups: dict[Kind, list[Tensor]] = {}
+        for name, tensor in results.items():
+            groups.setdefault(self._results[name][0], []).append(tensor.detach().reshape(-1))
+        self._packed = {kind: torch.cat(group) for kind, group in groups.items()}
+        self._sizes = {kind: [len(tensor) for tensor in group] for kind, group in groups.items()}
 
     def _unpack(self) -> dict[str, Tensor]:
-        copies = {dtype: packed.clone().split(self._sizes[dtype]) for dtype, packed in self._packed.items()}
-        parts = {dtype: iter(copy) for dtype, copy in copies.items()}
-        return {name: next(parts[dtype]).view(shape) for name, (dtype, shape) in self._results.items()}
+        parts = {kind: iter(self._parts(kind, packed.clone())) for kind, packed in self._packed.items()}
+        return {
+            name: next(parts[kind]).view(shape) if shape else next(parts[kind])
+            for name, (kind, shape) in self._results.items()
+        }
+
+    def _parts(self, kind: Kind, packed: Tensor) -> Sequence[Tensor]:
+        return packed.split(self._sizes[kind]) if kind[1] else packed.unbind()
 
 
 class Recorder:
