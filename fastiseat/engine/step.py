@@ -99,6 +99,7 @@ class TrainStep:
         self._device = next(iter(self.weights.values())).device
         self._surroundings = Surroundings(model)
         self._adopted: object = None
+        self._may_draw = False  # other random numbers than when it was tried
         self._passes = Passes(model, precision=precision, device=self._device)
         self._loss_scale = LossScale(enabled=precision == "fp16", device=self._device)
         self._update = update(
@@ -171,15 +172,15 @@ class TrainStep:
             self.weights = accept.trainable(self.model)
             self._update.refresh(self.weights)
             self._adopted = self._surroundings.state()
-            if self._algorithm.recompute_clean or self._may_recompute:
-                self.num_classes = None  # it may draw random numbers now, which are to be drawn twice
+            self._may_draw = True
         accept.check_images(given.images, next(iter(self.weights.values())))
         accept.check_labels(given.images, given.labels)
         accept.check_places(given.images, given.index, given.rows)
         if given.rows is None:
             accept.check_perturbations(given.images, given.delta, given.start)
-        if self.num_classes is None:
-            self.num_classes = self._try(given)
+        twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
+        if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
+            self.num_classes, self._may_draw = self._try(given), False
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)

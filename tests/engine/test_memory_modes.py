@@ -65,6 +65,18 @@ def test_recompute_equals_keep_at_a_given_delta() -> None:
     assert_same(again, keep, 1e-9)
 
 
+def test_under_autocast_a_pass_without_gradients_leaves_no_casts_to_those_with() -> None:
+    kind = {"dtype": torch.float32}
+    keep, again = (
+        step(plain(**kind), "eager", clean_graph=clean_graph, precision="bf16")
+        for clean_graph in ("keep", "recompute")
+    )
+    for n in range(2):
+        for one in (keep, again):
+            one(*batch(n, **kind), delta(n, **kind))
+    assert_same(again, keep, 1e-3)
+
+
 class Dropping(Plain):
     """Draws numbers in each pass."""
 
