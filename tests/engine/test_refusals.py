@@ -23,7 +23,7 @@ from refused import (
     Unique,
 )
 from side_by_side import Plain, assert_same, batch, everything, step
-from torch import nn
+from torch import Tensor, nn
 
 from fastiseat import PGD, TrainStep, UserError
 from fastiseat.engine import step as step_module
@@ -100,6 +100,42 @@ def test_auto_falls_back_and_says_why_in_one_line(kind: type[nn.Module], reason:
     assert "\n" not in said[0]
     assert_same(auto, eager)
     assert getattr(auto.model, "calls", 0) == getattr(eager.model, "calls", 0)
+
+
+class TurnsBad(Plain):
+    """It can be recorded until it is told to wait."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * (1 + x.mean().item()) if self.waits else x)
+
+
+@pytest.mark.usefixtures("auto_is_tape")
+def test_auto_falls_back_in_the_middle_of_a_run() -> None:
+    said: list[str] = []
+    eager, auto = step(made(TurnsBad), "eager"), step(made(TurnsBad), "auto", say=said.append)
+    for n in range(4):
+        for one in (eager, auto):
+            one.model.waits = n >= 2
+            one(*batch(n))
+        assert auto.engine.name == ("eager" if n >= 2 else "tape")
+        assert_same(auto, eager)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("graph", "engine=graph: it records on a cuda device, the model lies on cpu; take engine eager, or auto"),
+        ("tapes", "unknown engine 'tapes'; did you mean tape"),
+    ],
+)
+def test_an_engine_that_cannot_be_had_is_refused(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        step(made(Plain), name)
 
 
 # On a card other things fail than on the tape, and the driver says so.
