@@ -171,8 +171,8 @@ class TrainStep:
         if self._surroundings.state() != self._adopted:
             self.weights = accept.trainable(self.model)
             self._update.refresh(self.weights)
+            self._may_draw = self._adopted is not None
             self._adopted = self._surroundings.state()
-            self._may_draw = True
         accept.check_images(given.images, next(iter(self.weights.values())))
         accept.check_labels(given.images, given.labels)
         accept.check_places(given.images, given.index, given.rows)
