@@ -145,8 +145,9 @@ def _switches() -> Hashable:
         os.environ.get(VARIABLE),
         torch.get_default_dtype(),
         torch.are_deterministic_algorithms_enabled(),
-        torch.get_float32_matmul_precision(),
-        (cuda.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.enabled),
+        # Reading allow_tf32 is an error where these were set.
+        (cuda.fp32_precision, cudnn.conv.fp32_precision),  # type: ignore[attr-defined]
+        (cudnn.deterministic, cudnn.enabled),
     )
 
 

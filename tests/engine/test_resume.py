@@ -104,3 +104,9 @@ def test_settings_of_the_process_are_noticed(device: str, engine: str, monkeypat
     assert recordings(one) == 3
     one(*batch(3, device=device, **FLOAT))
     assert recordings(one) == 3
+    # As one sets it now; allow_tf32 may then not be read any more.
+    matmul = torch.backends.cuda.matmul
+    found, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    one(*batch(4, device=device, **FLOAT))
+    matmul.fp32_precision = found
+    assert recordings(one) == 4
