@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -13,11 +14,13 @@ from torch import Tensor
 from fastiseat.engine.algorithm1 import Algorithm1, Given
 from fastiseat.engine.borrow import modes_restored, own_randomness
 from fastiseat.engine.graph import GraphCapturer
-from fastiseat.engine.recorder import Capturer, Recorder, Tensors, UnrecordableError, World
+from fastiseat.engine.recorder import MOST_RECORDINGS, Capturer, Recorder, Tensors, UnrecordableError, World
 from fastiseat.engine.settings import Settings, scalar_tensor
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
 from fastiseat.errors import UserError, unknown
+from fastiseat.kernels.dispatch import VARIABLE
+from fastiseat.models.trace import PythonState
 
 ENGINES = ("auto", "eager", "graph", "tape", "compile")
 
@@ -81,7 +84,8 @@ class Recorded:
             raise UnrecordableError("a second clean pass would have to draw the network's random numbers again")
         if settings is not self._settings:
             self._take(settings, given.images.device)
-        key = self._structure, algorithm.recompute_clean
+        # The module was looked at when the call began.
+        key = self._structure, algorithm.recompute_clean, self._surroundings.latest, _switches()
         inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
         resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
         world = World(
@@ -89,6 +93,7 @@ class Recorded:
             persistent=self._persistent,
             changing=self._changing,
             state=self._surroundings.state,
+            remember=lambda: PythonState(algorithm.model).restore,
             resident=list(resident.values()),
         )
         metrics = self._recorder.run(key, partial(self._program, key, resident), inputs, world, seed=seed)
@@ -119,8 +124,11 @@ class Recorded:
             with modes_restored(self._algorithm.model):
                 return self._algorithm(self._bound, Given(**resident, **inputs))
         finally:
+            self._moved.pop(key, None)
             self._moved[key] = update.with_momentum
             update.with_momentum = before
+            if len(self._moved) > MOST_RECORDINGS:  # those of the last ones are at the end
+                del self._moved[next(iter(self._moved))]
 
     def _changing(self) -> list[Tensor]:
         algorithm = self._algorithm
@@ -128,6 +136,19 @@ class Recorded:
 
     def _persistent(self) -> list[Tensor]:
         return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
+
+
+def _switches() -> Hashable:
+    """The process-wide settings that choose kernels, or what a module makes."""
+    cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return (
+        os.environ.get(VARIABLE),
+        torch.get_default_dtype(),
+        torch.are_deterministic_algorithms_enabled(),
+        # Reading allow_tf32 is an error where these were set.
+        (cuda.fp32_precision, cudnn.conv.fp32_precision),  # type: ignore[attr-defined]
+        (cudnn.deterministic, cudnn.enabled),
+    )
 
 
 def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:

@@ -17,6 +17,9 @@ from fastiseat.models.trace import random_numbers
 Tensors = Mapping[str, Tensor]
 Program = Callable[[Tensors], Tensors]
 
+# Of a result: its dtype, and whether it has a dimension.
+Kind = tuple[torch.dtype, bool]
+
 # Recordings of other settings or shapes that are kept for their return; each holds the memory of a whole step.
 MOST_RECORDINGS = 4
 
@@ -54,7 +57,9 @@ class World:
     changing: Callable[[], Sequence[Tensor]]
     """What of it a call changes for the next one."""
     state: Callable[[], Hashable]
-    """All else that its Python code depends on; a call leaves it as it is."""
+    """What of Python's objects it depends on; a call leaves it as it is."""
+    remember: Callable[[], Callable[[], object]]
+    """Notes it for the function returned, which puts it back."""
     resident: Sequence[Tensor] = field(default=())
     """Memory that belongs to the call and is read in place."""
 
@@ -83,7 +88,7 @@ class Recording:
 
     def record(self, program: Program, world: World, *, seed: int) -> None:
         """Warm up and record; what a call changes is put back exactly, whatever happens."""
-        changed, state = Snapshot(world.changing()), world.state()
+        changed, state, put_back = Snapshot(world.changing()), world.state(), world.remember()
         try:
             with own_randomness(world.device, seed):
                 self._warm_up(program, world)
@@ -95,6 +100,7 @@ class Recording:
                 self._record(program)
         finally:
             changed.restore()
+            put_back()
 
     def _record(self, program: Program) -> None:
         self._capturer.begin(self._persistent)
@@ -128,21 +134,23 @@ class Recording:
         self.draws = any(drawn)
 
     def _pack(self, results: Tensors) -> None:
-        """One tensor a dtype: a replay's results are copied out by as few calls."""
-        self._results = {name: (tensor.dtype, tensor.shape) for name, tensor in results.items()}
-        groups: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in results.values():
-            groups.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
-        self._packed = {dtype: torch.cat(group) for dtype, group in groups.items()}
+        """One tensor for all numbers of a dtype, one for all else: a replay's results are copied by few calls."""
+        self._results = {name: ((t.dtype, t.dim() > 0), t.shape) for name, t in results.items()}
+        groups: dict[Kind, list[Tensor]] = {}
+        for name, tensor in results.items():
+            groups.setdefault(self._results[name][0], []).append(tensor.detach().reshape(-1))
+        self._packed = {kind: torch.cat(group) for kind, group in groups.items()}
+        self._sizes = {kind: [len(tensor) for tensor in group] for kind, group in groups.items()}
 
     def _unpack(self) -> dict[str, Tensor]:
-        copies = {dtype: packed.clone() for dtype, packed in self._packed.items()}
-        starts, results = dict.fromkeys(copies, 0), {}
-        for name, (dtype, shape) in self._results.items():
-            begin = starts[dtype]
-            starts[dtype] = begin + shape.numel()
-            results[name] = copies[dtype][begin : starts[dtype]].view(shape)
-        return results
+        parts = {kind: iter(self._parts(kind, packed.clone())) for kind, packed in self._packed.items()}
+        return {
+            name: next(parts[kind]).view(shape) if shape else next(parts[kind])
+            for name, (kind, shape) in self._results.items()
+        }
+
+    def _parts(self, kind: Kind, packed: Tensor) -> Sequence[Tensor]:
+        return packed.split(self._sizes[kind]) if kind[1] else packed.unbind()
 
 
 class Recorder:
@@ -157,23 +165,32 @@ class Recorder:
     ) -> dict[str, Tensor]:
         """``program(inputs)``, by a recording that is made where there is none for ``key`` yet.
 
-        ``key`` tells what the program computes; inputs are told apart by shape, dtype and layout, the resident ones and
-        the world's persistent memory by address.
+        ``key`` tells what the program computes and where its memory lies, the world's state with it; inputs are told
+        apart by shape, dtype and layout, the resident ones by address.
 
         Raises:
             UnrecordableError: a recording would compute something else; nothing has changed.
         """
         kinds = tuple([(name, t.shape, t.dtype, t.stride()) for name, t in inputs.items()])
-        key = key, kinds, world.state(), tuple([t.data_ptr() for t in world.resident])
+        key = key, kinds, tuple([(t.data_ptr(), t.shape, t.dtype, t.stride()) for t in world.resident])
         recording = self._recordings.get(key)
         if recording is None:
-            recording = self._record(key, program, inputs, world, seed)
+            recording = self._record_in_memory(key, program, inputs, world, seed)
         return recording.replay(inputs, world.device, seed=seed)
 
+    def _record_in_memory(
+        self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int
+    ) -> Recording:
+        """Without the other recordings where there is no room for one more."""
+        with suppress(*([torch.OutOfMemoryError] if self._recordings else [])):
+            return self._record(key, program, inputs, world, seed)
+        self._recordings.clear()
+        return self._record(key, program, inputs, world, seed)
+
     def _record(self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int) -> Recording:
+        recording = Recording(self._capturer(), inputs)
         while len(self._recordings) >= MOST_RECORDINGS:
             del self._recordings[next(iter(self._recordings))]
-        recording = Recording(self._capturer(), inputs)
         try:
             recording.record(program, world, seed=seed)
         except (UserError, UnrecordableError, torch.OutOfMemoryError):

@@ -21,6 +21,7 @@ from fastiseat.engine.settings import Settings
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.errors import UserError, unknown
 from fastiseat.methods import ISEAT, Method
+from fastiseat.models.trace import random_numbers
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import update
 
@@ -101,6 +102,7 @@ class TrainStep:
         self._device = next(iter(self.weights.values())).device
         self._surroundings = Surroundings(model)
         self._adopted: object = None
+        self._may_draw = False  # other random numbers than when it was tried
         self._passes = Passes(model, precision=precision, device=self._device)
         self._loss_scale = LossScale(enabled=precision == "fp16", device=self._device)
         self._update = update(
@@ -173,14 +175,16 @@ class TrainStep:
         if self._surroundings.state() != self._adopted:
             self.weights = accept.trainable(self.model)
             self._update.refresh(self.weights)
+            self._may_draw = self._adopted is not None
             self._adopted = self._surroundings.state()
         accept.check_images(given.images, next(iter(self.weights.values())))
         accept.check_labels(given.images, given.labels)
         accept.check_places(given.images, given.index, given.rows)
         if given.rows is None:
             accept.check_perturbations(given.images, given.delta, given.start)
-        if self.num_classes is None:
-            self.num_classes = self._try(given)
+        twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
+        if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
+            self.num_classes, self._may_draw = self._try(given), False
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)
@@ -188,11 +192,13 @@ class TrainStep:
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""
         x, y = self._algorithm.batch(self.settings, given)
+        put_back = random_numbers()
         with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
             before = random_state(self._device)
             self.model.train()
             logits = self._passes.raw(x, trace=False)
             now = random_state(self._device)
+        put_back()
         self._algorithm.draws = not all(map(torch.equal, before, now))
         return accept.count_classes(logits, len(y))
 

@@ -3,16 +3,41 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable
-from itertools import chain
+import operator
+from collections.abc import Hashable, Iterable, Iterator
+from itertools import chain, starmap
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastiseat.models.trace import STANDARD, identity
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# The dicts of every module: that they are the same objects is seen together with the attributes.
+_DICTS = ("_parameters", "_buffers", "_modules", *_HOOKS)
+
+
+class State:
+    """One state of a module, to be compared with others."""
+
+    __slots__ = ("_hash", "_kept", "_value")
+
+    def __init__(self, value: Hashable, kept: object) -> None:
+        self._value, self._hash = value, hash(value)
+        # What ``value`` tells by its identity lives as long, or another could come to have it.
+        self._kept = kept
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, State) and self._value == other._value)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        """Of the module that it tells of, whoever holds it."""
+        return self
 
 
 class Surroundings:
@@ -20,49 +45,66 @@ class Surroundings:
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self._seen: list[Any] = []
-        self._state: Hashable = None
-        self._walk()
+        self.latest = self._walk()
+        """What :meth:`state` returned last."""
 
-    def state(self) -> Hashable:
+    def state(self) -> State:
         """Equal to that of an earlier call where the module's code would do the same to the same memory."""
-        if self._glance() != self._seen:
-            self._walk()
-        return self._state
+        if not self._is_as_seen():
+            self.latest = self._walk()
+        return self.latest
 
     def tensors(self) -> list[Tensor]:
-        """Parameters, buffers, and tensors that are plain attributes of a module."""
-        attributes = [value for module in self._modules for value in vars(module).values()]
-        return [value for value in (*self._tensors, *attributes) if isinstance(value, Tensor)]
+        """Parameters, buffers, and tensors that are attributes of a module or lie in one that is a list or dict."""
+        return list(self._tensors)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Surroundings:
         """Those of the copied module."""
         return Surroundings(copy.deepcopy(self.model, memo))
 
-    def _walk(self) -> None:
-        self._modules = list(self.model.modules())
-        self._dicts = [d for m in self._modules for d in (vars(m), m._parameters, m._buffers, m._modules)]
-        # Kept alive, or the identity of one that was replaced could come back as another's.
-        self._values = [list(d.values()) for d in self._dicts]
-        self._hooks = [vars(module)[name] for module in self._modules for name in _HOOKS]
-        attributes = [
-            (name, value) for m in self._modules for name, value in vars(m).items() if name not in STANDARD
-        ]
-        self._containers = [value for _, value in attributes if type(value) in (list, set, dict)]
-        tensors = [t for m in self._modules for t in (*m._parameters.values(), *m._buffers.values())]
-        self._tensors: list[Tensor] = [tensor for tensor in tensors if tensor is not None]
-        self._seen = self._glance()
-        plain = tuple([(name, identity(value)) for name, value in attributes])
-        tree = tuple([id(child) for m in self._modules for child in m._modules.values()])
-        self._state = plain, tree, tuple(map(id, self._tensors)), *map(tuple, self._seen[1:])
+    def _walk(self) -> State:
+        modules = list(self.model.modules())
+        self._all, self._attributes = modules, [vars(module) for module in modules]
+        self._dicts: list[dict[str, Any]] = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
+        self._hooks = [attributes[name] for attributes in self._attributes for name in _HOOKS]
+        names = [[name for name in attributes if name not in STANDARD] for attributes in self._attributes]
+        self._getters = [operator.itemgetter(*_DICTS, *own) for own in names]
+        own = [(n, a[n]) for a, mine in zip(self._attributes, names, strict=True) for n in mine]
+        values = [value for _, value in own]
+        self._containers = [value for value in values if type(value) in (list, set, dict)]
+        tuples = [value for value in values if type(value) is tuple]
+        members = list(chain(*map(dict.values, self._dicts), values, *map(_items, self._containers), *tuples))
+        strided = (t for t in members if isinstance(t, Tensor) and t.layout == torch.strided)
+        self._tensors = list({id(tensor): tensor for tensor in strided}.values())
+        self._objects, self._plain = list(self._now()), self._glance()
+        attributes = tuple([(name, identity(value)) for name, value in own])
+        tree = tuple([tuple(map(id, d.values())) for d in self._dicts]), tuple(map(type, modules))
+        return State((attributes, tree, *map(tuple, self._plain)), (self._objects, members))
 
-    def _glance(self) -> list[Any]:
-        """What tells that anything has changed."""
+    def _is_as_seen(self) -> bool:
+        try:
+            return all(map(operator.is_, self._now(), self._objects)) and self._glance() == self._plain
+        except KeyError:  # an attribute is gone
+            return False
+
+    def _now(self) -> Iterator[object]:
+        """All that is told by its identity; as many as before, where the lengths of the dicts are."""
+        attributes = starmap(operator.call, zip(self._getters, self._attributes, strict=True))
+        return chain(map(type, self._all), *map(dict.values, self._dicts), *attributes)
+
+    def _glance(self) -> list[list[Any]]:
+        """All that is told by its value."""
         return [
-            list(map(id, chain.from_iterable(map(dict.values, self._dicts)))),
+            list(map(len, self._dicts)),
+            list(map(len, self._attributes)),
             list(map(Tensor.data_ptr, self._tensors)),
             [tensor.requires_grad for tensor in self._tensors],
-            list(map(len, self._hooks)),
+            [hooks and tuple(hooks) for hooks in [tensor._backward_hooks for tensor in self._tensors]],
+            list(chain.from_iterable(self._hooks)),  # each hook has a number of its own
             [identity(value) for value in self._containers],
             [bool(_has_any_global_hook())],
         ]
+
+
+def _items(container: Any) -> Iterable[object]:
+    return container.values() if type(container) is dict else container

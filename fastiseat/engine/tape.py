@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -25,6 +26,7 @@ _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_e
 # They tell something of a tensor, not of its values.
 _OF_METADATA = {"aten::is_same_size"}
 _MASKED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+_PAST_OPERATORS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
 _READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
 
@@ -60,6 +62,7 @@ class Tape(TorchDispatchMode):
         self._calls: list[Call] = []
         self._own: dict[int, Tensor] = {}
         self._depth = 0
+        self._reads = _Reads()
 
     def warming_up(self) -> AbstractContextManager[object]:
         """Anywhere."""
@@ -71,9 +74,11 @@ class Tape(TorchDispatchMode):
         self._thread = get_ident()
         launches.watchers.append(self._launched)
         self.__enter__()  # type: ignore[no-untyped-call]
+        self._reads.__enter__()  # type: ignore[no-untyped-call]
 
     def end(self) -> None:
         """See :class:`~fastiseat.engine.recorder.Capturer`."""
+        self._reads.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
         launches.watchers.remove(self._launched)
 
@@ -88,7 +93,7 @@ class Tape(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         given = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
-        self._check(func, args, given)
+        self._check(func, args, kwargs, given)
         self._depth += 1
         try:
             results = func(*args, **kwargs)
@@ -97,8 +102,10 @@ class Tape(TorchDispatchMode):
         self._note(func, args, kwargs, results)
         return results
 
-    def _check(self, func: Any, args: Any, given: list[Tensor]) -> None:
+    def _check(self, func: Any, args: Any, kwargs: Any, given: list[Tensor]) -> None:
         name = func._schema.name
+        if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
+            raise UnrecordableError(f"{name} draws from a generator of its own")
         for tensor in given:
             if not self._knows(tensor):
                 raise UnrecordableError(
@@ -129,6 +136,15 @@ class Tape(TorchDispatchMode):
     def _launched(self, name: str) -> None:
         if not self._depth and get_ident() == self._thread:
             raise UnrecordableError(f"{name} is launched outside of an operator")
+
+
+class _Reads(TorchFunctionMode):
+    """Refuses what reads a tensor's values past all operators."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in _PAST_OPERATORS:
+            raise UnrecordableError(f"Tensor.{func.__name__} reads values on the host")
+        return func(*args, **(kwargs or {}))
 
 
 _GARBAGE = {torch.int64: -(2**62), torch.int32: -(2**30), torch.uint8: 85}

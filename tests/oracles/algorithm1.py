@@ -103,7 +103,7 @@ class Algorithm1:
         if self.lam == 0:
             weights = None
             loss_stability = torch.zeros_like(loss_adversarial)
-            grads = _gradients(loss_adversarial, self.model)
+            grads = grads_perturbed = _gradients(loss_adversarial, self.model)
         else:
             assert av is not None and clean_model is not None and z_clean is not None
             weights = _rank_weights(av)
@@ -130,6 +130,7 @@ class Algorithm1:
             "logits_adv": z_adv.detach(),
             "logits_clean": None if z_clean is None else z_clean.detach(),
             "grads": grads,
+            "grads_perturbed": grads_perturbed,
         }
 
     def _pgd(self, x: Tensor, y: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
