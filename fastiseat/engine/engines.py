@@ -85,7 +85,7 @@ class Recorded:
         if settings is not self._settings:
             self._take(settings, given.images.device)
         # The module was looked at when the call began.
-        key = self._structure, algorithm.recompute_clean, self._surroundings.latest, _switches()
+        key = self._structure, algorithm.recompute_clean, self._surroundings.latest, switches()
         inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
         resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
         world = World(
@@ -138,7 +138,7 @@ class Recorded:
         return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
 
 
-def _switches() -> Hashable:
+def switches() -> Hashable:
     """The process-wide settings that choose kernels, or what a module makes."""
     cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     return (

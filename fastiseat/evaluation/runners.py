@@ -9,13 +9,14 @@ from typing import Protocol
 from torch import Tensor, nn
 
 from fastiseat.engine.borrow import fastest_convolutions, own_randomness
-from fastiseat.engine.engines import ENGINES
+from fastiseat.engine.engines import ENGINES, switches
 from fastiseat.engine.graph import GraphCapturer
 from fastiseat.engine.recorder import Capturer, Recorder, World
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
 from fastiseat.errors import UserError, unknown
 from fastiseat.evaluation.trial import Trial
+from fastiseat.models.trace import PythonState
 
 
 class Runner(Protocol):
@@ -53,9 +54,11 @@ class Recorded:
             persistent=self._surroundings.tensors,
             changing=self._surroundings.tensors,  # buffers may, in eval mode too
             state=self._surroundings.state,
+            remember=lambda: PythonState(self._surroundings.model).restore,
         )
+        key = trial, self._surroundings.state(), switches()
         with fastest_convolutions(world.device):
-            return self._recorder.run(trial, trial, given, world, seed=seed)
+            return self._recorder.run(key, trial, given, world, seed=seed)
 
 
 def runner_named(name: str, model: nn.Module) -> Runner:
