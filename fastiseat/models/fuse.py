@@ -66,7 +66,6 @@ class Fused(nn.Module):
         # These are never called where they are fused: hooks that they get later on would not run.
         fused = [m for m in self.all if (is_plain(m) or type(m) is nn.ReLU) and not has_hooks(m)]
         self.watched = inlined + fused
-        self._attributes = [[name for name in vars(m) if name not in STANDARD] for m in inlined]
         self._children = self._identities()
         self._runs: dict[Hashable, Run | None] = {}
 
@@ -149,10 +148,12 @@ class Fused(nn.Module):
         """All of the model that its code could depend on, but for the tensors."""
         flags = tuple([module.training for module in self.all])
         attributes = [
-            (len(vars(module)), *[identity(vars(module).get(name)) for name in names])
-            for module, names in zip(self.inlined, self._attributes, strict=True)
+            (name, identity(value))
+            for module in self.inlined
+            for name, value in vars(module).items()
+            if name not in STANDARD
         ]
-        return flags, tuple(attributes), self._identities()
+        return flags, tuple(attributes), self._identities(), torch.is_grad_enabled()
 
     def _identities(self) -> tuple[int, ...]:
         return tuple([id(child) for module in self.inlined for child in module._modules.values()])

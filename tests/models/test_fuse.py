@@ -386,6 +386,31 @@ def test_attributes_that_the_code_reads_may_change(calls):
     assert len(fused._runs) == fuse_module._MOST_GRAPHS
 
 
+def test_attributes_that_come_later_may_change_too(calls):
+    class Late(Net):
+        def body(self, x):
+            x = self.relu(self.bn1(x))
+            return x * vars(self).get("late", 1.0)
+
+    fused, model = pair(Late)
+    assert_same(fused, model, images())
+    for late in (0.5, 0.25):
+        fused.model.late = model.late = late
+        assert_same(fused, model, images())
+
+
+def test_code_may_ask_whether_gradients_are_on(calls):
+    class Asking(Net):
+        def body(self, x):
+            x = self.relu(self.bn1(x))
+            return x if torch.is_grad_enabled() else 2 * x
+
+    fused, model = pair(Asking)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(images()), model(images()))
+    assert_same(fused, model, images())
+
+
 def test_hooks_run_whenever_they_come(calls):
     def build():
         model = PostActivation()
