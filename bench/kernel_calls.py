@@ -76,7 +76,7 @@ def sgd_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """ISEAT's update: momentum, two gradients, and the decay at the perturbed weights."""
     weights, buffer, *gradients = _flat(5, device)
     segments = _segments(device)
-    others = {"active": None, "skip": None, "ema": None, "ema_decay": 0.0}
+    others = {"active": None, "skip": None, "ema": None, "ema_decay": 0.0, "nesterov": False}
     return Call(
         first=weights,
         args=(buffer, gradients[0], segments.block_segment, segments.perturbed),

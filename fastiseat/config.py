@@ -188,9 +188,11 @@ class SGD:
     """Stochastic gradient descent with the semantics of ``torch.optim.SGD``, applied at θ+ν (Eq. 18)."""
 
     lr: float = 0.1
-    """Learning rate of the first stage. Paper: 0.1, SVHN 0.01."""
+    """Learning rate: that of the first stage, or the highest of another lr_shape. Paper: 0.1, SVHN 0.01."""
     momentum: float = 0.9
-    """Momentum, without Nesterov. Paper: 0.9."""
+    """Momentum. Paper: 0.9."""
+    nesterov: bool = False
+    """Nesterov's momentum, a look ahead of one step. Paper: off; RST and HAT: on."""
     weight_decay: float = 5e-4
     """Weight decay on all parameters, BatchNorm and biases too. Paper: 5e-4."""
     implementation: Annotated[Literal["own", "apex"], arg(name="optimizer")] = "own"
@@ -201,6 +203,12 @@ class SGD:
         _require(self.implementation in ("own", "apex"), "optimizer", self.implementation, "is own or apex")
         _require_at_least(0, "lr", self.lr)
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "must lie in 0 … 1, 1 excluded")
+        _require(
+            bool(self.momentum) or not self.nesterov,
+            "nesterov",
+            self.nesterov,
+            "looks ahead along the momentum, which is 0: give one, or turn nesterov off",
+        )
         _require_at_least(0, "weight_decay", self.weight_decay)
 
 
@@ -212,10 +220,20 @@ class Schedule:
     """Passes over the training images. Paper: 200."""
     max_steps: int | None = None
     """Stop after this many steps, validate and finish; the schedule stays that of all the epochs."""
+    lr_shape: Literal["steps", "cosine", "onecycle"] = "steps"
+    """How the learning rate goes. steps: down at lr_drops (paper). cosine: half a cosine down to 0 (RST). onecycle:
+    at every step, a cosine up from lr/25 and one down to lr/250000, PyTorch's OneCycleLR (HAT)."""
     lr_drops: tuple[float, ...] = (0.5, 0.75)
-    """Where the learning rate is multiplied by lr_factor. Paper: at 50% and 75% of the epochs."""
+    """Where lr_shape steps multiplies it by lr_factor. Paper: at 50% and 75% of the epochs."""
     lr_factor: float = 0.1
     """What it is multiplied by. Paper: 0.1."""
+    lr_stages: tuple[float, ...] = ()
+    """In place of lr_factor: one factor for each of lr_drops, of the first learning rate. MART: 0.1 0.01 0.001."""
+    lr_per_step: bool = False
+    """Set it before each step, to its value at the step's end: a drop then comes one step before its epoch (Rice et
+    al.), not with it (paper). onecycle is always set by the step."""
+    lr_warmup: float = 0.25
+    """First part of the run, in which onecycle rises. HAT: 0.25."""
     lam_from: float = 0.5
     """Where λ comes on. Paper: with the first drop of the learning rate, SVHN and fine-tuning from the start."""
     awp_from: float = 0.0
@@ -231,9 +249,25 @@ class Schedule:
         _require(0 < self.lr_factor <= 1, "lr_factor", self.lr_factor, "must lie in 0 … 1, 0 excluded")
         for drop in self.lr_drops:
             _require_fraction("lr_drops", drop)
+        shapes = ("steps", "cosine", "onecycle")
+        _require(self.lr_shape in shapes, "lr_shape", self.lr_shape, f"is one of {', '.join(shapes)}")
+        _require_fraction("lr_warmup", self.lr_warmup)
+        self._check_stages()
         _require_fraction("lam_from", self.lam_from)
         _require_fraction("awp_from", self.awp_from)
         _require_fraction("warmup", self.warmup)
+
+    def _check_stages(self) -> None:
+        if not self.lr_stages:
+            return
+        for factor in self.lr_stages:
+            _require(0 < factor <= 1, "lr_stages", factor, "must lie in 0 … 1, 0 excluded")
+        stages, drops = (" ".join(map(str, given)) for given in (self.lr_stages, self.lr_drops))
+        num = len(self.lr_drops)
+        rule = f"one factor for each of lr_drops is needed, {num}; give as many, or none for powers of lr_factor"
+        _require(len(self.lr_stages) == num, "lr_stages", stages, rule)
+        ascend = list(self.lr_drops) == sorted(self.lr_drops)
+        _require(ascend, "lr_drops", drops, "with lr_stages they must ascend; put both in the order of the run")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,14 @@
-"""Pure functions from an epoch to the scalars that it trains with."""
+"""Pure functions from an epoch, or a step in it, to the scalars that it trains with."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from fastiseat.config import Config
+from fastiseat.config import Config, Schedule
+
+# Of torch.optim.lr_scheduler.OneCycleLR: the highest learning rate over the first, and the first over the last.
+DIV_FACTOR, FINAL_DIV_FACTOR = 25.0, 1e4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,20 +31,71 @@ def first_epoch(fraction: float, epochs: int) -> int:
 def scalars_at(config: Config, epoch: int) -> Scalars:
     """The scalars of one epoch, counted from 0.
 
-    The learning rate drops where ``lr_drops`` says; λ and γ come on at ``lam_from`` and ``awp_from``. In the
-    warm start of W epochs, epoch e trains with ε and α times e/W and without both regularisers (released code).
+    Where the learning rate changes within epochs, it is that of the epoch's end, of many steps; :func:`lr_at` has
+    that of a step. λ and γ come on at ``lam_from`` and ``awp_from``. In the warm start of W epochs, epoch e trains
+    with ε and α times e/W and without both regularisers (released code).
     """
     plan, attack = config.schedule, config.attack
-    drops = sum(epoch >= first_epoch(drop, plan.epochs) for drop in plan.lr_drops)
+    at = epoch + 1 if changes_within_epochs(plan) else epoch
     warm_epochs = first_epoch(plan.warmup, plan.epochs)
     warming = epoch < warm_epochs
     ramp = epoch / warm_epochs if warming else 1.0
     lam_on = not warming and epoch >= first_epoch(plan.lam_from, plan.epochs)
     awp_on = not warming and epoch >= first_epoch(plan.awp_from, plan.epochs)
     return Scalars(
-        lr=config.optimizer.lr * plan.lr_factor**drops,
+        lr=config.optimizer.lr * _share(plan, at, step=0.0),
         eps=attack.eps * ramp,
         step_size=attack.step_size * ramp,
         lam=config.objective.lam if lam_on else 0.0,
         gamma=config.awp.gamma if awp_on else 0.0,
     )
+
+
+def changes_within_epochs(plan: Schedule) -> bool:
+    """Whether the learning rate is set before each step, rather than each epoch."""
+    return plan.lr_per_step or plan.lr_shape == "onecycle"
+
+
+def lr_at(config: Config, epoch: int, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of one step, both counted from 0; that of its epoch where all its steps have the same.
+
+    Where they have not, it is taken at the step's end, epoch + (step + 1)/steps_per_epoch: a drop hits the last
+    step of the epoch before (Rice et al.'s code).
+    """
+    plan = config.schedule
+    if not changes_within_epochs(plan):
+        return scalars_at(config, epoch).lr
+    share = _share(plan, epoch + (step + 1) / steps_per_epoch, step=1 / steps_per_epoch)
+    return config.optimizer.lr * share
+
+
+def _share(plan: Schedule, at: float, *, step: float) -> float:
+    """Of the learning rate, ``at`` epochs into the run; ``step`` is the length of one in epochs."""
+    match plan.lr_shape:
+        case "cosine":
+            return (1 + math.cos(math.pi * at / plan.epochs)) / 2
+        case "onecycle":
+            return _one_cycle(plan, at - step, step)
+    drops = sum(at >= _start(drop, plan) for drop in plan.lr_drops)
+    if plan.lr_stages:
+        return plan.lr_stages[drops - 1] if drops else 1.0
+    return plan.lr_factor**drops
+
+
+def _start(drop: float, plan: Schedule) -> float:
+    """Where a stage begins, in epochs; a step may begin one in the midst of an epoch."""
+    return drop * plan.epochs - 1e-9 if plan.lr_per_step else first_epoch(drop, plan.epochs)
+
+
+def _one_cycle(plan: Schedule, at: float, step: float) -> float:
+    """Up by half a cosine and down by another, from step to step; all lengths are in epochs."""
+    top, end = plan.lr_warmup * plan.epochs - step, plan.epochs - step
+    first = 1 / DIV_FACTOR
+    last = first / FINAL_DIV_FACTOR
+    if at < top:
+        return _half_cosine(first, 1.0, at / top)
+    return _half_cosine(1.0, last, (at - top) / (end - top) if end > top else 0.0)
+
+
+def _half_cosine(start: float, end: float, progress: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * progress))

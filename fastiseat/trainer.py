@@ -35,7 +35,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, training_loader
-from fastiseat.schedule import scalars_at
+from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 from fastiseat.signals import Interruptions, Stopped
 
 Row = dict[str, Any]
@@ -226,12 +226,15 @@ class Trainer:
         return self.step.steps_taken - int(sum(row["steps"] for row in self.rows))
 
     def _train_epoch(self, epoch: int) -> Row:
-        scalars = asdict(scalars_at(self.config, epoch))
-        self._set(scalars)
-        self.step.set(epoch=epoch)
         began, first = time.perf_counter() - self.seconds, self._in_epoch()
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
+        scalars = asdict(scalars_at(self.config, epoch)) | {"lr": self._lr(epoch, steps - 1)}
+        self._set(scalars)
+        self.step.set(epoch=epoch)
+        lr_moves = changes_within_epochs(self.config.schedule)
         for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):
+            if lr_moves:
+                self.step.set(lr=self._lr(epoch, number))
             here = Batch(*(part.to(self.device, non_blocking=True) for part in batch.tensors))
             metrics = self.step(here.images, here.labels, index=here.index, rows=here.rows)
             self.meter.add(metrics)
@@ -298,6 +301,9 @@ class Trainer:
     def _reshuffle(self) -> None:
         self.loading = self._load(shuffle=self.rollbacks)
         self.loader = self.loading.loader
+
+    def _lr(self, epoch: int, step: int) -> float:
+        return lr_at(self.config, epoch, step, len(self.loader))
 
     def _set(self, scalars: dict[str, float]) -> None:
         if not self.config.objective.lam:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fastiseat.kernels.launches import announce
 
-ABI_VERSION = 2
+ABI_VERSION = 3
 """The number in ``csrc/fastiseat.h`` that this code was written against."""
 
 FOLDER = Path(__file__).parent

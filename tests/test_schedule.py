@@ -1,15 +1,17 @@
 """Which scalars each epoch trains with: the paper's stages to the epoch, and what holds for any schedule."""
 
+import math
 from dataclasses import asdict, fields
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS
-from fastiseat.schedule import Scalars, first_epoch, scalars_at
+from fastiseat.schedule import Scalars, changes_within_epochs, first_epoch, lr_at, scalars_at
 
 FRACTIONS = st.floats(0, 1)
 SCHEDULES = st.builds(
@@ -21,6 +23,23 @@ SCHEDULES = st.builds(
     awp_from=FRACTIONS,
     warmup=FRACTIONS,
 )
+
+
+SHAPES = st.builds(
+    Schedule,
+    epochs=st.integers(1, 30),
+    lr_shape=st.sampled_from(["steps", "cosine", "onecycle"]),
+    lr_per_step=st.booleans(),
+    lr_warmup=FRACTIONS,
+    lr_drops=st.lists(FRACTIONS, max_size=4).map(tuple),
+)
+
+
+def steps_of(schedule, steps_per_epoch, **groups):
+    """The learning rate of each step of a run."""
+    config = Config(schedule=schedule, **groups)
+    places = [(epoch, step) for epoch in range(schedule.epochs) for step in range(steps_per_epoch)]
+    return [lr_at(config, *place, steps_per_epoch) for place in places]
 
 
 def run_of(schedule, **groups):
@@ -108,3 +127,70 @@ def test_the_learning_rate_ends_with_one_factor_for_each_drop_that_was_reached(s
 
 def test_the_step_takes_all_of_them():
     assert {field.name for field in fields(Scalars)} | {"epoch"} == set(SCALARS)
+
+
+def by_rice(t, epochs):
+    """Rice et al.'s piecewise learning rate."""
+    return 0.1 if t / epochs < 0.5 else 0.01 if t / epochs < 0.75 else 0.001
+
+
+@pytest.mark.parametrize(("epochs", "steps"), [(200, 3), (4, 391), (5, 7), (1, 8)])
+def test_set_before_each_step_a_drop_hits_the_last_step_of_the_epoch_before(epochs, steps):
+    found = steps_of(Schedule(epochs=epochs, lr_per_step=True), steps)
+    expected = [by_rice(e + (i + 1) / steps, epochs) for e in range(epochs) for i in range(steps)]
+    assert found == pytest.approx(expected, rel=1e-12)
+    if epochs == 200:
+        assert found[299 - 1 : 299 + 1] == pytest.approx([0.1, 0.01])
+
+
+def test_a_cosine_by_epochs_and_by_steps():
+    config = {"epochs": 8, "lr_shape": "cosine"}
+    by_epoch = [0.1 * (1 + math.cos(math.pi * e / 8)) / 2 for e in range(8)]
+    assert steps_of(Schedule(**config), 3)[::3] == pytest.approx(by_epoch, rel=1e-12)
+    assert [epoch.lr for epoch in run_of(Schedule(**config))] == pytest.approx(by_epoch, rel=1e-12)
+    by_step = [0.1 * (1 + math.cos(math.pi * (i + 1) / 24)) / 2 for i in range(24)]
+    assert steps_of(Schedule(**config, lr_per_step=True), 3) == pytest.approx(by_step, rel=1e-12, abs=1e-17)
+
+
+@pytest.mark.parametrize("warmup", [0.25, 0.0, 0.3, 0.999, 1.0])
+@pytest.mark.parametrize(("epochs", "steps"), [(50, 7), (3, 5), (1, 11), (6, 1), (2, 390)])
+def test_one_cycle_is_pytorchs(epochs, steps, warmup):
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.21, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.21, pct_start=warmup, epochs=epochs, steps_per_epoch=steps
+    )
+    expected = [theirs.get_last_lr()[0]]
+    for _ in range(epochs * steps - 1):
+        optimizer.step()
+        theirs.step()
+        expected.append(theirs.get_last_lr()[0])
+    schedule = Schedule(epochs=epochs, lr_shape="onecycle", lr_warmup=warmup)
+    assert steps_of(schedule, steps, optimizer=SGD(lr=0.21)) == pytest.approx(expected, rel=1e-12, abs=0)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "drops", "stages"),
+    [(120, (75, 90, 100), (0.1, 0.01, 0.001)), (120, (60, 90, 110), (0.1, 0.01, 0.005))],
+    ids=["MART", "GAIRAT"],
+)
+def test_each_drop_to_a_factor_of_its_own(epochs, drops, stages):
+    schedule = Schedule(epochs=epochs, lr_drops=tuple(drop / epochs for drop in drops), lr_stages=stages)
+    rates = [epoch.lr for epoch in run_of(schedule)]
+    limits = [0, *drops, epochs]
+    expected = [lr for lr, (a, b) in zip((1.0, *stages), pairwise(limits), strict=True) for _ in range(b - a)]
+    assert rates == [0.1 * share for share in expected]
+
+
+@given(SHAPES, st.integers(1, 40))
+def test_learning_rates_of_any_shape(schedule, steps):
+    """In 0 … lr, one within an epoch unless the shape says otherwise, and the epoch's end is the last step's."""
+    config, rates = Config(schedule=schedule), steps_of(schedule, steps)
+    assert all(0 <= rate <= 0.1 * (1 + 1e-15) for rate in rates)
+    if schedule.lr_shape != "onecycle":
+        assert all(late <= early for early, late in pairwise(rates))
+    for epoch in range(schedule.epochs):
+        here = rates[epoch * steps : (epoch + 1) * steps]
+        assert changes_within_epochs(schedule) or len(set(here)) == 1
+        many = 10**9 if schedule.lr_shape == "onecycle" else steps
+        end = lr_at(config, epoch, many - 1, many)
+        assert end == pytest.approx(scalars_at(config, epoch).lr, rel=1e-6, abs=1e-9)

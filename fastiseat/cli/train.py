@@ -15,7 +15,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 from fastiseat.config import Config, Execution
 from fastiseat.errors import UserError
 from fastiseat.recipes import check, recipe
-from fastiseat.schedule import scalars_at
+from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,10 +157,16 @@ def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
         "config": as_json(config),
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps_per_epoch": steps,
-        "schedule": [
-            {"epoch": epoch} | asdict(scalars_at(config, epoch)) for epoch in range(config.schedule.epochs)
-        ],
+        "schedule": [_row(config, epoch, steps) for epoch in range(config.schedule.epochs)],
     }
+
+
+def _row(config: Config, epoch: int, steps: int | None) -> dict[str, float]:
+    """An epoch's scalars; a learning rate that changes within it is that of its last step, as in its metrics."""
+    row = {"epoch": epoch} | asdict(scalars_at(config, epoch))
+    if steps and changes_within_epochs(config.schedule):
+        row["lr_first"], row["lr"] = (lr_at(config, epoch, step, steps) for step in (0, steps - 1))
+    return row
 
 
 def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:

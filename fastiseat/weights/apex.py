@@ -106,6 +106,7 @@ class Apex:
         lr: float,
         momentum: float,
         weight_decay: float,
+        nesterov: bool = False,
     ) -> None:
         """Step at θ+ν and take ν off again, as the function of that name does; ``perturbed`` is used up."""
         moving = {name: perturbed[name].detach() for name in gradients}
@@ -120,6 +121,7 @@ class Apex:
                 self._sgd.state[theta]["momentum_buffer"] = momentum_buffers[name] = buffer
         (group,) = self._sgd.param_groups
         group.update(params=list(moving.values()), lr=lr, momentum=momentum, weight_decay=weight_decay)
+        group["nesterov"] = nesterov
         self._sgd.step()
         self._forget()
         if moved:

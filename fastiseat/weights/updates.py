@@ -151,6 +151,7 @@ class ArenaUpdate:
             ratio=self._ratio,
             active=None if all_move else active | active_too,
             skip=skip,
+            nesterov=optimizer.nesterov,
         )
         self._ratio = None
         if optimizer.momentum:
@@ -236,6 +237,7 @@ class ApexUpdate:
             lr=optimizer.lr,
             momentum=optimizer.momentum,
             weight_decay=optimizer.weight_decay,
+            nesterov=optimizer.nesterov,
         )
         self._theta_nu = self._weights
 

@@ -12,7 +12,7 @@
 #endif
 
 /* Raised whenever a signature changes; the Python side refuses a library of another number. */
-#define FASTISEAT_ABI_VERSION 2
+#define FASTISEAT_ABI_VERSION 3
 
 /* What an array holds; its pointer is a void * where several are taken. */
 enum { FASTISEAT_FLOAT32 = 0, FASTISEAT_BFLOAT16 = 1, FASTISEAT_FLOAT16 = 2 };

@@ -12,7 +12,7 @@ extern "C" {
  *
  *     d               = (grad + second_grad) + weight_decay * (weights + ratio * perturbation_grad)
  *     momentum_buffer = momentum * momentum_buffer + d
- *     weights         = weights - lr * momentum_buffer
+ *     weights         = weights - lr * (nesterov ? momentum * momentum_buffer + d : momentum_buffer)
  *     ema             = ema_decay * ema + (1 - ema_decay) * weights
  *
  * momentum_buffer (d takes its place), ema, second_grad, perturbation_grad (then ratio too), active and skip may be
@@ -26,7 +26,7 @@ FASTISEAT_API int32_t fastiseat_sgd(float *weights, float *momentum_buffer, floa
                                     const uint8_t *active, const uint8_t *skip, int64_t num_blocks, float lr,
                                     const float *lr_tensor, float momentum, const float *momentum_tensor,
                                     float weight_decay, const float *weight_decay_tensor, float ema_decay,
-                                    const float *ema_decay_tensor, int32_t num_threads);
+                                    const float *ema_decay_tensor, int32_t nesterov, int32_t num_threads);
 
 /* The same on a device; the buffers begin at multiples of 16 bytes. */
 FASTISEAT_API int32_t fastiseat_cuda_sgd(float *weights, float *momentum_buffer, float *ema, const void *grad,
@@ -36,7 +36,7 @@ FASTISEAT_API int32_t fastiseat_cuda_sgd(float *weights, float *momentum_buffer,
                                          int64_t num_blocks, float lr, const float *lr_tensor, float momentum,
                                          const float *momentum_tensor, float weight_decay,
                                          const float *weight_decay_tensor, float ema_decay,
-                                         const float *ema_decay_tensor, void *stream);
+                                         const float *ema_decay_tensor, int32_t nesterov, void *stream);
 
 #ifdef __cplusplus
 }

@@ -41,6 +41,7 @@ _OP = Op(
         schema="(Tensor(a!) weights, Tensor(b!)? momentum_buffer, Tensor grad, Tensor block_segment, "
         "Tensor perturbed, float lr, float momentum, float weight_decay, Tensor? second_grad, "
         "Tensor? perturbation_grad, Tensor? ratio, Tensor? active, Tensor? skip, Tensor(c!)? ema, float ema_decay, "
+        "bool nesterov, "
         f"{', '.join(f'Tensor? {name}_tensor=None' for name in _NUMBERS)}) -> ()",
         fake=_fake,
         numbers=_NUMBERS,
@@ -65,12 +66,14 @@ def sgd(
     skip: Tensor | None = None,
     ema: Tensor | None = None,
     ema_decay: float | Tensor = 0.0,
+    nesterov: bool = False,
 ) -> None:
     """One step of ``torch.optim.SGD``, its weight decay taken at θ+ν (Eq. 18 of the ISEAT paper), in place.
 
     g = grad + second_grad; d = g + weight_decay·(θ + ratio·perturbation_grad); b ← momentum·b + d; θ ← θ - lr·b;
     average ← ema_decay·average + (1 - ema_decay)·θ: in this order, in the dtype of θ, no two operations fused. b
-    starts as zeros. Nothing waits for the device; numbers may be tensors of one on it.
+    starts as zeros. With ``nesterov`` θ ← θ - lr·(d + momentum·b), b the new one. Nothing waits for the device;
+    numbers may be tensors of one on it.
 
     Args:
         weights: θ, (P,), float32 or float64; updated.
@@ -87,6 +90,7 @@ def sgd(
         skip: bool (): where it is true everything stays as it is, whatever the gradients hold.
         ema: the average, like θ, updated; may be None.
         ema_decay: of the average.
+        nesterov: whether θ moves by what the next b would be; with ``momentum_buffer`` only.
 
     Raises:
         UserError: for an argument that is not as described.
@@ -99,6 +103,10 @@ def sgd(
     check_like(weights, gradients, dtype=grad.dtype)
     check_like(weights, written, dtype=weights.dtype)
     check_apart(written, gradients)
+    if nesterov and momentum_buffer is None:
+        raise UserError(
+            "nesterov=True: it looks ahead along the momentum; give a momentum_buffer, or nesterov False"
+        )
     _check_tables(weights, segments, perturbation_grad, ratio, active, skip)
     _OP(
         weights,
@@ -116,6 +124,7 @@ def sgd(
         skip=skip,
         ema=ema,
         ema_decay=ema_decay,
+        nesterov=nesterov,
     )
 
 

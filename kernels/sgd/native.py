@@ -48,6 +48,7 @@ def sgd(
     skip: Tensor | None,
     ema: Tensor | None,
     ema_decay: Number,
+    nesterov: bool,
 ) -> None:
     """``fastiseat.kernels.sgd`` for the calls that ``unfit`` lets pass."""
     numbers = [flat.split_number(number) for number in (lr, momentum, weight_decay, ema_decay)]
@@ -68,4 +69,5 @@ def sgd(
         skip,
         len(block_segment),
         *(part for number in numbers for part in number),
+        nesterov,
     )

@@ -27,6 +27,7 @@ def sgd(
     skip: Tensor | None,
     ema: Tensor | None,
     ema_decay: Number,
+    nesterov: bool,
 ) -> None:
     """``fastiseat.kernels.sgd`` in plain PyTorch."""
     numbers = {
@@ -52,6 +53,7 @@ def sgd(
             part(momentum_buffer),
             part(ema),
             moves=_moves(table, active, skip),
+            nesterov=nesterov,
             **numbers,
         )
 
@@ -69,14 +71,16 @@ def _update(
     weight_decay: Tensor,
     ema_decay: Tensor,
     moves: Tensor | None,
+    nesterov: bool,
 ) -> None:
     g = grad.to(weights.dtype)
     if second_grad is not None:
         g = g + second_grad.to(weights.dtype)
     step = g + weight_decay * decayed
     if momentum_buffer is not None:
-        step = momentum * momentum_buffer + step
-        _write(momentum_buffer, step, moves)
+        buffer = momentum * momentum_buffer + step
+        step = momentum * buffer + step if nesterov else buffer
+        _write(momentum_buffer, buffer, moves)
     theta = weights - lr * step
     if ema is not None:
         _write(ema, ema_decay * ema + (1 - ema_decay) * theta, moves)

@@ -49,6 +49,7 @@ def _sgd(
     weight_decay_tensor,
     ema_decay,
     ema_decay_tensor,
+    NESTEROV: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     block = tl.program_id(0).to(tl.int64)
@@ -71,8 +72,9 @@ def _sgd(
         theta = tl.load(weights + place)
         step = _step(theta, place, segment, grad, second_grad, perturbation_grad, ratio, perturbed, weight_decay)
         if momentum_buffer is not None:
-            step = momentum * tl.load(momentum_buffer + place) + step
-            tl.store(momentum_buffer + place, step)
+            buffer = momentum * tl.load(momentum_buffer + place) + step
+            tl.store(momentum_buffer + place, buffer)
+            step = momentum * buffer + step if NESTEROV else buffer
         theta = theta - lr * step
         tl.store(weights + place, theta)
         if ema is not None:
@@ -98,6 +100,7 @@ def sgd(
     skip: Tensor | None,
     ema: Tensor | None,
     ema_decay: Number,
+    nesterov: bool,
 ) -> None:
     """``fastiseat.kernels.sgd`` for the calls that ``native.unfit`` lets pass."""
     if not len(block_segment):
@@ -114,6 +117,7 @@ def sgd(
         block_segment,
         *(None if table is None else table.view(torch.uint8) for table in (perturbed, active, skip)),
         *(part for number in numbers for part in number),
+        NESTEROV=nesterov,
         BLOCK=BLOCK,
         num_warps=NUM_WARPS,
         enable_fp_fusion=False,  # each product is rounded before it is added

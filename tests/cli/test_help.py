@@ -21,8 +21,9 @@ TRAIN_FLAGS = """
 --method --lam
 --eps --step-size --steps --random-start --no-random-start --attack-bn
 --awp-gamma --awp-norm --awp-gradient
---lr --momentum --weight-decay --optimizer
---epochs --max-steps --lr-drops --lr-factor --lam-from --awp-from --warmup
+--lr --momentum --nesterov --no-nesterov --weight-decay --optimizer
+--epochs --max-steps --lr-shape --lr-drops --lr-factor --lr-stages --lr-per-step --no-lr-per-step --lr-warmup
+--lam-from --awp-from --warmup
 --seed --amp --no-amp --amp-dtype --tf32 --no-tf32 --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """

@@ -1,6 +1,7 @@
 """A flag outranks the file of --config, which outranks the recipe."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +44,17 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(plan, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_learning_rate_that_moves_within_epochs_is_planned_from_first_to_last_step(plan):
+    """As metrics will have it; of a data set that is not there, the last step's of an epoch of many."""
+    words = ("--epochs", 4, "--lr-shape", "cosine", "--lr-per-step")
+    rows = plan(*words)["schedule"]
+    expected = [0.05 * (1 + math.cos(math.pi * end / 8)) for end in range(1, 9)]
+    assert [row[name] for row in rows for name in ("lr_first", "lr")] == pytest.approx(expected, abs=1e-15)
+    unprepared = plan("--dataset", "svhn", "--lr", 0.1, *words)["schedule"]
+    assert [row["lr"] for row in unprepared] == pytest.approx([row["lr"] for row in rows], abs=1e-15)
+    assert "lr_first" not in unprepared[0]
+
+
 @pytest.mark.parametrize("method", ["none", "at", "at-awp", "lsi", "iseat"])
 def test_without_flags_it_is_the_recipe(plan, method):
     assert plan("--method", method)["config"] == as_json(recipe("digits", method))
@@ -55,8 +67,9 @@ def test_every_flag_reaches_its_setting(plan):
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --method lsi
         --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-norm global --awp-gradient half-batch
-        --lr 0.2 --momentum 0.5 --weight-decay 0.01 --optimizer apex --epochs 3 --lr-drops 0.1 0.2 0.3
-        --lr-factor 0.5 --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --no-tf32 --deterministic --final-steps 7"""
+        --lr 0.2 --momentum 0.5 --nesterov --weight-decay 0.01 --optimizer apex --epochs 3
+        --lr-shape cosine --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step --lr-warmup 0.2
+        --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --no-tf32 --deterministic --final-steps 7"""
     assert plan(*words.split())["config"] == {
         "data": {
             "dataset": "digits",
@@ -82,12 +95,22 @@ def test_every_flag_reaches_its_setting(plan):
             "bn_mode": "eval",
         },
         "awp": {"gamma": 0.0, "norm": "global", "gradient": "half-batch"},
-        "optimizer": {"lr": 0.2, "momentum": 0.5, "weight_decay": 0.01, "implementation": "apex"},
+        "optimizer": {
+            "lr": 0.2,
+            "momentum": 0.5,
+            "nesterov": True,
+            "weight_decay": 0.01,
+            "implementation": "apex",
+        },
         "schedule": {
             "epochs": 3,
             "max_steps": 8,
+            "lr_shape": "cosine",
             "lr_drops": [0.1, 0.2, 0.3],
             "lr_factor": 0.5,
+            "lr_stages": [0.5, 0.4, 0.3],
+            "lr_per_step": True,
+            "lr_warmup": 0.2,
             "lam_from": 0.6,
             "awp_from": 0.7,
             "warmup": 0.8,
@@ -130,6 +153,7 @@ def test_flag_over_file_over_recipe(plan, tmp_path):
         assert config["optimizer"] == {
             "lr": 0.7,
             "momentum": 0.5,
+            "nesterov": False,
             "weight_decay": 5e-4,
             "implementation": "own",
         }

@@ -45,7 +45,7 @@ def multi_tensor_sgd(
 ) -> None:
     _check(chunk_size, noop_flag, tensor_lists)
     assert type(lr) is float
-    assert not nesterov and not wd_after_momentum and not dampening, "the double has none of this"
+    assert not wd_after_momentum and not dampening, "the double has none of this"
     if noop_flag.item():
         return
     for tensors in zip(*tensor_lists, strict=True):
@@ -53,5 +53,5 @@ def multi_tensor_sgd(
         step = gradient * scale + wd * weight
         if momentum:
             buffer.copy_(step if first_run else momentum * buffer + step)
-            step = buffer
+            step = step + momentum * buffer if nesterov else buffer
         weight.sub_(lr * step)

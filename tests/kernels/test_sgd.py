@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import flat_buffers as flat
@@ -21,8 +22,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning
 NUMBERS = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 ACTIVE = torch.tensor([True, True, True, False, True, True, False])
 NOTHING = dict.fromkeys(["second_grad", "perturbation_grad", "ratio", "active", "skip", "ema"]) | {
-    "ema_decay": 0.0
+    "ema_decay": 0.0,
+    "nesterov": False,
 }
+
+
+# What is never left out by itself.
+ALONE = ("ratio", "ema_decay", "nesterov")
 
 
 def extras(dtype: torch.dtype, device: str) -> dict[str, Tensor | float]:
@@ -36,6 +42,11 @@ def extras(dtype: torch.dtype, device: str) -> dict[str, Tensor | float]:
         "ema": flat.buffer(17),
     }
     return {name: value.to(device) for name, value in found.items()} | {"ema_decay": 0.999}
+
+
+def by_segment(buffer: Tensor) -> list[Tensor]:
+    """The tensors that lie in a flat buffer, in float64."""
+    return [flat.of(buffer, number).double().clone() for number in range(len(PERTURBED))]
 
 
 def written(function, weights, momentum_buffer, grad, **settings) -> list[Tensor | None]:
@@ -73,6 +84,54 @@ def test_the_reference_is_torch_optim_sgd(momentum):
         torch.testing.assert_close(weights, parameter.detach(), rtol=1e-12, atol=1e-15)
 
 
+class ByTorch:
+    """``torch.optim.SGD`` with Nesterov on the tensors of a flat buffer, in float64, and their running average."""
+
+    def __init__(self, weights: Tensor, average: Tensor, weight_decay: float) -> None:
+        self.parameters = [torch.nn.Parameter(part) for part in by_segment(weights)]
+        self.averages, self.weight_decay = by_segment(average), weight_decay
+        numbers = NUMBERS | {"weight_decay": weight_decay}
+        self.optimizer = torch.optim.SGD(self.parameters, nesterov=True, **numbers)
+
+    def step(self, gradients: list[Tensor], ratio: Tensor, active: Tensor | None) -> None:
+        moving = [True] * len(self.parameters) if active is None else active.tolist()
+        parts = zip(self.parameters, moving, ratio, PERTURBED, *map(by_segment, gradients), strict=True)
+        for parameter, moves, factor, perturbed, grad, second, towards in parts:
+            nu = float(factor) * perturbed * towards
+            parameter.grad = grad + second + self.weight_decay * nu if moves else None
+        self.optimizer.step()
+        for number in (number for number, moves in enumerate(moving) if moves):
+            self.averages[number].lerp_(self.parameters[number].detach(), 0.1)
+
+
+@pytest.mark.parametrize(("backend", "device"), [*BACKENDS, ("reference", "cpu")])
+def test_nesterov_is_that_of_torch_optim_sgd(backend, device):
+    """With all that the op takes; the reference to float64's precision, a kernel to float32's."""
+    exact = backend == "reference"
+    run = reference.sgd if exact else flat.run_of("sgd", backend, device)
+    weights, average, ratio = flat.buffer(30), flat.buffer(31), torch.linspace(0, 1, len(PERTURBED))
+    theirs = ByTorch(weights, average, weight_decay=0.05)
+    settings = NUMBERS | {"weight_decay": 0.05, "ema_decay": 0.9, "nesterov": True}
+    names = ("grad", "second_grad", "perturbation_grad")
+
+    def moved(tensor: Tensor) -> Tensor:
+        return tensor.to(device, torch.float64 if exact and tensor.is_floating_point() else tensor.dtype)
+
+    ours = [weights, torch.zeros_like(weights), average]
+    for number, (active, skip) in enumerate([(None, False), (ACTIVE, False), (None, True), (None, False)]):
+        gradients = [flat.buffer(40 + 3 * number + each) for each in range(3)]
+        given = dict(zip(names, gradients, strict=True)) | {"ratio": ratio, "skip": torch.tensor(skip)}
+        given |= {"ema": ours[2]} | ({} if active is None else {"active": active})
+        given = {name: moved(tensor) for name, tensor in given.items()}
+        ours = written(run, moved(ours[0]), moved(ours[1]), given.pop("grad"), **given, **settings)
+        if not skip:
+            theirs.step(gradients, ratio, active)
+    limits = {"rtol": 1e-12, "atol": 1e-14} if exact else {"rtol": 1e-5, "atol": 2e-6}
+    for found, expected in ((ours[0], theirs.parameters), (ours[2], theirs.averages)):
+        for one, other in zip(by_segment(found), expected, strict=True):
+            torch.testing.assert_close(one, other.detach(), **limits)
+
+
 def test_decay_is_taken_at_the_perturbed_weights():
     table, ones = flat.segments(), torch.ones(9216, dtype=torch.float64)
     weights, average = ones.clone(), ones * 5
@@ -93,10 +152,11 @@ def test_backends(backend, device, dtype):
     weights, buffer = flat.buffer(11).to(device), flat.buffer(12).to(device)
     grad = flat.buffer(13, dtype).to(device)
     everything = extras(dtype, device)
-    for left_out in ([], *([name] for name in NOTHING if name not in ("ratio", "ema_decay")), list(NOTHING)):
+    for left_out in ([], *([name] for name in NOTHING if name not in ALONE), list(NOTHING)):
         left_out = [*left_out, *(["ratio"] if "perturbation_grad" in left_out else [])]
         settings = {name: NOTHING[name] if name in left_out else value for name, value in everything.items()}
-        for b in (buffer, None):
+        for b, nesterov in ((buffer, False), (buffer, True), (None, False)):
+            settings["nesterov"] = nesterov
             found = written(run, weights, b, grad, **settings)
             assert same_bits(found, written(reference.sgd, weights, b, grad, **settings))
             assert same_bits(
@@ -152,11 +212,11 @@ def test_special_values(backend, device):
     for x, column in zip((weights, buffer, grad), pairs.unbind(1), strict=True):
         flat.of(x, 0)[: len(column)] = column
     moved = [x.to(device) for x in (weights, buffer, grad)]
-    for ratio in (0.0, math.inf, math.nan):
+    for ratio, nesterov in itertools.product((0.0, math.inf, math.nan), (False, True)):
         settings = {"perturbation_grad": grad, "ratio": torch.full((len(PERTURBED),), ratio)}
         on_device = {name: value.to(device) for name, value in settings.items()}
-        expected = written(reference.sgd, weights, buffer, grad, **settings)
-        assert same_bits(written(run, *moved, **on_device), expected)
+        expected = written(reference.sgd, weights, buffer, grad, nesterov=nesterov, **settings)
+        assert same_bits(written(run, *moved, nesterov=nesterov, **on_device), expected)
 
 
 @pytest.mark.parametrize("threads", [2, 5])
@@ -181,13 +241,13 @@ def test_torch_library():
     op = torch.ops.fastiseat.sgd.default
     head = (weights, buffer, grad, table.block_segment, table.perturbed, 0.1, 0.9, 5e-4)
     torch.library.opcheck(
-        op, (*head, grad.clone(), grad.clone(), ratio, ACTIVE, torch.tensor(False), average, 0.9)
+        op, (*head, grad.clone(), grad.clone(), ratio, ACTIVE, torch.tensor(False), average, 0.9, True)
     )
-    rest = (None, None, None, None, None, None, 0.0)
+    rest = (None, None, None, None, None, None, 0.0, False)
     torch.library.opcheck(op, (weights, None, *head[2:], *rest, torch.tensor(0.1)))
 
     def step(theta, b, g):
-        sgd(theta, b, g, table, **NUMBERS)
+        sgd(theta, b, g, table, **NUMBERS, nesterov=True)
         return theta * 2
 
     pairs = [(weights.clone(), buffer.clone()) for _ in range(2)]
@@ -241,6 +301,7 @@ ZEROS = torch.zeros(9216)
         ({"active": torch.zeros(7)}, "active is torch.float32 .* torch.bool"),
         ({"skip": torch.zeros(1, dtype=torch.bool)}, r"skip is torch.bool of shape \(1,\)"),
         ({"lr": torch.zeros(2)}, "lr is torch.float32 of shape"),
+        ({"nesterov": True}, "nesterov=True: .* give a momentum_buffer, or nesterov False"),
         ({"ema": ZEROS, "momentum_buffer": ZEROS}, "is the memory of"),
         ({"weights": torch.zeros(9216, device="meta")}, "segments.block_segment lies on cpu, weights on meta"),
     ],
@@ -267,7 +328,10 @@ def test_triton_compiles_for_cards_that_are_not_here():
     }
     needed = ["weights", "grad", "block_segment", "perturbed", *numbers]
     least = {name: everything[name] for name in needed} | {"grad": "*fp32"}
-    calls = [{"kernel": "_sgd", "types": types, "constants": {"BLOCK": 1024}} for types in (everything, least)]
+    calls = [
+        {"kernel": "_sgd", "types": types, "constants": {"BLOCK": 1024, "NESTEROV": nesterov}}
+        for types, nesterov in ((everything, True), (everything, False), (least, False))
+    ]
     for made in compile_elsewhere("fastiseat.kernels.sgd.triton", calls):
         assert made["cubin"]
         assert made["wide_accesses"] >= 3

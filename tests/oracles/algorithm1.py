@@ -27,6 +27,7 @@ class Algorithm1:
         lr: float,
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
+        nesterov: bool = False,
         eps: float,
         step_size: float,
         steps: int = 10,
@@ -47,6 +48,7 @@ class Algorithm1:
         self.lr = lr
         self.momentum = momentum
         self.weight_decay = weight_decay
+        self.nesterov = nesterov
         self.eps = eps
         self.step_size = step_size
         self.steps = steps
@@ -183,9 +185,11 @@ class Algorithm1:
             p = self.model.get_parameter(name)
             d = gradient + self.weight_decay * p
             if self.momentum != 0:
+                b = d
                 if name in self.momentum_buffers:
-                    d = self.momentum * self.momentum_buffers[name] + d
-                self.momentum_buffers[name] = d
+                    b = self.momentum * self.momentum_buffers[name] + d
+                self.momentum_buffers[name] = b
+                d = d + self.momentum * b if self.nesterov else b
             p.sub_(self.lr * d)
 
 

@@ -45,6 +45,7 @@ def sgd_step(
     lr: float,
     momentum: float,
     weight_decay: float,
+    nesterov: bool = False,
 ) -> None:
     """Update ``weights`` and ``momentum_buffers`` in place; a weight without a gradient is left alone.
 
@@ -52,11 +53,13 @@ def sgd_step(
     this way, lr = 0 leaves θ as it is to the last bit.
     """
     for name, gradient in gradients.items():
-        step = gradient.add(perturbed[name], alpha=weight_decay)
+        direct = step = gradient.add(perturbed[name], alpha=weight_decay)
         if momentum:
             if name in momentum_buffers:
                 step = momentum_buffers[name].mul_(momentum).add_(step)
             else:
                 # The first buffer is the gradient itself, as in torch.optim.SGD.
                 momentum_buffers[name] = step
+        if nesterov:
+            step = direct.add(step, alpha=momentum)
         weights[name].sub_(step, alpha=lr)

@@ -39,6 +39,7 @@ CASES: dict[str, tuple[list[dict[str, float]], dict[str, Any]]] = {
     "global-norm": (scalars(), {"norm": "global"}),
     "random-start": (scalars(), {"random_start": True}),
     "large-decay": (scalars(), {"weight_decay": 0.1}),
+    "nesterov": (scalars(), {"nesterov": True}),
     "no-momentum": (scalars(), {"momentum": 0.0}),
     "eval-bn": (scalars(), {"bn_mode": "eval"}),
     "eval-bn-at-awp": (scalars(lam=0), {"bn_mode": "eval"}),
@@ -71,15 +72,23 @@ def build(arch: str, variant: str = "released") -> nn.Module:
 def pair(model: nn.Module, first: dict[str, float], settings: dict[str, Any]) -> tuple[TrainStep, Algorithm1]:
     momentum, decay = settings.get("momentum", 0.9), settings.get("weight_decay", 5e-4)
     bn_mode, norm = settings.get("bn_mode", "train"), settings.get("norm", "tensor")
+    nesterov = settings.get("nesterov", False)
     oracle = Algorithm1(
-        model, **first, momentum=momentum, weight_decay=decay, steps=10, awp_norm=norm, bn_mode=bn_mode
+        model,
+        **first,
+        momentum=momentum,
+        weight_decay=decay,
+        nesterov=nesterov,
+        steps=10,
+        awp_norm=norm,
+        bn_mode=bn_mode,
     )
     step = TrainStep(
         copy.deepcopy(model),
         method=ISEAT(lam=first["lam"]),
         attack=PGD(eps=first["eps"], step_size=first["step_size"], steps=10, bn_mode=bn_mode),
         awp=AWP(gamma=first["gamma"], norm=norm),
-        optimizer=SGD(lr=first["lr"], momentum=momentum, weight_decay=decay),
+        optimizer=SGD(lr=first["lr"], momentum=momentum, weight_decay=decay, nesterov=nesterov),
     )
     return step, oracle
 

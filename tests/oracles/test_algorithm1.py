@@ -58,11 +58,13 @@ def batch_counts(model: nn.Module) -> list[int]:
     return [bn.num_batches_tracked.item() for bn in model.modules() if isinstance(bn, nn.BatchNorm2d)]
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("bn_mode", ["train", "eval"])
-def test_without_terms_it_is_adversarial_training(bn_mode: str) -> None:
-    oracle = Algorithm1(make_net(), lr=0.1, eps=EPS, step_size=STEP_SIZE, bn_mode=bn_mode)
+def test_without_terms_it_is_adversarial_training(bn_mode: str, nesterov: bool) -> None:
+    oracle = Algorithm1(make_net(), lr=0.1, nesterov=nesterov, eps=EPS, step_size=STEP_SIZE, bn_mode=bn_mode)
     model = make_net()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    numbers = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
+    optimizer = torch.optim.SGD(model.parameters(), **numbers, nesterov=nesterov)
     for seed, lr in enumerate([0.1, 0.1, 0.01]):
         x, y = make_batch(seed)
         oracle.lr = optimizer.param_groups[0]["lr"] = lr

@@ -68,9 +68,9 @@ def test_the_perturbation(double, norm, gradient_scale):
         close(found, weight_perturbation(dtype_of(weights), dtype_of(gradients), gamma=0.007, norm=norm))
 
 
-@pytest.mark.parametrize("momentum", [0.9, 0.0])
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.9, False), (0.9, True), (0.0, False)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_several_steps(double, momentum, layout):
+def test_several_steps(double, momentum, nesterov, layout):
     weights = {name: tensor.requires_grad_() for name, tensor in tensors(conv=layout).items()}
     chosen = apex.Apex(weights)
     own = {name: tensor.detach().clone() for name, tensor in weights.items()}
@@ -85,7 +85,7 @@ def test_several_steps(double, momentum, layout):
             (sgd_step, exact, kept[2], as_float64),
         ):
             moved = {name: w + to(nu)[name] if name in nu else w for name, w in named.items()}
-            step(named, moved, to(gradients), buffers, **(STEP | {"momentum": momentum}))
+            step(named, moved, to(gradients), buffers, **STEP | {"momentum": momentum, "nesterov": nesterov})
     for expected, buffers in ((own, kept[1]), (exact, kept[2])):
         close(weights, expected)
         close(kept[0], buffers)
@@ -186,8 +186,9 @@ def test_an_unknown_implementation():
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("norm", ["tensor", "global"])
-def test_the_real_one_on_a_card(norm):
+def test_the_real_one_on_a_card(norm, nesterov):
     pytest.importorskip("amp_C", reason="Apex is not installed")
     weights = {name: tensor.cuda() for name, tensor in tensors(conv=torch.channels_last).items()}
     own, mine, theirs = {name: tensor.clone() for name, tensor in weights.items()}, {}, {}
@@ -195,11 +196,11 @@ def test_the_real_one_on_a_card(norm):
     for _ in range(3):
         gradients = {name: tensor.cuda() for name, tensor in tensors().items()}
         for named, buffers, perturb, step in (
-            (weights, mine, *chosen),
+            (weights, mine, chosen.weight_perturbation, chosen.sgd_step),
             (own, theirs, weight_perturbation, sgd_step),
         ):
             nu = perturb(perturbable(named), perturbable(gradients), gamma=0.007, norm=norm)
             moved = {name: w + nu[name] if name in nu else w for name, w in named.items()}
-            step(named, moved, gradients, buffers, **STEP)
+            step(named, moved, gradients, buffers, **STEP, nesterov=nesterov)
     close(weights, own)
     close(mine, theirs)

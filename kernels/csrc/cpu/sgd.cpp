@@ -15,6 +15,7 @@ struct Job {
     const int32_t *block_segment;
     const uint8_t *perturbed, *active;
     float lr, momentum, weight_decay, ema_decay;
+    bool nesterov;
 };
 
 // d: the gradients, and the decay of what the weights are at.
@@ -45,7 +46,14 @@ FASTISEAT_CLONES void update_blocks(const Job &job, int64_t begin, int64_t end) 
         make_step(job, block, step);
         if (job.momentum_buffer) {
             float *__restrict buffer = job.momentum_buffer + block * kBlock;
-            for (int64_t i = 0; i < kBlock; ++i) buffer[i] = step[i] = momentum * buffer[i] + step[i];
+            if (job.nesterov) {
+                for (int64_t i = 0; i < kBlock; ++i) {
+                    buffer[i] = momentum * buffer[i] + step[i];
+                    step[i] += momentum * buffer[i];
+                }
+            } else {
+                for (int64_t i = 0; i < kBlock; ++i) buffer[i] = step[i] = momentum * buffer[i] + step[i];
+            }
         }
         float *__restrict weights = job.weights + block * kBlock;
         for (int64_t i = 0; i < kBlock; ++i) weights[i] -= lr * step[i];
@@ -67,7 +75,7 @@ int32_t fastiseat_sgd(float *weights, float *momentum_buffer, float *ema, const 
                       const int32_t *block_segment, const uint8_t *perturbed, const uint8_t *active,
                       const uint8_t *skip, int64_t num_blocks, float lr, const float *lr_tensor, float momentum,
                       const float *momentum_tensor, float weight_decay, const float *weight_decay_tensor,
-                      float ema_decay, const float *ema_decay_tensor, int32_t num_threads) {
+                      float ema_decay, const float *ema_decay_tensor, int32_t nesterov, int32_t num_threads) {
     if (!fastiseat::is_dtype(grad_dtype)) return FASTISEAT_UNSUPPORTED;
     if (skip && *skip) return FASTISEAT_OK;
     const Job job{weights,
@@ -84,7 +92,8 @@ int32_t fastiseat_sgd(float *weights, float *momentum_buffer, float *ema, const 
                   number(lr, lr_tensor),
                   number(momentum, momentum_tensor),
                   number(weight_decay, weight_decay_tensor),
-                  number(ema_decay, ema_decay_tensor)};
+                  number(ema_decay, ema_decay_tensor),
+                  nesterov != 0};
     const int64_t parts = fastiseat::num_parts(num_blocks, fastiseat::kMinBlocksPerThread, num_threads);
     fastiseat::for_each_part(parts, num_blocks, [&](int64_t, int64_t begin, int64_t end) {
         update_blocks(job, begin, end);

@@ -14,6 +14,7 @@ struct SgdJob {
     const int *block_segment;
     const unsigned char *perturbed, *active, *skip;
     Number lr, momentum, weight_decay, ema_decay;
+    bool nesterov;
 };
 
 // a * x + y, rounded twice.
@@ -65,11 +66,13 @@ __global__ void __launch_bounds__(kFlatThreads) sgd_kernel(SgdJob<G> job) {
     const float momentum = job.momentum.get(), lr = job.lr.get(), decay = job.ema_decay.get();
     Four step = sgd_step(job, packs, segment), theta = packs.theta;
     if (job.momentum_buffer) {
+        Four buffer = packs.buffer;
 #pragma unroll
         for (int i = 0; i < kFlatVec; ++i) {
-            step.items[i] = times_plus(momentum, packs.buffer.items[i], step.items[i]);
+            buffer.items[i] = times_plus(momentum, buffer.items[i], step.items[i]);
+            step.items[i] = job.nesterov ? times_plus(momentum, buffer.items[i], step.items[i]) : buffer.items[i];
         }
-        store_four(job.momentum_buffer, place, step);
+        store_four(job.momentum_buffer, place, buffer);
     }
 #pragma unroll
     for (int i = 0; i < kFlatVec; ++i) {
