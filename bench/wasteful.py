@@ -18,13 +18,11 @@ _NAME = "InputGradient"
 class WithWeightGradients(InputGradient):
     """The same input gradient, at the cost of one more pass a call."""
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """See :class:`fastiseat.engine.passes.InputGradient`."""
-        self.calls += 1
+    def _gradient(self, x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
         logits = self.passes(x)
         keep = self.calls == 1 and self.keep_graph
-        loss = self.method.inner_loss(logits, self.labels) * self.scale
+        loss = self.method.inner_loss(logits, self.labels, self.reference) * self.scale
         wanted = [x, *self.passes.theta.values()]
         gradient, *_ = torch.autograd.grad(loss, wanted, retain_graph=keep, allow_unused=True)
         if self.calls == 1:

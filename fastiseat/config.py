@@ -129,12 +129,31 @@ class Objective:
     """What the update descends."""
 
     method: str = "iseat"
-    """none, at, at-awp, lsi or iseat."""
+    """none, at, at-awp, lsi, iseat; of other papers at-rice, awp-wu, trades, trades-awp, mart, mart-awp, slore-mart."""
     lam: float = 0.1
-    """λ of Eq. 15, the weight of the logit-stability term; 0 turns it off. Paper: 0.1, Tiny ImageNet 0.01."""
+    """λ of Eq. 15, the weight of the logit-stability term; 0 turns it off. Paper: 0.1, Tiny ImageNet 0.01. With
+    weighting top and awp-gamma 0 it is η of Eq. 7."""
+    weighting: Literal["linear", "uniform", "top"] = "linear"
+    """How iseat and lsi weight the images by vulnerability: by rank (the method), all alike, or its top 10% alone
+    (Table 8)."""
+    distance: Literal["l2", "kl"] = "l2"
+    """Between logits, squared L2 (the method) or KL divergence (Table 8)."""
+    smoothness: Literal["lsiw", "trades-awp", "lsi"] = "lsiw"
+    """Which logits are to be alike (Table 9): of x' at θ+ν and x at θ (lsiw, the method), both at θ+ν (trades-awp, 1
+    unit more), or both at θ (lsi, 3 units more)."""
+    beta: float | None = None
+    """β of trades, mart and those built on them, the weight of their KL term; by default the method's own."""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "lam", self.lam)
+        for name, known in {
+            "weighting": ("linear", "uniform", "top"),
+            "distance": ("l2", "kl"),
+            "smoothness": ("lsiw", "trades-awp", "lsi"),
+        }.items():
+            _require(getattr(self, name) in known, name, getattr(self, name), f"is one of {', '.join(known)}")
+        if self.beta is not None:
+            _require_at_least(0, "beta", self.beta)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,6 +168,8 @@ class PGD:
     """K, the number of steps. Paper: 10."""
     random_start: bool = False
     """Start at δ ~ U(-ε, ε) rather than at 0. Released code: off."""
+    noise: float = 0.0
+    """Start at δ ~ N(0, noise²), which is not clipped. TRADES, MART and HAT: 0.001."""
     bn_mode: Annotated[Literal["train", "eval"], arg(name="attack-bn")] = "train"
     """BatchNorm in the attack: by batch statistics (the released code) or by running ones; eval costs one
     more forward a step where λ ≠ 0."""
@@ -157,6 +178,13 @@ class PGD:
         _require_pixels("eps", self.eps, "the radius of the perturbation")
         _require_pixels("step_size", self.step_size, "the length of a step")
         _require_at_least(1, "steps", self.steps)
+        _require_pixels("noise", self.noise, "the standard deviation of the start")
+        _require(
+            not (self.noise and self.random_start),
+            "noise",
+            self.noise,
+            "excludes random_start: one start or the other",
+        )
         _require(self.bn_mode in ("train", "eval"), "bn_mode", self.bn_mode, "must be train or eval")
 
 

@@ -2,32 +2,181 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from fastiseat.config import AWP, PGD, SGD, Config, Data, Network, Objective, Schedule
 from fastiseat.errors import UserError, unknown
 
-
-@dataclass(frozen=True, kw_only=True)
-class Ingredients:
-    """Which parts of ISEAT's step a method uses, and what it is in a few words."""
-
-    summary: str
-    stability: bool
-    awp: bool
-
-
 # Kinds of data set that are named with a path, as in imagefolder:DIR.
 OWN_DATA = ("imagefolder", "npz")
 
+
+def _unchanged(config: Config) -> Config:
+    return config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """A method in a few words, where its code is, and what its paper sets otherwise."""
+
+    summary: str
+    home: str
+    """``package.module:Class``, a :class:`fastiseat.methods.Method`."""
+    options: tuple[str, ...] = ()
+    """The fields of :class:`fastiseat.config.Objective` that it reads."""
+    awp: bool | None = False
+    """Whether its recipe perturbs weights; None where it never may."""
+    constants: Callable[[Config], Config] = _unchanged
+    """Its own settings for any data set, whose ε, step and epochs stay."""
+    published: Mapping[str, Callable[[Config], Config]] = field(default_factory=dict)
+    """By data set, what its paper sets there beyond that."""
+
+    @property
+    def stability(self) -> bool:
+        """Whether it has the term that λ weights."""
+        return "lam" in self.options
+
+
+def _rice(config: Config) -> Config:
+    """Rice et al., 2020: a random start, and a learning rate that is set for every step."""
+    return replace(
+        config,
+        attack=replace(config.attack, random_start=True),
+        schedule=replace(config.schedule, lr_per_step=True),
+    )
+
+
+def _reflected(config: Config) -> Config:
+    return replace(config, data=replace(config.data, padding_mode="reflect"))
+
+
+def _eval_attack(config: Config) -> Config:
+    """The attack of TRADES and MART."""
+    return replace(config, attack=replace(config.attack, bn_mode="eval", noise=0.001))
+
+
+def _trades(config: Config) -> Config:
+    """lr 0.1, a tenth of it from the 75th of 76 epochs on, weight decay 2e-4."""
+    config = _eval_attack(config)
+    return replace(
+        config,
+        optimizer=replace(config.optimizer, weight_decay=2e-4),
+        schedule=replace(config.schedule, lr_drops=(74 / 76,), lam_from=0.0),
+    )
+
+
+def _trades_awp(config: Config) -> Config:
+    """Wu et al., 2020: ν from the 10th of 200 epochs on, γ = 0.005, weight decay 5e-4, AT's learning rates."""
+    config = _eval_attack(config)
+    return replace(
+        config, awp=replace(config.awp, gamma=0.005), schedule=replace(config.schedule, awp_from=9 / 200)
+    )
+
+
+def _mart(config: Config) -> Config:
+    """ResNet-18: lr 0.01, weight decay 3.5e-3, β = 5; wide: 0.1, 7e-4, 6. Of 120 epochs, drops at 75, 90 and 100."""
+    config = _eval_attack(config)
+    wide = config.network.arch.startswith("wrn")
+    scale = config.optimizer.lr / 0.1  # what a data set asks for, SVHN for one, it asks for here too
+    return replace(
+        config,
+        objective=replace(config.objective, beta=6.0 if wide else 5.0),
+        optimizer=replace(
+            config.optimizer, lr=(0.1 if wide else 0.01) * scale, weight_decay=7e-4 if wide else 3.5e-3
+        ),
+        schedule=replace(config.schedule, lr_drops=(74 / 120, 89 / 120, 99 / 120)),
+    )
+
+
+def _mart_awp(config: Config) -> Config:
+    config = _mart(config)
+    return replace(config, awp=replace(config.awp, gamma=0.005))
+
+
+def _ball(epochs: int) -> Callable[[Config], Config]:
+    """The ball and steps of TRADES and MART on CIFAR-10, and how long they train."""
+
+    def change(config: Config) -> Config:
+        return replace(
+            config,
+            attack=replace(config.attack, eps=0.031, step_size=0.007),
+            schedule=replace(config.schedule, epochs=epochs),
+        )
+
+    return change
+
+
+def _awp_wu(config: Config) -> Config:
+    config = _rice(config)
+    return replace(config, awp=replace(config.awp, gamma=0.01))
+
+
+_ISEAT = ("lam", "weighting", "distance", "smoothness")
+
 METHODS = {
-    "none": Ingredients(summary="no defence: cross entropy on clean images", stability=False, awp=False),
-    "at": Ingredients(summary="adversarial training (PGD)", stability=False, awp=False),
-    "at-awp": Ingredients(summary="AT with weight perturbation", stability=False, awp=True),
-    "lsi": Ingredients(summary="AT with weighted logit stability", stability=True, awp=False),
-    "iseat": Ingredients(summary="AT with both: the paper's method", stability=True, awp=True),
+    "none": Ingredients(
+        summary="no defence: cross entropy on clean images", home="fastiseat.methods.standard:Standard", awp=None
+    ),
+    "at": Ingredients(summary="adversarial training (PGD)", home="fastiseat.methods.at:AT", awp=None),
+    "at-awp": Ingredients(summary="AT with weight perturbation", home="fastiseat.methods.at:AT", awp=True),
+    "lsi": Ingredients(
+        summary="AT with weighted logit stability", home="fastiseat.methods.iseat:ISEAT", options=_ISEAT, awp=None
+    ),
+    "iseat": Ingredients(
+        summary="AT with both: the paper's method", home="fastiseat.methods.iseat:ISEAT", options=_ISEAT, awp=True
+    ),
+    "at-rice": Ingredients(
+        summary="AT of Rice et al., 2020: random start",
+        home="fastiseat.methods.at:AT",
+        constants=_rice,
+        published={"cifar10": _reflected},
+    ),
+    "awp-wu": Ingredients(
+        summary="AT-AWP of Wu et al., 2020",
+        home="fastiseat.methods.at:AT",
+        awp=True,
+        constants=_awp_wu,
+        published={"cifar10": _reflected},
+    ),
+    "trades": Ingredients(
+        summary="TRADES (Zhang et al., 2019)",
+        home="fastiseat.methods.trades:TRADES",
+        options=("beta",),
+        constants=_trades,
+        published={"cifar10": _ball(76)},
+    ),
+    "trades-awp": Ingredients(
+        summary="TRADES with weight perturbation (Wu et al., 2020)",
+        home="fastiseat.methods.trades:TRADES",
+        options=("beta",),
+        awp=True,
+        constants=_trades_awp,
+    ),
+    "mart": Ingredients(
+        summary="MART (Wang et al., 2020)",
+        home="fastiseat.methods.mart:MART",
+        options=("beta",),
+        constants=_mart,
+        published={"cifar10": _ball(120)},
+    ),
+    "mart-awp": Ingredients(
+        summary="MART with weight perturbation",
+        home="fastiseat.methods.mart:MART",
+        options=("beta",),
+        awp=True,
+        constants=_mart_awp,
+        published={"cifar10": _ball(120)},
+    ),
+    "slore-mart": Ingredients(
+        summary="MART with a term on the wrong classes' probabilities",
+        home="fastiseat.methods.mart:SLOREMART",
+        options=("beta",),
+        constants=_mart,
+        published={"cifar10": _ball(120)},
+    ),
 }
+"""Every method by name; an entry more is all that one needs beside its own file."""
 
 
 def digits() -> Config:
@@ -130,26 +279,34 @@ def recipe(dataset: str = "digits", method: str = "iseat") -> Config:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     base, uses = DATASETS[kind](), METHODS[method]
-    return replace(
+    config = replace(
         base,
         data=replace(base.data, dataset=dataset),
         objective=Objective(method=method, lam=base.objective.lam if uses.stability else 0.0),
         awp=replace(base.awp, gamma=base.awp.gamma if uses.awp else 0.0),
     )
+    return uses.published.get(kind, _unchanged)(uses.constants(config))
 
 
 def check(config: Config) -> Config:
     """``config`` as it came, or :class:`UserError` where its fields contradict each other."""
     recipe(config.data.dataset, config.objective.method)
-    method, lam, gamma = config.objective.method, config.objective.lam, config.awp.gamma
-    uses, attack = METHODS[method], config.attack
-    if lam and not uses.stability:
-        raise UserError(f"lam={lam}: method {method} has no stability term; use lam 0, or method lsi or iseat")
-    if gamma and not uses.awp:
+    objective, gamma = config.objective, config.awp.gamma
+    method, uses, attack = objective.method, METHODS[objective.method], config.attack
+    if objective.lam and not uses.stability:
+        raise UserError(
+            f"lam={objective.lam}: method {method} has no stability term; use lam 0, or method lsi or iseat"
+        )
+    if gamma and uses.awp is None:
         other = "iseat" if uses.stability else "at-awp"
         raise UserError(
             f"gamma={gamma}: method {method} has no weight perturbation; use awp-gamma 0, or method {other}"
         )
+    for option, default in (("weighting", "linear"), ("distance", "l2"), ("smoothness", "lsiw"), ("beta", None)):
+        value = getattr(objective, option)
+        if value != default and option not in uses.options:
+            having = ", ".join(name for name, other_method in METHODS.items() if option in other_method.options)
+            raise UserError(f"{option}={value}: method {method} has no such option; methods {having} have")
     if attack.eps and not attack.step_size and method != "none":
         raise UserError(f"step_size=0 with eps={attack.eps:.4g}: the attack would never move; use eps/4 or so")
     return config

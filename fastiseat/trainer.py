@@ -230,6 +230,7 @@ class Trainer:
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
         scalars = asdict(scalars_at(self.config, epoch)) | {"lr": self._lr(epoch, steps - 1)}
         self._set(scalars)
+        self.step.come_to(epoch / self.config.schedule.epochs)
         self.step.set(epoch=epoch)
         lr_moves = changes_within_epochs(self.config.schedule)
         for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):
@@ -328,7 +329,7 @@ class Trainer:
 
     def _score(self, row: Row) -> float:
         """What the best weights are chosen by: accuracy under PGD-10, on clean images for ``none``."""
-        attacked = methods.METHODS[self.config.objective.method].attacked
+        attacked = self.step.method.attacked
         return float(row[f"{self.data.selection_name}_{'pgd10' if attacked else 'clean'}"])
 
     def _finish_epoch(self, row: Row) -> None:

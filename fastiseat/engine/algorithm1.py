@@ -17,6 +17,7 @@ from fastiseat.engine.borrow import Rewind, fastest_convolutions
 from fastiseat.engine.passes import InputGradient, Passes
 from fastiseat.engine.precision import LossScale, autocast
 from fastiseat.engine.settings import Settings
+from fastiseat.methods import Outputs
 from fastiseat.weights import perturbable
 from fastiseat.weights.updates import Update
 
@@ -91,43 +92,61 @@ class Algorithm1:
         return x.contiguous(memory_format=layout_of(self.model)), labels
 
     def _step(self, x: Tensor, y: Tensor, given: Given) -> dict[str, Tensor]:
-        method = self.settings.method
+        method, theta = self.settings.trained, self.passes.theta
         attacked = self._attack(x, y, given)  # δ_i = PGD(x_i, y_i)
-        theta_nu = self._weight_perturbation(attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
-        logits = self.passes(attacked.x_adv, theta_nu)  # f(x+δ; θ+ν)
-        clean_logits = self._clean_logits(attacked)  # f(x; θ)
-        terms = method.objective(logits, clean_logits, y)
+        theta_nu = self._weight_perturbation(x, attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
+        at = Outputs(
+            x=x,
+            x_adv=attacked.x_adv,
+            perturbed=lambda images: self.passes(images, theta_nu),  # f(.; θ+ν)
+            unperturbed=lambda images: self.passes(images, theta),  # f(.; θ)
+            clean=self._clean_logits(attacked),  # f(x; θ)
+        )
+        terms = method.objective(at, y)
         loss = torch.stack(list(terms.values())).sum()  # L
-        at_theta_nu, at_theta = self._gradients(loss, theta_nu, clean_logits, attacked)
+        at_theta_nu, at_theta = self._gradients(loss, theta_nu, at, attacked)
         skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
         self.update.descend(at_theta_nu, at_theta, self.settings.optimizer, skip=skip)  # θ ← (θ+ν) - l ∇L - ν
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
         if attacked.nan_gradient is not None and not self.loss_scale.enabled:  # in fp16 one may overflow
             metrics["nan_gradient"] = attacked.nan_gradient
         if not method.attacked:
-            return metrics | {"accuracy_clean": _accuracy(logits, y)}
-        return metrics | _attack_metrics(logits, attacked.clean_logits, y)
+            return metrics | {"accuracy_clean": _accuracy(at.adversarial(), y)}
+        of_clean = attacked.clean_logits if attacked.clean_logits is not None else at.of_clean_images()
+        return metrics | _attack_metrics(at.adversarial(), of_clean, y)
 
     def _attack(self, x: Tensor, y: Tensor, given: Given) -> Attacked:
-        if not self.settings.method.attacked:
+        if not self.settings.trained.attacked:
             return Attacked(x, x)
         if given.delta is not None:
             return self._with_clean_pass(Attacked((x + given.delta.detach()).clamp(0, 1), x))
         attack, start = self.settings.attack, self._start(x, given.start)
         in_train_mode = attack.bn_mode == "train"
+        self.model.train(in_train_mode)
         gradient = InputGradient(
             self.passes,
-            self.settings.method,
+            self.settings.trained,
             y,
+            reference=self._reference(x),
             keep_graph=in_train_mode and self.settings.needs_clean and not self.recompute_clean,
             weights_at=attack.steps if self._takes_weight_gradients() else None,
             aside=self.overlap and self.settings.needs_clean,
         )
         rewind = self._rewind(x)
-        self.model.train(in_train_mode)
-        _, x_adv, nan = pgd(gradient, x, start, eps=attack.eps, step_size=attack.step_size, steps=attack.steps)
+        _, x_adv, nan = pgd(
+            gradient,
+            x,
+            start,
+            eps=attack.eps,
+            step_size=attack.step_size,
+            steps=attack.steps,
+            clip_start=not attack.noise,
+        )
         self.model.train()
         found = Attacked(x_adv, (x + start).clamp(0, 1), gradient.first_logits, nan, gradient.at_weights, rewind)
+        if attack.noise:  # the first pass saw noise besides, which no paper's clean branch does
+            found = found._replace(clean_x=x, clean_logits=None)
+            return self._with_clean_pass(found)
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
         return found if in_train_mode else self._with_clean_pass(found._replace(clean_logits=None))
 
@@ -135,7 +154,16 @@ class Algorithm1:
         if given is not None:
             return given.detach()
         attack = self.settings.attack
+        if attack.noise:
+            return attack.noise * torch.randn_like(x)
         return random_start(x, eps=attack.eps) if attack.random_start else torch.zeros_like(x)
+
+    def _reference(self, x: Tensor) -> Tensor | None:
+        """Clean logits that the attack compares with; they are the same in all of its steps."""
+        if not self.settings.trained.needs_reference:
+            return None
+        with torch.no_grad():
+            return self.passes(x)
 
     def _with_clean_pass(self, attacked: Attacked) -> Attacked:
         if not self.settings.needs_clean:
@@ -150,46 +178,51 @@ class Algorithm1:
             return None
         return attacked.clean_logits.requires_grad_()
 
-    def _weight_perturbation(self, attacked: Attacked, y: Tensor) -> Mapping[str, Tensor]:
+    def _weight_perturbation(self, x: Tensor, attacked: Attacked, y: Tensor) -> Mapping[str, Tensor]:
         """θ+ν by name, θ itself where γ = 0."""
         awp, weights = self.settings.awp, perturbable(self.passes.theta)
         if not self.settings.perturbs or not weights:
             return self.update.theta()
-        gradients = self.loss_scale.finite_or_zero(self._perturbation_gradients(weights, attacked, y))
+        gradients = self.loss_scale.finite_or_zero(self._perturbation_gradients(weights, x, attacked, y))
         return self.update.perturbed(gradients, gamma=awp.gamma, norm=awp.norm)
 
     def _perturbation_gradients(
-        self, weights: Mapping[str, Tensor], attacked: Attacked, y: Tensor
+        self, weights: Mapping[str, Tensor], x: Tensor, attacked: Attacked, y: Tensor
     ) -> Mapping[str, Tensor]:
-        """∇θ ℓ(f(x+δ; θ), y), or what approximates its direction. The pass leaves BatchNorm's statistics alone."""
+        """∇θ of the method's loss for it, or what approximates its direction. Running statistics are left alone."""
         kind = self.settings.awp.gradient
         if kind == "previous-step":
             return {name: gradient for name, gradient in self.update.last_gradients().items() if name in weights}
         if attacked.at_weights is not None:
             return attacked.at_weights
         count = (len(y) + 1) // 2 if kind == "half-batch" else len(y)
-        loss = F.cross_entropy(self.passes(attacked.x_adv[:count], trace=False), y[:count])
+
+        def forward(images: Tensor) -> Tensor:
+            return self.passes(images, trace=False)
+
+        at = Outputs(x=x[:count], x_adv=attacked.x_adv[:count], perturbed=forward, unperturbed=forward)
+        loss = self.settings.trained.perturbation_loss(at, y[:count])
         return self.loss_scale.gradients(loss, weights)[0]
 
     def _takes_weight_gradients(self) -> bool:
         return self.settings.perturbs and self.settings.awp.gradient == "last-attack-step"
 
     def _gradients(
-        self, loss: Tensor, theta_nu: Mapping[str, Tensor], clean_logits: Tensor | None, attacked: Attacked
+        self, loss: Tensor, theta_nu: Mapping[str, Tensor], at: Outputs, attacked: Attacked
     ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
         """∇L at θ+ν and at θ, which the update adds (Eq. 17); of the same leaves one backward gives the sum."""
-        theta = self.passes.theta
-        if clean_logits is None:
-            return self.loss_scale.gradients(loss, theta_nu)[0], {}
-        if not self.recompute_clean:
-            at_theta_nu, at_theta = self.loss_scale.gradients(loss, theta_nu, {} if theta_nu is theta else theta)
+        theta: Mapping[str, Tensor] = {} if theta_nu is self.passes.theta else self.passes.theta
+        if at.clean is None or not self.recompute_clean:
+            at_theta_nu, at_theta = self.loss_scale.gradients(loss, theta_nu, theta)
             return at_theta_nu, at_theta
-        at_theta_nu, at_logits = self.loss_scale.gradients(loss, theta_nu, {"clean": clean_logits})
+        at_theta_nu, at_theta, at_logits = self.loss_scale.gradients(loss, theta_nu, theta, {"clean": at.clean})
         with attacked.rewind() if attacked.rewind else nullcontext():
             again = self.passes(attacked.clean_x, trace=False)
         # ∇θ of <z, ∂L/∂z> is what the chain rule asks for.
-        (at_theta,) = self.loss_scale.gradients((again * at_logits["clean"]).sum(), theta)
-        return at_theta_nu, at_theta
+        (through_clean,) = self.loss_scale.gradients((again * at_logits["clean"]).sum(), self.passes.theta)
+        for name, gradient in at_theta.items():
+            through_clean[name] = through_clean[name] + gradient if name in through_clean else gradient
+        return at_theta_nu, through_clean
 
     def _rewind(self, x: Tensor) -> Rewind | None:
         return Rewind(x.device) if self.draws and self.recompute_clean else None

@@ -121,11 +121,12 @@ class InputGradient:
         method: Method,
         labels: Tensor,
         *,
+        reference: Tensor | None = None,
         keep_graph: bool,
         weights_at: int | None = None,
         aside: bool = False,
     ) -> None:
-        self.passes, self.method, self.labels = passes, method, labels
+        self.passes, self.method, self.labels, self.reference = passes, method, labels, reference
         self.keep_graph, self.weights_at, self.aside = keep_graph, weights_at, aside
         self.calls = 0
         self.first_logits: Tensor | None = None
@@ -143,7 +144,7 @@ class InputGradient:
         weights = perturbable(self.passes.theta) if self.calls == self.weights_at else {}
         logits = self.passes(x, None if weights else self.passes.detached())
         keep = self.calls == 1 and self.keep_graph
-        loss = self.method.inner_loss(logits, self.labels) * self.scale
+        loss = self.method.inner_loss(logits, self.labels, self.reference) * self.scale
         gradient, *others = torch.autograd.grad(
             loss, [x, *weights.values()], retain_graph=keep, allow_unused=bool(weights)
         )

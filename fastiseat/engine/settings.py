@@ -24,6 +24,8 @@ SCALARS = {
     "gamma": "awp",
     "epoch": "augmentation",
 }
+# And where the step reads it.
+_READ = {name: "trained" if owner == "method" else owner for name, owner in SCALARS.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,16 @@ class Settings:
     awp: AWP
     optimizer: SGD
     augmentation: Augmentation
+    trained: Method = field(init=False)
+    """What the method comes to with its numbers; decided by them, as tensors no longer tell."""
     needs_clean: bool = field(init=False)
-    """Whether the objective takes clean logits; decided by numbers, which tensors no longer tell."""
+    """Whether its objective takes clean logits at θ, likewise."""
     perturbs: bool = field(init=False)
     """Whether weights are perturbed, likewise."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "needs_clean", self.method.attacked and self.method.needs_clean)
+        object.__setattr__(self, "trained", self.method.reduced())
+        object.__setattr__(self, "needs_clean", self.trained.attacked and self.trained.needs_clean)
         object.__setattr__(self, "perturbs", self.awp.gamma != 0)
 
     def set(self, scalars: Mapping[str, float]) -> Self:
@@ -59,15 +64,15 @@ class Settings:
 
     def scalars(self) -> dict[str, float]:
         """The numbers that may change, by name, of the parts that have them."""
-        found = {name: vars(getattr(self, owner)).get(name) for name, owner in SCALARS.items()}
+        found = {name: vars(getattr(self, owner)).get(name) for name, owner in _READ.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def with_tensors(self, tensors: Mapping[str, Tensor]) -> Self:
         """The same step, its numbers read from ``tensors`` () whenever it runs."""
         bound = copy.copy(self)
-        for owner in dict.fromkeys(SCALARS[name] for name in tensors):
+        for owner in dict.fromkeys(_READ[name] for name in tensors):
             part = copy.copy(getattr(self, owner))
-            for name in (name for name in tensors if SCALARS[name] == owner):
+            for name in (name for name in tensors if _READ[name] == owner):
                 object.__setattr__(part, name, tensors[name])  # past the checks, which are for numbers
             object.__setattr__(bound, owner, part)
         return bound
@@ -75,11 +80,11 @@ class Settings:
     def structure(self) -> Hashable:
         """All but the numbers that may change: what differs here is another sequence of computations."""
         parts = []
-        for owner in dict.fromkeys(SCALARS.values()):
+        for owner in dict.fromkeys(_READ.values()):
             part = getattr(self, owner)
-            fixed = {name: value for name, value in vars(part).items() if SCALARS.get(name) != owner}
+            fixed = {name: value for name, value in vars(part).items() if _READ.get(name) != owner}
             parts.append((type(part), tuple(fixed.items())))
-        return self.needs_clean, self.perturbs, tuple(parts)
+        return self.perturbs, tuple(parts)
 
 
 def scalar_tensor(name: str, weight: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -145,6 +146,10 @@ class TrainStep:
     def set(self, **scalars: float) -> None:
         """Change lr, eps, step_size, lam, gamma or epoch from the next call on; all or, on an error, none."""
         self.settings = self.settings.set(scalars)
+
+    def come_to(self, fraction: float) -> None:
+        """``fraction`` of the run, 0 … 1, is over: a method in stages goes on with the one of now."""
+        self.settings = replace(self.settings, method=self.method.at_progress(fraction))
 
     def __call__(
         self,

@@ -1,23 +1,41 @@
-"""Training methods: each a short file with its inner loss and its objective."""
+"""Training methods: each a short file with its inner loss and its objective; ``recipes.METHODS`` lists them."""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 from fastiseat.config import Objective
 from fastiseat.errors import unknown
 from fastiseat.methods.at import AT
 from fastiseat.methods.base import Method
 from fastiseat.methods.iseat import ISEAT
+from fastiseat.methods.mart import MART, SLOREMART
+from fastiseat.methods.outputs import Outputs
 from fastiseat.methods.standard import Standard
-
-METHODS: dict[str, type[Method]] = {"none": Standard, "at": AT, "at-awp": AT, "lsi": ISEAT, "iseat": ISEAT}
+from fastiseat.methods.trades import TRADES
+from fastiseat.recipes import METHODS
 
 
 def from_config(objective: Objective) -> Method:
-    """The method that a config names; :class:`UserError` for an unknown name."""
+    """The method that a config names, with those options that it has; :class:`UserError` for an unknown name."""
     if objective.method not in METHODS:
         raise unknown("method", objective.method, METHODS)
-    method = METHODS[objective.method]
-    return ISEAT(lam=objective.lam) if method is ISEAT else method()
+    entry = METHODS[objective.method]
+    module, _, name = entry.home.partition(":")
+    kind: type[Method] = getattr(import_module(module), name)
+    options = {option: getattr(objective, option) for option in entry.options}
+    return kind(**{option: value for option, value in options.items() if value is not None})
 
 
-__all__ = ["AT", "ISEAT", "METHODS", "Method", "Standard", "from_config"]
+__all__ = [
+    "AT",
+    "ISEAT",
+    "MART",
+    "METHODS",
+    "SLOREMART",
+    "TRADES",
+    "Method",
+    "Outputs",
+    "Standard",
+    "from_config",
+]

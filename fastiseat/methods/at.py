@@ -8,12 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastiseat.methods.base import Method
+from fastiseat.methods.outputs import Outputs
 
 
 @dataclass(frozen=True, kw_only=True)
 class AT(Method):
     """L = mean ℓ(f(x'; θ+ν), y). 23 units a step at K = 10, 26 with AWP."""
 
-    def objective(self, logits: Tensor, clean_logits: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
+    def objective(self, at: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """One term, ``adversarial``."""
-        return {"adversarial": F.cross_entropy(logits, labels)}
+        return {"adversarial": F.cross_entropy(at.adversarial(), labels)}

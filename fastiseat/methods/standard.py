@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastiseat.methods.base import Method
+from fastiseat.methods.outputs import Outputs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +18,6 @@ class Standard(Method):
 
     attacked: ClassVar[bool] = False
 
-    def objective(self, logits: Tensor, clean_logits: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
+    def objective(self, at: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """One term, ``clean``."""
-        return {"clean": F.cross_entropy(logits, labels)}
+        return {"clean": F.cross_entropy(at.adversarial(), labels)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 
 import pytest
@@ -20,7 +21,7 @@ from fastiseat.weights import updates
 
 def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
     honest = ISEAT.objective
-    patch.setattr(ISEAT, "objective", lambda self, z, zc, y: honest(self, z, zc if zc is None else zc.detach(), y))
+    patch.setattr(ISEAT, "objective", lambda self, at, y: honest(self, replace(at, clean=at.clean.detach()), y))
 
 
 def decay_at_theta(patch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""What an objective can see of a batch: its images, and the network's answers to them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Forward = Callable[[Tensor], Tensor]
+
+
+@dataclass(kw_only=True)
+class Outputs:
+    """Logits of one batch, each pass made when it is first asked for; all have their graph.
+
+    BatchNorm's running statistics are updated by these passes in their order.
+    """
+
+    x: Tensor
+    """The images (m, C, H, W)."""
+    x_adv: Tensor
+    """x', (m, C, H, W); the images themselves for a method that does not attack."""
+    perturbed: Forward
+    """f(.; θ+ν): images (m, C, H, W) to logits (m, classes)."""
+    unperturbed: Forward
+    """f(.; θ), likewise."""
+    clean: Tensor | None = None
+    """f(x; θ), (m, classes), where the method's ``needs_clean`` asks for it: the attack's first pass, not another."""
+
+    def __post_init__(self) -> None:
+        self._adversarial: Tensor | None = None
+        self._clean_perturbed: Tensor | None = None
+
+    def adversarial(self) -> Tensor:
+        """f(x'; θ+ν), (m, classes)."""
+        if self._adversarial is None:
+            self._adversarial = self.perturbed(self.x_adv)
+        return self._adversarial
+
+    def clean_perturbed(self) -> Tensor:
+        """f(x; θ+ν), (m, classes)."""
+        if self._clean_perturbed is None:
+            self._clean_perturbed = self.perturbed(self.x)
+        return self._clean_perturbed
+
+    def of_clean_images(self) -> Tensor | None:
+        """Logits of x that some pass has given, for metrics; None where there was none."""
+        return self.clean if self.clean is not None else self._clean_perturbed
