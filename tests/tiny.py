@@ -12,7 +12,7 @@ from fastiseat.recipes import recipe
 from fastiseat.trainer import Trainer
 
 CPU = torch.device("cpu")
-# Whatever a run's clock says, which no two runs agree in.
+# Whatever the clock and the machine say, which no two runs agree in.
 CLOCKS = {"seconds", "images_per_second", "validation_seconds", "peak_memory_bytes"}
 
 
