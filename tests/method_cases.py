@@ -13,6 +13,23 @@ from fastiseat import AT, ISEAT
 from fastiseat.methods import MART, SLOREMART, TRADES, Method
 
 
+NAMES = (
+    "none",
+    "at",
+    "at-awp",
+    "lsi",
+    "iseat",
+    "at-rice",
+    "awp-wu",
+    "trades",
+    "trades-awp",
+    "mart",
+    "mart-awp",
+    "slore-mart",
+)
+"""The entries of METHODS that need nothing but the batch."""
+
+
 class Case(NamedTuple):
     """A method, its formula, and what ν climbs."""
 

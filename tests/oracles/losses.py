@@ -1,7 +1,7 @@
 """The objectives of all methods, sample by sample from their formulas: slow, and meant to be obviously right.
 
-z are logits (m, C), zc those of the clean images and za those of the adversarial ones; all return a scalar that autograd
-can differentiate.
+z are logits (m, C), zc those of the clean images and za those of the adversarial ones; all return a scalar that
+autograd can differentiate.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def stability(zc: Tensor, za: Tensor, weights: list[float], *, lam: float, dista
     """(λ/m) Σ w_i d(z'_i, z_i)."""
 
     def d(i: int) -> Tensor:
-        return kl(zc[i], za[i]) if distance == "kl" else sum((a - b) ** 2 for a, b in zip(za[i], zc[i], strict=True))
+        return (
+            kl(zc[i], za[i]) if distance == "kl" else sum((a - b) ** 2 for a, b in zip(za[i], zc[i], strict=True))
+        )
 
     return lam * mean([weights[i] * d(i) for i in range(len(weights))])

@@ -1,4 +1,4 @@
-"""One step of any method with copied models: attack, ν on a proxy, loss, SGD at θ+ν. It shares nothing with the engine."""
+"""One step of any method, transcribed: the attack, ν on a proxy, the loss, SGD at θ+ν. Apart from the engine."""
 
 from __future__ import annotations
 
@@ -65,9 +65,7 @@ class LiteralStep:
 
         return Nets(at(theta), at({name: p + nu[name] for name, p in theta.items()} if nu else theta))
 
-    def _nu(
-        self, theta: Mapping[str, Tensor], x: Tensor, x_adv: Tensor, labels: list[int]
-    ) -> dict[str, Tensor]:
+    def _nu(self, theta: Mapping[str, Tensor], x: Tensor, x_adv: Tensor, labels: list[int]) -> dict[str, Tensor]:
         """γ ‖θ_l‖ g_l / (‖g_l‖ + 1e-20) for each tensor of more than one dimension."""
         climbed = self.climbs(self._nets(theta, {}, trace=False), x, x_adv, labels)
         moved = {name: p for name, p in theta.items() if p.ndim > 1}
