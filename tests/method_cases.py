@@ -12,7 +12,6 @@ from torch import Tensor
 from fastiseat import AT, ISEAT
 from fastiseat.methods import MART, SLOREMART, TRADES, Method
 
-
 NAMES = (
     "none",
     "at",
