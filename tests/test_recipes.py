@@ -1,6 +1,8 @@
 """The named settings are complete, and settings that contradict each other are refused."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -62,6 +64,13 @@ def test_every_recipe_is_free_of_contradictions(dataset, method):
     config = recipe(dataset, method)
     assert check(config) is config
     assert (config.data.dataset, config.objective.method) == (dataset, method)
+
+
+def test_the_table_of_methods_tells_their_units():
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z][a-z-]*)` \|.*?\| (\d+) \|", page, re.MULTILINE)
+    assert len(rows) >= 12
+    assert {name: int(units) for name, units in rows} == {name: METHODS[name].units for name, _ in rows}
 
 
 def test_names_agree_with_what_they_name():
