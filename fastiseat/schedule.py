@@ -23,9 +23,19 @@ class Scalars:
 
 
 def first_epoch(fraction: float, epochs: int) -> int:
-    """The first epoch (counted from 0) of a stage that begins at ``fraction`` of ``epochs``."""
+    """The first epoch (counted from 0) of a stage that begins at ``fraction`` of ``epochs``.
+
+    A fraction below 1 begins with the last epoch at the latest: a short run enters every stage. A run of one epoch has
+    none but the first.
+    """
     # 0.1 · 30 is 3.0000000000000004 in floating point and must still be epoch 3.
-    return math.ceil(fraction * epochs - 1e-9)
+    start = math.ceil(fraction * epochs - 1e-9)
+    return min(start, epochs - 1) if fraction < 1 < epochs else start
+
+
+def progress(epoch: int, epochs: int) -> float:
+    """How much of a run is over as an epoch begins: at least ``fraction`` where ``first_epoch`` of it has come."""
+    return math.nextafter(1, 0) if 1 < epochs == epoch + 1 else epoch / epochs
 
 
 def scalars_at(config: Config, epoch: int) -> Scalars:

@@ -35,7 +35,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, training_loader
-from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
+from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
 from fastiseat.signals import Interruptions, Stopped
 
 Row = dict[str, Any]
@@ -230,7 +230,7 @@ class Trainer:
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
         scalars = asdict(scalars_at(self.config, epoch)) | {"lr": self._lr(epoch, steps - 1)}
         self._set(scalars)
-        self.step.come_to(epoch / self.config.schedule.epochs)
+        self.step.come_to(progress(epoch, self.config.schedule.epochs))
         self.step.set(epoch=epoch)
         lr_moves = changes_within_epochs(self.config.schedule)
         for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):

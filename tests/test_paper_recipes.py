@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from fastiseat import UserError
-from fastiseat.recipes import METHODS, check, recipe
-from fastiseat.schedule import scalars_at
+from fastiseat.recipes import check, recipe
+from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 # data set: (network, λ, γ) as in the paper's section 6 and its released code
 SETTINGS = {
@@ -19,7 +21,7 @@ SETTINGS = {
 PARTS = {"none": (0, 0), "at": (0, 0), "at-awp": (0, 1), "lsi": (1, 0), "iseat": (1, 1)}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", PARTS)
 @pytest.mark.parametrize("dataset", SETTINGS)
 def test_the_numbers_of_section_6(dataset: str, method: str) -> None:
     arch, lam, gamma = SETTINGS[dataset]
@@ -71,3 +73,71 @@ def test_own_data_has_a_recipe_of_its_own_name(dataset: str) -> None:
 def test_a_path_where_none_belongs_and_none_where_one_does(dataset: str) -> None:
     with pytest.raises(UserError, match="own data is named imagefolder:PATH or npz:PATH"):
         recipe(dataset)
+
+
+# Of other papers, on CIFAR-10: ε, α and their unit, epochs, lr, weight decay, β, γ, the epochs of the drops from 0.
+OTHERS = {
+    "at-rice": (8, 2, 255, 200, 0.1, 5e-4, None, 0.0, (100, 150)),
+    "awp-wu": (8, 2, 255, 200, 0.1, 5e-4, None, 0.01, (100, 150)),
+    "trades": (31, 7, 1000, 76, 0.1, 2e-4, None, 0.0, (74,)),
+    "trades-awp": (8, 2, 255, 200, 0.1, 5e-4, None, 0.005, (100, 150)),
+    "mart": (31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.0, (74, 89)),
+    "mart-awp": (31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.005, (74, 89)),
+    "slore-mart": (31, 7, 1000, 120, 0.1, 7e-4, 6.0, 0.0, (74, 89, 99)),
+}
+# Attacked in eval mode from a start that is normally distributed.
+NOISY = ("trades", "trades-awp", "mart", "mart-awp", "slore-mart")
+REFLECTED = ("at-rice", "awp-wu")
+
+
+@pytest.mark.parametrize("method", OTHERS)
+def test_the_numbers_of_other_papers_on_cifar10(method: str) -> None:
+    eps, step_size, unit, epochs, lr, decay, beta, gamma, drops = OTHERS[method]
+    config = recipe("cifar10", method)
+    attack, optimizer, plan = config.attack, config.optimizer, config.schedule
+    assert check(config) is config
+    assert (config.network.arch, config.data.batch_size, plan.epochs) == ("wrn-34-10", 128, epochs)
+    assert (attack.eps, attack.step_size, attack.steps) == pytest.approx((eps / unit, step_size / unit, 10))
+    assert (attack.bn_mode, attack.noise) == (("eval", 0.001) if method in NOISY else ("train", 0.0))
+    assert (attack.random_start, plan.lr_per_step) == ((True, True) if method in REFLECTED else (False, False))
+    assert config.data.padding_mode == ("reflect" if method in REFLECTED else "zero")
+    assert (optimizer.lr, optimizer.momentum, optimizer.nesterov) == (lr, 0.9, False)
+    assert (optimizer.weight_decay, config.objective.beta, config.objective.lam) == (decay, beta, 0.0)
+    assert (config.awp.gamma, config.awp.norm, config.awp.gradient) == (gamma, "tensor", "exact")
+    limits = [0, *drops, epochs]
+    stages = [0.1**n for n, (a, b) in enumerate(pairwise(limits)) for _ in range(b - a)]
+    rates = [lr_at(config, epoch, 0, 391) for epoch in range(epochs)]
+    assert rates == pytest.approx([lr * stage for stage in stages])
+
+
+@pytest.mark.parametrize("method", REFLECTED)
+def test_rices_learning_rate_drops_one_step_before_its_epoch(method: str) -> None:
+    config = recipe("cifar10", method)
+    assert changes_within_epochs(config.schedule)
+    rates = [lr_at(config, 99, 389, 391), lr_at(config, 99, 390, 391), lr_at(config, 149, 390, 391)]
+    assert rates == pytest.approx([0.1, 0.01, 0.001])
+
+
+@pytest.mark.parametrize("dataset", SETTINGS)
+def test_trades_awp_perturbs_weights_from_the_10th_epoch_on(dataset: str) -> None:
+    plan = [scalars_at(recipe(dataset, "trades-awp"), epoch) for epoch in range(200)]
+    assert [s.gamma for s in plan] == [0.0] * 9 + [0.005] * 191
+
+
+@pytest.mark.parametrize("dataset", ["cifar100", "svhn", "tinyimagenet"])
+@pytest.mark.parametrize("method", OTHERS)
+def test_elsewhere_a_method_takes_the_ball_and_the_epochs_of_the_data_set(dataset: str, method: str) -> None:
+    own, theirs = recipe(dataset, method), recipe(dataset, "at")
+    assert check(own) is own
+    assert (own.attack.eps, own.attack.step_size) == (theirs.attack.eps, theirs.attack.step_size)
+    assert own.schedule.epochs == theirs.schedule.epochs
+    assert own.data == theirs.data
+
+
+@pytest.mark.parametrize(("dataset", "lr"), [("cifar100", 0.01), ("svhn", 0.001)])
+def test_mart_on_a_narrow_network(dataset: str, lr: float) -> None:
+    """ResNet-18's numbers; drops at the same fractions of the run."""
+    config = recipe(dataset, "mart")
+    numbers = (config.optimizer.lr, config.optimizer.weight_decay, config.objective.beta)
+    assert numbers == pytest.approx((lr, 3.5e-3, 5.0))
+    assert config.schedule.lr_drops == pytest.approx((74 / 120, 89 / 120, 99 / 120))

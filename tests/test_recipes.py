@@ -1,11 +1,13 @@
 """The named settings are complete, and settings that contradict each other are refused."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from fastiseat import methods
-from fastiseat.config import AWP, PGD, Config, Data, Network, Objective, Schedule
+from fastiseat.config import AWP, PGD, SGD, Config, Data, Network, Objective, Schedule
 from fastiseat.errors import UserError
 from fastiseat.pipelines import datasets
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, check, recipe
@@ -30,6 +32,29 @@ def test_what_each_method_is_made_of(method, lam, gamma):
     assert recipe("digits", method) == expected
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_digits_keep_their_ball_and_their_epochs(method):
+    config = recipe("digits", method)
+    assert (config.attack.eps, config.attack.step_size, config.schedule.epochs) == (0.15, 0.0375, 20)
+    assert config.data == Data(dataset="digits")
+
+
+@pytest.mark.parametrize("method", ["trades", "mart", "slore-mart"])
+def test_what_trades_and_mart_bring_to_any_data_set(method):
+    config, mart = recipe("digits", method), method != "trades"
+    assert config.attack == PGD(eps=0.15, step_size=0.0375, bn_mode="eval", noise=0.001)
+    assert config.optimizer == SGD(lr=0.01 if mart else 0.1, weight_decay=3.5e-3 if mart else 2e-4)
+    assert config.objective == Objective(method=method, lam=0, beta=5.0 if mart else None)
+    assert methods.from_config(config.objective).beta == (5.0 if mart else 6.0)
+
+
+def test_an_option_comes_to_the_method_that_has_it():
+    ablation = Objective(method="lsi", lam=0.3, weighting="top", distance="kl", smoothness="lsi")
+    expected = methods.ISEAT(lam=0.3, weighting="top", distance="kl", smoothness="lsi")
+    assert methods.from_config(ablation) == expected
+    assert methods.from_config(Objective(method="trades", lam=0, beta=1.5)) == methods.TRADES(beta=1.5)
+
+
 def test_the_default_is_iseat_on_digits():
     assert recipe() == recipe("digits", "iseat")
 
@@ -39,6 +64,13 @@ def test_every_recipe_is_free_of_contradictions(dataset, method):
     config = recipe(dataset, method)
     assert check(config) is config
     assert (config.data.dataset, config.objective.method) == (dataset, method)
+
+
+def test_the_table_of_methods_tells_their_units():
+    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `([a-z][a-z-]*)` \|.*?\| (\d+) \|", page, re.MULTILINE)
+    assert len(rows) >= 12
+    assert {name: int(units) for name, units in rows} == {name: METHODS[name].units for name, _ in rows}
 
 
 def test_names_agree_with_what_they_name():
@@ -54,12 +86,17 @@ def test_names_agree_with_what_they_name():
         ("digits:x", "at", "own data is named imagefolder:PATH or npz:PATH"),
         ("digits", "isaet", "unknown method 'isaet'; did you mean iseat"),
         ("digits", "AT", "unknown method 'AT'; did you mean at"),
-        ("digits", "trades?", "unknown method 'trades.'; known: at, at-awp, iseat, lsi, none"),
+        ("digits", "trade", "unknown method 'trade'; did you mean trades"),
+        ("digits", "???", "unknown method '...'; known: at, at-awp, at-rice, awp-wu, .*iseat, lsi, mart"),
     ],
 )
 def test_an_unknown_name_is_answered_with_the_nearest(dataset, method, message):
     with pytest.raises(UserError, match=message):
         recipe(dataset, method)
+
+
+def with_options(method, **options):
+    return replace(recipe(), objective=Objective(method=method, lam=0, **options), awp=AWP(gamma=0))
 
 
 def with_method(method, *, lam=0.0, gamma=0.0, attack=None):
@@ -76,6 +113,12 @@ def with_method(method, *, lam=0.0, gamma=0.0, attack=None):
         (with_method("lsi", lam=0.1, gamma=0.007), "method lsi has no weight perturbation; .* or method iseat"),
         (with_method("none", gamma=0.007), "method none has no weight perturbation"),
         (with_method("at", attack=PGD(eps=0.1, step_size=0)), "step_size=0 with eps=0.1: .* would never move"),
+        (with_options("at", beta=1.0), "beta=1.0: method at has no such option; methods .*trades.*mart.* have"),
+        (with_options("trades", weighting="top"), "weighting=top: method trades .*; methods lsi, iseat have"),
+        (with_options("mart", distance="kl"), "distance=kl: method mart has no such option; methods lsi, iseat"),
+        (with_options("at-awp", smoothness="lsi"), "smoothness=lsi: method at-awp has no such option"),
+        (with_method("trades", gamma=0.01, lam=0.1), "lam=0.1: method trades has no stability term"),
+        (with_method("at-rice", attack=PGD(eps=0.1, step_size=0)), "step_size=0 with eps=0.1"),
         (replace(recipe(), data=Data(dataset="digitz")), "unknown data set"),
         (with_method("isaet"), "unknown method"),
     ],
@@ -91,6 +134,9 @@ def test_contradictions_are_refused(config, message):
         with_method("iseat"),  # both parts off: AT, at ISEAT's name, as an ablation
         with_method("none", attack=PGD(eps=0.1, step_size=0)),
         with_method("at", attack=PGD(eps=0, step_size=0)),
+        with_method("trades", gamma=0.01),
+        with_options("lsi", weighting="top", distance="kl", smoothness="lsi"),
+        with_options("slore-mart", beta=0.0),
     ],
 )
 def test_an_ablation_is_no_contradiction(config):

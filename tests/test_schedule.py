@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS
-from fastiseat.schedule import Scalars, changes_within_epochs, first_epoch, lr_at, scalars_at
+from fastiseat.schedule import Scalars, changes_within_epochs, first_epoch, lr_at, progress, scalars_at
 
 FRACTIONS = st.floats(0, 1)
 SCHEDULES = st.builds(
@@ -101,8 +101,38 @@ def test_a_stage_begins_at_the_epoch_that_its_fraction_names(k_of_n):
 
 
 @given(fraction=FRACTIONS, epochs=st.integers(1, 1000))
-def test_no_stage_begins_before_its_fraction_or_an_epoch_late(fraction, epochs):
-    assert 0 <= first_epoch(fraction, epochs) - fraction * epochs + 1e-8 < 1 + 1e-7
+def test_no_stage_begins_an_epoch_late_and_only_a_last_one_before_its_fraction(fraction, epochs):
+    late = first_epoch(fraction, epochs) - fraction * epochs
+    assert late < 1 + 1e-7
+    assert late >= -1e-8 or first_epoch(fraction, epochs) == epochs - 1
+
+
+@given(fraction=st.floats(0, 1, exclude_max=True), epochs=st.integers(2, 1000))
+def test_every_stage_is_entered(fraction, epochs):
+    assert 0 <= first_epoch(fraction, epochs) < epochs
+
+
+@given(fraction=FRACTIONS)
+def test_a_run_of_one_epoch_stays_in_its_first_stage(fraction):
+    assert first_epoch(fraction, 1) == (fraction > 1e-9)
+
+
+@given(
+    st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n - 1), st.just(n))),
+)
+def test_progress_has_come_to_a_stage_with_its_first_epoch(k_of_n, epoch_of_run):
+    fraction, (epoch, epochs) = k_of_n[0] / k_of_n[1], epoch_of_run
+    assert (progress(epoch, epochs) >= fraction) == (epoch >= first_epoch(fraction, epochs))
+
+
+@pytest.mark.parametrize(
+    ("drop", "epochs", "start"),
+    [(74 / 76, 76, 74), (74 / 76, 4, 3), (74 / 76, 2, 1), (99 / 120, 120, 99), (99 / 120, 4, 3), (0.5, 200, 100)],
+)
+def test_where_drops_of_other_papers_come(drop, epochs, start):
+    rates = [epoch.lr for epoch in run_of(Schedule(epochs=epochs, lr_drops=(drop,)))]
+    assert rates == pytest.approx([0.1] * start + [0.01] * (epochs - start))
 
 
 @given(SCHEDULES, st.floats(0, 10), st.floats(0, 1))

@@ -18,8 +18,8 @@ TRAIN_FLAGS = """
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
 --extra --extra-ratio --limit-train --limit-test
 --arch --variant --init
---method --lam
---eps --step-size --steps --random-start --no-random-start --attack-bn
+--method --lam --weighting --distance --smoothness --beta
+--eps --step-size --steps --random-start --no-random-start --noise --attack-bn
 --awp-gamma --awp-norm --awp-gradient
 --lr --momentum --nesterov --no-nesterov --weight-decay --optimizer
 --epochs --max-steps --lr-shape --lr-drops --lr-factor --lr-stages --lr-per-step --no-lr-per-step --lr-warmup
@@ -37,11 +37,18 @@ BENCH_FLAGS = """
 --rounds --seconds --device --data-dir --results --json --markdown
 """
 DOCTOR_FLAGS = "--help --json"
+LIST_FLAGS = "--help --dataset --json"
 
 
 @pytest.mark.parametrize(
     ("command", "flags"),
-    [("train", TRAIN_FLAGS), ("eval", EVAL_FLAGS), ("bench", BENCH_FLAGS), ("doctor", DOCTOR_FLAGS)],
+    [
+        ("train", TRAIN_FLAGS),
+        ("eval", EVAL_FLAGS),
+        ("bench", BENCH_FLAGS),
+        ("doctor", DOCTOR_FLAGS),
+        ("list", LIST_FLAGS),
+    ],
 )
 def test_the_flags_of_a_command_are_frozen(fastiseat, command, flags):
     """Also: each flag that a help text mentions exists."""

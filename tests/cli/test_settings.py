@@ -55,7 +55,7 @@ def test_a_learning_rate_that_moves_within_epochs_is_planned_from_first_to_last_
     assert "lr_first" not in unprepared[0]
 
 
-@pytest.mark.parametrize("method", ["none", "at", "at-awp", "lsi", "iseat"])
+@pytest.mark.parametrize("method", ["none", "at", "at-awp", "lsi", "iseat", "at-rice", "trades", "mart-awp"])
 def test_without_flags_it_is_the_recipe(plan, method):
     assert plan("--method", method)["config"] == as_json(recipe("digits", method))
 
@@ -65,7 +65,8 @@ def test_every_flag_reaches_its_setting(plan):
         --flip --crop-padding 2 --padding-mode reflect
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --method lsi
-        --lam 0.3 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
+        --lam 0.3 --weighting top --distance kl --smoothness lsi
+        --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-norm global --awp-gradient half-batch
         --lr 0.2 --momentum 0.5 --nesterov --weight-decay 0.01 --optimizer apex --epochs 3
         --lr-shape cosine --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step --lr-warmup 0.2
@@ -86,12 +87,20 @@ def test_every_flag_reaches_its_setting(plan):
             "val_split": 0.2,
         },
         "network": {"arch": "wrn-10-1", "variant": "common", "init": None},
-        "objective": {"method": "lsi", "lam": 0.3},
+        "objective": {
+            "method": "lsi",
+            "lam": 0.3,
+            "weighting": "top",
+            "distance": "kl",
+            "smoothness": "lsi",
+            "beta": None,
+        },
         "attack": {
             "eps": 8 / 255,
             "step_size": 2 / 255,
             "steps": 4,
             "random_start": True,
+            "noise": 0.0,
             "bn_mode": "eval",
         },
         "awp": {"gamma": 0.0, "norm": "global", "gradient": "half-batch"},
@@ -158,7 +167,16 @@ def test_flag_over_file_over_recipe(plan, tmp_path):
             "implementation": "own",
         }
         assert config["run"]["seed"] == 3
-    assert plan("--config", path, "--method", "at")["config"]["objective"] == {"method": "at", "lam": 0.0}
+    assert (
+        plan("--config", path, "--method", "at")["config"]["objective"]
+        == as_json(recipe("digits", "at"))["objective"]
+    )
+
+
+def test_the_flags_of_trades_and_mart(plan):
+    config = plan("--method", "trades", "--beta", "1.5", "--noise", "0.01")["config"]
+    assert (config["objective"]["beta"], config["attack"]["noise"]) == (1.5, 0.01)
+    assert config["attack"]["random_start"] is False
 
 
 def test_a_dry_run_finds_a_batch_larger_than_the_data(fastiseat):

@@ -1,0 +1,157 @@
+"""``fastiseat list``. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from fastiseat.models.names import ARCHS, VARIANTS
+from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = dict[str, Any]
+_OWN_PATHS = {"imagefolder": "DIR", "npz": "PATH"}
+_ARCHS = {
+    "small": "a small residual network, for 8×8 digits and first tries",
+    "prn18": "PreActResNet-18",
+    "wrn-28-10": "Wide ResNet; any wrn-DEPTH-WIDTH of depth 6n + 4",
+    "wrn-34-10": "Wide ResNet, the paper's on CIFAR-10",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class List:
+    """What the settings of ``fastiseat train`` can be: methods, data sets, recipes or models."""
+
+    what: Annotated[
+        Literal["methods", "datasets", "recipes", "models"],
+        Positional,
+        arg(metavar="methods|datasets|recipes|models"),
+    ]
+    """Methods; data sets; recipes, what each method trains with on one data set; or networks."""
+    dataset: str = "digits"
+    """For recipes: of this data set."""
+    as_json: Annotated[FlagCreatePairsOff[bool], arg(name="json")] = False
+    """Print JSON instead of a table."""
+
+
+def main(argv: list[str]) -> None:
+    """List one kind of name."""
+    arguments = tyro.cli(List, prog="fastiseat list", args=argv)
+    rows = list(_rows(arguments))
+    if arguments.as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+
+    Console().print(_table(_title(arguments), rows))
+
+
+def _rows(arguments: List) -> Iterator[Row]:
+    match arguments.what:
+        case "methods":
+            return _methods()
+        case "datasets":
+            return _datasets()
+        case "recipes":
+            return _recipes(arguments.dataset)
+        case "models":
+            return _models()
+
+
+def _title(arguments: List) -> str:
+    match arguments.what:
+        case "methods":
+            return "Methods; units are passes of the network a step, at 10 attack steps"
+        case "datasets":
+            return "Data sets, and what fastiseat train takes for each"
+        case "recipes":
+            return f"What each method trains with on {arguments.dataset}; where no beta, its own default"
+        case "models":
+            return f"Networks; each in the variants {' and '.join(VARIANTS)}"
+
+
+def _methods() -> Iterator[Row]:
+    default = recipe().objective.method
+    for name, entry in METHODS.items():
+        yield {
+            "method": name,
+            "what it is": entry.summary,
+            "options": [f"--{option}" for option in entry.options],
+            "units": entry.units,
+            "default": name == default,
+        }
+
+
+def _datasets() -> Iterator[Row]:
+    default = recipe().data.dataset
+    for name, entry in DATASETS.items():
+        config = recipe(f"{name}:PATH" if name in OWN_DATA else name)
+        yield {
+            "data set": f"{name}:{_OWN_PATHS[name]}" if name in OWN_DATA else name,
+            "what it is": (entry.__doc__ or "").partition("\n")[0],
+            "arch": config.network.arch,
+            "eps": config.attack.eps,
+            "epochs": config.schedule.epochs,
+            "default": name == default,
+        }
+
+
+def _recipes(dataset: str) -> Iterator[Row]:
+    for name in METHODS:
+        config = recipe(dataset, name)
+        yield {
+            "method": name,
+            "eps": config.attack.eps,
+            "step size": config.attack.step_size,
+            "epochs": config.schedule.epochs,
+            "lr": config.optimizer.lr,
+            "weight decay": config.optimizer.weight_decay,
+            "lr drops": list(config.schedule.lr_drops),
+            "lam": config.objective.lam,
+            "awp gamma": config.awp.gamma,
+            "beta": config.objective.beta,
+        }
+
+
+def _models() -> Iterator[Row]:
+    default = {f"{kind}:PATH" if kind in OWN_DATA else kind: kind for kind in DATASETS}
+    for arch in ARCHS:
+        yield {
+            "arch": arch,
+            "what it is": _ARCHS[arch],
+            "default for": [kind for name, kind in default.items() if recipe(name).network.arch == arch],
+        }
+
+
+def _table(title: str, rows: list[Row]) -> Table:
+    from rich.text import Text
+
+    from fastiseat.cli.tables import titled_table
+
+    table = titled_table(title)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=name in ("method", "data set", "arch"))
+    for row in rows:
+        table.add_row(*(Text(_in_words(value)) for value in row.values()))
+    return table
+
+
+def _in_words(value: object) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "yes" if value else ""
+        case list():
+            return " ".join(map(_in_words, value))
+        case float():
+            return f"{value:.4g}"
+    return str(value)
