@@ -129,7 +129,8 @@ class Objective:
     """What the update descends."""
 
     method: str = "iseat"
-    """none, at, at-awp, lsi, iseat; of other papers at-rice, awp-wu, trades, trades-awp, mart, mart-awp, slore-mart."""
+    """none, at, at-awp, lsi, iseat; of other papers at-rice, awp-wu, trades, trades-awp, mart, mart-awp, slore-mart,
+    hat, consistency, rst."""
     lam: float = 0.1
     """λ of Eq. 15, the weight of the logit-stability term; 0 turns it off. Paper: 0.1, Tiny ImageNet 0.01. With
     weighting top and awp-gamma 0 it is η of Eq. 7."""
@@ -143,6 +144,9 @@ class Objective:
     unit more), or both at θ (lsi, 3 units more)."""
     beta: float | None = None
     """β of trades, mart and those built on them, the weight of their KL term; by default the method's own."""
+    standard: Path | None = None
+    """The weights of the network without defence that hat compares with, of the same data set: a file as --init
+    takes it. Train one with --method none."""
 
     def __post_init__(self) -> None:
         _require_at_least(0, "lam", self.lam)

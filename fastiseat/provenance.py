@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from fastiseat.pipelines.base import DataSet, Split, fingerprint
 from fastiseat.version import __version__
@@ -24,6 +26,7 @@ def provenance(
     data: DataSet,
     extra: Split | None = None,
     *,
+    standard: nn.Module | None = None,
     loader: str,
     execution: Mapping[str, Any],
     approximations: list[str],
@@ -54,12 +57,24 @@ def provenance(
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
         "extra_fingerprint": extra_fingerprint(extra),
+        "standard_fingerprint": network_fingerprint(standard),
     }
 
 
 def extra_fingerprint(extra: Split | None) -> str | None:
     """What tells extra training data apart; None where there is none."""
     return None if extra is None else fingerprint(extra, extra.take(np.arange(0)))
+
+
+def network_fingerprint(network: nn.Module | None) -> str | None:
+    """What tells the weights of a method's own network apart; None where there is none."""
+    if network is None:
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def commit() -> str | None:

@@ -32,7 +32,7 @@ from fastiseat.pipelines.base import Batch, Loader, Split
 from fastiseat.pipelines.loaders import AUTO
 from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
-from fastiseat.provenance import extra_fingerprint, provenance
+from fastiseat.provenance import extra_fingerprint, network_fingerprint, provenance
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, training_loader
 from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
@@ -74,6 +74,18 @@ def build_network(network: Network, *, in_channels: int, num_classes: int, seed:
     if network.init is not None:
         models.init_from(model, network.init)
     return model
+
+
+def load_standard(path: Path, *, in_channels: int, num_classes: int) -> models.Network:
+    """The network without defence in a weights file, float32 on the CPU, for images and classes as they are."""
+    network = models.load_model(path)
+    spec = network.spec
+    if (spec.in_channels, spec.num_classes) != (in_channels, num_classes):
+        raise UserError(
+            f"standard={path}: it holds {spec}, but the data set has {in_channels} colour planes and {num_classes} "
+            "classes; give a network trained on it (fastiseat train --method none)"
+        )
+    return network.float().requires_grad_(False)
 
 
 class Trainer:
@@ -130,9 +142,10 @@ class Trainer:
         self.precision = self._precision()
         self.execution = Execution() if execution is None else execution
         self.model.checkpoint_blocks = self.execution.checkpoint_blocks
+        self.standard = self._standard()
         self.step = TrainStep(
             self.model,
-            method=methods.from_config(config.objective),
+            method=methods.from_config(config.objective, standard=self.standard),
             attack=config.attack,
             awp=config.awp,
             optimizer=config.optimizer,
@@ -158,6 +171,14 @@ class Trainer:
         self.interruptions = Interruptions()
         if resume:
             self._restore()
+
+    def _standard(self) -> models.Network | None:
+        path, whole = self.config.objective.standard, self.data.whole
+        if path is None:
+            return None
+        network = load_standard(path, in_channels=whole.num_channels, num_classes=whole.num_classes)
+        network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return network
 
     def _precision(self) -> str:
         if not self.config.run.amp:
@@ -215,6 +236,7 @@ class Trainer:
             self.precision,
             self.data.whole,
             self.data.extra,
+            standard=self.standard,
             loader=self.loading.name,
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
@@ -374,6 +396,11 @@ class Trainer:
             raise self._other_images(self.data.whole.name)
         if stored.get("extra_fingerprint") != extra_fingerprint(self.data.extra):
             raise self._other_images("extra")
+        if stored.get("standard_fingerprint") != network_fingerprint(self.standard):
+            raise UserError(
+                f"{self.directory.path} was trained with another standard network than "
+                f"{self.config.objective.standard} holds now: bring that back, or choose another --out"
+            )
         try:
             self.model.load_state_dict(found.state["model"])
             self.step.load_state_dict(found.state["step"])

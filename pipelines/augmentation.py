@@ -8,13 +8,16 @@ import torch
 from torch import Tensor
 
 from fastiseat.config import IDBH, Data
+from fastiseat.errors import UserError
 from fastiseat.kernels import augment, idbh
 from fastiseat.kernels.augment.reference import PadMode
+
+_HALF = 2**31
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """What a training image goes through on its way to the network: a function of (seed, epoch, index) alone.
+    """What a training image goes through on its way to the network: a function of (seed, epoch, view, index) alone.
 
     ``dataclasses.replace(augmentation, epoch=3)`` is how an epoch begins.
 
@@ -26,6 +29,8 @@ class Augmentation:
         pad: pixels that are added on each side before a window is cut out.
         pad_mode: ``zero`` or ``reflect``.
         policy: one of :func:`fastiseat.kernels.idbh`, in place of flip and crop.
+        view: 0 or 1, of methods that see each image twice. The kernels draw view 1 as epoch + 2**31, modulo 2**32:
+            another counter, so independent of view 0 and of all its epochs below 2**31.
     """
 
     seed: int = 0
@@ -34,6 +39,11 @@ class Augmentation:
     pad: int = 0
     pad_mode: PadMode = "zero"
     policy: str | None = None
+    view: int = 0
+
+    def __post_init__(self) -> None:
+        if self.view not in (0, 1):
+            raise UserError(f"view={self.view}: an image has two views, 0 and 1; take one of them")
 
     @classmethod
     def of(cls, data: Data, *, seed: int) -> Augmentation:
@@ -49,15 +59,22 @@ class Augmentation:
         if self.policy is not None:
             # idbh has no rows.
             own = images if rows is None else images.index_select(0, rows)
-            return idbh(own, index, seed=self.seed, epoch=self.epoch, policy=self.policy, dtype=dtype)
+            return idbh(own, index, seed=self.seed, epoch=self._epoch_word(), policy=self.policy, dtype=dtype)
         return augment(
             images,
             index,
             rows=rows,
             seed=self.seed,
-            epoch=self.epoch,
+            epoch=self._epoch_word(),
             flip=self.flip,
             pad=self.pad,
             pad_mode=self.pad_mode,
             dtype=dtype,
         )
+
+    def _epoch_word(self) -> int | Tensor:
+        """The epoch as the kernels count it: of view 1 in the other half of the 32-bit numbers."""
+        if not self.view:
+            return self.epoch
+        moved = self.epoch + _HALF
+        return moved if isinstance(moved, Tensor) else moved % (2 * _HALF)

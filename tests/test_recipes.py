@@ -59,9 +59,16 @@ def test_the_default_is_iseat_on_digits():
     assert recipe() == recipe("digits", "iseat")
 
 
+def with_its_files(config):
+    needs = METHODS[config.objective.method].needs
+    if needs == "standard":
+        return replace(config, objective=replace(config.objective, standard=Path("standard.safetensors")))
+    return replace(config, data=replace(config.data, extra=Path("extra.npz"))) if needs == "extra" else config
+
+
 @pytest.mark.parametrize(("dataset", "method"), ALL)
 def test_every_recipe_is_free_of_contradictions(dataset, method):
-    config = recipe(dataset, method)
+    config = with_its_files(recipe(dataset, method))
     assert check(config) is config
     assert (config.data.dataset, config.objective.method) == (dataset, method)
 
@@ -121,6 +128,16 @@ def with_method(method, *, lam=0.0, gamma=0.0, attack=None):
         (with_method("at-rice", attack=PGD(eps=0.1, step_size=0)), "step_size=0 with eps=0.1"),
         (replace(recipe(), data=Data(dataset="digitz")), "unknown data set"),
         (with_method("isaet"), "unknown method"),
+        (
+            recipe("cifar10", "hat"),
+            "method hat: .* that --standard names; train one: fastiseat train --method none",
+        ),
+        (recipe("cifar10", "rst"), "method rst: .* --extra names: .* without any take method trades"),
+        (with_method("consistency"), "views of an image are the same without augmentation; add --crop-padding 4"),
+        (
+            replace(recipe(), objective=Objective(standard=Path("x"))),
+            "standard=x: method iseat has no such option; methods hat have",
+        ),
     ],
 )
 def test_contradictions_are_refused(config, message):

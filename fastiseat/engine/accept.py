@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -81,9 +83,10 @@ def check_labels(images: Tensor, labels: Tensor) -> None:
         raise UserError(f"labels lie on {labels.device}, images on {images.device}: move one of them")
 
 
-def check_perturbations(images: Tensor, delta: Tensor | None, start: Tensor | None) -> None:
-    """Of the shape of the images (m, C, H, W), and one of them at most."""
+def check_perturbations(images: Tensor, delta: Tensor | None, start: Tensor | None, *, views: int = 1) -> None:
+    """Of the shape of the images (m, C, H, W), their number times ``views``, and one of them at most."""
     shape = images.shape if images.dtype != torch.uint8 else images.permute(0, 3, 1, 2).shape
+    shape = torch.Size((views * len(images), *shape[1:]))
     for name, perturbation in {"delta": delta, "start": start}.items():
         if perturbation is not None and perturbation.shape != shape:
             raise UserError(f"{name} has shape {tuple(perturbation.shape)}: that of the images, {tuple(shape)}")
@@ -91,9 +94,14 @@ def check_perturbations(images: Tensor, delta: Tensor | None, start: Tensor | No
         raise UserError("delta and start exclude each other: delta is a finished perturbation, start a first one")
 
 
-def check_places(images: Tensor, index: Tensor | None, rows: Tensor | None) -> None:
+def check_places(images: Tensor, index: Tensor | None, rows: Tensor | None, *, views: int = 1) -> None:
     """uint8 images to augment, by their places in the data set and among ``images``."""
     if index is None:
+        if views > 1:
+            raise UserError(
+                f"images without index: the method sees {views} augmentations of each; pass uint8 images with their "
+                "index"
+            )
         if rows is not None:
             raise UserError("rows without index: samples of resident images are augmented by their index")
         return
@@ -113,6 +121,29 @@ def count_classes(logits: Tensor, batch_size: int) -> int:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model returned {found}: logits of shape ({batch_size}, classes) are needed")
     return logits.shape[1]
+
+
+def check_held(networks: Sequence[nn.Module], model: nn.Module) -> None:
+    """A method's own networks: of the trained one's dtype, on its device, and sharing no weight with it."""
+    trained = next(weight for weight in model.parameters() if weight.requires_grad)
+    own = {id(weight) for weight in model.parameters()}
+    for weight in (weight for network in networks for weight in network.parameters()):
+        if id(weight) in own:
+            raise UserError("the method's network shares weights with the model in training: pass a copy of it")
+        if (weight.dtype, weight.device) != (trained.dtype, trained.device):
+            raise UserError(
+                f"the method's network is {weight.dtype} on {weight.device}, the model {trained.dtype} on "
+                f"{trained.device}: convert or move one of them"
+            )
+
+
+def check_same_classes(logits: Tensor, batch_size: int, num_classes: int) -> None:
+    """What a method's own network answered, beside the number of classes of the one in training."""
+    found = count_classes(logits, batch_size)
+    if found != num_classes:
+        raise UserError(
+            f"the method's network has {found} classes, the model {num_classes}: pass one of the same data set"
+        )
 
 
 def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from fastiseat.attacks import pgd, random_start
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.borrow import Rewind, fastest_convolutions
+from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import InputGradient, Passes
 from fastiseat.engine.precision import LossScale, autocast
 from fastiseat.engine.settings import Settings
 from fastiseat.methods import Outputs
+from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import perturbable
 from fastiseat.weights.updates import Update
 
@@ -58,6 +60,7 @@ class Algorithm1:
     passes: Passes
     update: Update
     loss_scale: LossScale
+    frozen: Frozen
     recompute_clean: bool = False
     """Whether the clean pass's graph is made a second time, after the adversarial backward: 29 units for 28, and one
     graph alive at a time."""
@@ -82,13 +85,19 @@ class Algorithm1:
             return self._step(x, y, given)
 
     def batch(self, settings: Settings, given: Given) -> tuple[Tensor, Tensor]:
-        """Images (m, C, H, W) in the parameters' dtype, and labels (m,)."""
+        """Images (m, C, H, W) in the parameters' dtype, and labels (m,); of two views all of the first, then all of
+        the second.
+        """
         weight = next(weight for weight in self.model.parameters() if weight.requires_grad)
         if given.index is None:
             x, labels = as_network_input(given.images, weight), given.labels
         else:
-            x = settings.augmentation(given.images, given.index, given.rows, dtype=weight.dtype)
+            views = [
+                augmentation(given.images, given.index, given.rows, dtype=weight.dtype)
+                for augmentation in _augmentations(settings)
+            ]
             labels = given.labels if given.rows is None else given.labels.index_select(0, given.rows)
+            x, labels = _joined(views), _joined([labels] * len(views))
         return x.contiguous(memory_format=layout_of(self.model)), labels
 
     def _step(self, x: Tensor, y: Tensor, given: Given) -> dict[str, Tensor]:
@@ -101,6 +110,7 @@ class Algorithm1:
             perturbed=lambda images: self.passes(images, theta_nu),  # f(.; θ+ν)
             unperturbed=lambda images: self.passes(images, theta),  # f(.; θ)
             clean=self._clean_logits(attacked),  # f(x; θ)
+            frozen=self.frozen,
         )
         terms = method.objective(at, y)
         loss = torch.stack(list(terms.values())).sum()  # L
@@ -200,7 +210,13 @@ class Algorithm1:
         def forward(images: Tensor) -> Tensor:
             return self.passes(images, trace=False)
 
-        at = Outputs(x=x[:count], x_adv=attacked.x_adv[:count], perturbed=forward, unperturbed=forward)
+        at = Outputs(
+            x=x[:count],
+            x_adv=attacked.x_adv[:count],
+            perturbed=forward,
+            unperturbed=forward,
+            frozen=self.frozen,
+        )
         loss = self.settings.trained.perturbation_loss(at, y[:count])
         return self.loss_scale.gradients(loss, weights)[0]
 
@@ -226,6 +242,20 @@ class Algorithm1:
 
     def _rewind(self, x: Tensor) -> Rewind | None:
         return Rewind(x.device) if self.draws and self.recompute_clean else None
+
+
+def _augmentations(settings: Settings) -> list[Augmentation]:
+    """One for each view that the method has of an image."""
+    views = range(settings.trained.views)
+    return (
+        [replace(settings.augmentation, view=view) for view in views]
+        if len(views) > 1
+        else [settings.augmentation]
+    )
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -79,21 +79,22 @@ class Recorded:
 
     def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
-        algorithm = self._algorithm
+        algorithm, networks = self._algorithm, settings.trained.networks
         if algorithm.draws and algorithm.recompute_clean:
             raise UnrecordableError("a second clean pass would have to draw the network's random numbers again")
         if settings is not self._settings:
             self._take(settings, given.images.device)
         # The module was looked at when the call began.
-        key = self._structure, algorithm.recompute_clean, self._surroundings.latest, switches()
+        looks = self._surroundings.latest, algorithm.frozen.state(networks)
+        key = self._structure, algorithm.recompute_clean, looks, switches()
         inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
         resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
         world = World(
             device=given.images.device,
-            persistent=self._persistent,
+            persistent=lambda: [*self._persistent(), *algorithm.frozen.tensors(networks)],
             changing=self._changing,
-            state=self._surroundings.state,
-            remember=lambda: PythonState(algorithm.model).restore,
+            state=lambda: (self._surroundings.state(), algorithm.frozen.state(networks)),
+            remember=lambda: _put_back([PythonState(model) for model in (algorithm.model, *networks)]),
             resident=list(resident.values()),
         )
         metrics = self._recorder.run(key, partial(self._program, key, resident), inputs, world, seed=seed)
@@ -136,6 +137,10 @@ class Recorded:
 
     def _persistent(self) -> list[Tensor]:
         return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
+
+
+def _put_back(states: Sequence[PythonState]) -> Callable[[], object]:
+    return lambda: [state.restore() for state in states]
 
 
 def switches() -> Hashable:

@@ -15,6 +15,7 @@ from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
 from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness, random_state
 from fastiseat.engine.engines import Engine, engine_named
+from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import Passes
 from fastiseat.engine.precision import LossScale
 from fastiseat.engine.recorder import Snapshot, UnrecordableError
@@ -109,8 +110,13 @@ class TrainStep:
         self._update = update(
             self.settings.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
         )
+        accept.check_held(self.method.networks, model)
         self._algorithm = Algorithm1(
-            model=model, passes=self._passes, update=self._update, loss_scale=self._loss_scale
+            model=model,
+            passes=self._passes,
+            update=self._update,
+            loss_scale=self._loss_scale,
+            frozen=Frozen(precision=precision, device=self._device),
         )
         self._algorithm.recompute_clean = clean_graph == "recompute"
         self._may_recompute = clean_graph == "auto"
@@ -164,9 +170,10 @@ class TrainStep:
         """Train on ``images`` (m, C, H, W) in [0, 1], or uint8 (m, H, W, C), and ``labels`` (m,) int64.
 
         ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
-        which the attack then climbs from. With ``index`` (m,) int64, each sample's place in the data set, uint8
-        images are augmented first. With ``rows`` (m,) int64 too, images and labels are any number, whose samples
-        ``rows`` are the batch: a data set that lies in the device's memory stays where it is.
+        which the attack then climbs from; both have a row for each view of an image. With ``index`` (m,) int64, each
+        sample's place in the data set, uint8 images are augmented first; a method with two views needs it. With
+        ``rows`` (m,) int64 too, images and labels are any number, whose samples ``rows`` are the batch: a data set that
+        lies in the device's memory stays where it is.
         """
         given = Given(images, labels, delta, start, index, rows)
         self._look_at(given)
@@ -184,9 +191,10 @@ class TrainStep:
             self._adopted = self._surroundings.state()
         accept.check_images(given.images, next(iter(self.weights.values())))
         accept.check_labels(given.images, given.labels)
-        accept.check_places(given.images, given.index, given.rows)
+        views = self.settings.trained.views
+        accept.check_places(given.images, given.index, given.rows, views=views)
         if given.rows is None:
-            accept.check_perturbations(given.images, given.delta, given.start)
+            accept.check_perturbations(given.images, given.delta, given.start, views=views)
         twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
         if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
             self.num_classes, self._may_draw = self._try(given), False
@@ -203,9 +211,13 @@ class TrainStep:
             self.model.train()
             logits = self._passes.raw(x, trace=False)
             now = random_state(self._device)
+            answers = [self._algorithm.frozen(network, x) for network in self.settings.trained.networks]
         put_back()
         self._algorithm.draws = not all(map(torch.equal, before, now))
-        return accept.count_classes(logits, len(y))
+        num_classes = accept.count_classes(logits, len(y))
+        for answer in answers:
+            accept.check_same_classes(answer, len(y), num_classes)
+        return num_classes
 
     def _run(self, given: Given, seed: int) -> dict[str, Tensor]:
         """By the engine; where it was ours to choose, by the humbler one if it can't be done."""

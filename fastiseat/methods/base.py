@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastiseat.methods.outputs import Outputs
 
@@ -26,6 +26,14 @@ class Method(ABC):
     """Whether ``objective`` reads ``Outputs.clean``."""
     needs_reference: ClassVar[bool] = False
     """Whether ``inner_loss`` takes the logits of the clean images, computed once before the attack in its mode."""
+
+    views: ClassVar[int] = 1
+    """How many augmentations of each image its batch holds: all of the first, then all of the second."""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Those that it holds beside the one in training, asked by ``Outputs.frozen`` and never changed."""
+        return ()
 
     def reduced(self) -> Method:
         """What it comes to where one of its numbers is 0: a method that takes fewer passes, or itself."""

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 Forward = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def answer(network: nn.Module, images: Tensor) -> Tensor:
+    """Logits (m, classes) of a network in eval mode, without a graph."""
+    logits: Tensor = network(images)
+    return logits
 
 
 @dataclass(kw_only=True)
@@ -27,6 +35,8 @@ class Outputs:
     """f(.; θ), likewise."""
     clean: Tensor | None = None
     """f(x; θ), (m, classes), where the method's ``needs_clean`` asks for it: the attack's first pass, not another."""
+    frozen: Callable[[nn.Module, Tensor], Tensor] = answer
+    """One of the method's ``networks`` and images to its logits (m, classes): in eval mode, and without a graph."""
 
     def __post_init__(self) -> None:
         self._adversarial: Tensor | None = None
