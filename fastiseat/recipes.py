@@ -113,8 +113,10 @@ def _ball(epochs: int) -> Callable[[Config], Config]:
     return change
 
 
-def _wide_mart(config: Config) -> Config:
-    """MART's 90 epochs of a WRN-34-10, of whose drops the 100th epoch's never comes."""
+def _mart_cifar10(config: Config) -> Config:
+    """A wide network's 90 epochs end before the third drop; others take 120."""
+    if not config.network.arch.startswith("wrn"):
+        return _ball(120)(config)
     config = _ball(90)(config)
     return replace(config, schedule=replace(config.schedule, lr_drops=(74 / 90, 89 / 90)))
 
@@ -253,7 +255,7 @@ METHODS = {
         units=26,
         options=("beta",),
         constants=_mart,
-        published={"cifar10": _wide_mart},
+        published={"cifar10": _mart_cifar10},
     ),
     "mart-awp": Ingredients(
         summary="MART with weight perturbation",
@@ -262,7 +264,7 @@ METHODS = {
         options=("beta",),
         awp=True,
         constants=_mart_awp,
-        published={"cifar10": _wide_mart},
+        published={"cifar10": _mart_cifar10},
     ),
     "slore-mart": Ingredients(
         summary="MART with a term on the wrong classes' probabilities",
@@ -387,8 +389,11 @@ DATASETS: dict[str, Callable[[], Config]] = {
 }
 
 
-def recipe(dataset: str = "digits", method: str = "iseat") -> Config:
-    """The complete config for a (data set, method) pair; :class:`UserError` for an unknown name."""
+def recipe(dataset: str = "digits", method: str = "iseat", arch: str | None = None) -> Config:
+    """The complete config for a (data set, method) pair; :class:`UserError` for an unknown name.
+
+    ``arch`` takes the place of the data set's own network, by which some methods choose their numbers.
+    """
     kind, _, path = dataset.partition(":")
     if kind not in DATASETS:
         raise unknown("data set", dataset, DATASETS)
@@ -402,6 +407,7 @@ def recipe(dataset: str = "digits", method: str = "iseat") -> Config:
     config = replace(
         base,
         data=replace(base.data, dataset=dataset),
+        network=base.network if arch is None else replace(base.network, arch=arch),
         objective=Objective(method=method, lam=base.objective.lam if uses.stability else 0.0),
         awp=replace(base.awp, gamma=base.awp.gamma if uses.awp else 0.0),
     )
@@ -422,6 +428,29 @@ def _check_needs(config: Config, uses: Ingredients) -> None:
             f"method {method}: its views of an image are the same without augmentation; add --crop-padding 4, --flip "
             "or --augment"
         )
+
+
+def _ablation(config: Config) -> Config:
+    """Tables 7 to 9: 40 epochs, lr 0.01 and from half of them on 0.001, λ from the first."""
+    return _fine_tuned(config, epochs=40)
+
+
+def _eq7(config: Config) -> Config:
+    """Eq. 7, whose η is λ: 10 epochs, lr 0.01 and from half of them on 0.001, on the 10% of the highest AV."""
+    if config.objective.method != "lsi":
+        raise UserError(
+            f"fine-tune eq7: Eq. 7 is method lsi, without weight perturbation; not {config.objective.method}"
+        )
+    return _fine_tuned(replace(config, objective=replace(config.objective, weighting="top", lam=1.0)), epochs=10)
+
+
+def _fine_tuned(config: Config, *, epochs: int) -> Config:
+    plan = replace(config.schedule, epochs=epochs, lr_drops=(0.5,), lam_from=0.0, awp_from=0.0, warmup=0.0)
+    return replace(config, optimizer=replace(config.optimizer, lr=0.01), schedule=plan)
+
+
+FINE_TUNING = {"ablation": _ablation, "eq7": _eq7}
+"""The ISEAT paper's studies that begin with an AT-trained network, over the recipe of their method."""
 
 
 def check(config: Config) -> Config:

@@ -29,12 +29,15 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def settle(settings: Mapping[str, Any], *, dataset: str | None, method: str | None) -> Config:
-    """``settings`` over the recipe that they name, or that ``dataset`` and ``method`` name instead."""
+def settle(
+    settings: Mapping[str, Any], *, dataset: str | None, method: str | None, arch: str | None = None
+) -> Config:
+    """``settings`` over the recipe that they name, or that ``dataset``, ``method`` and ``arch`` name instead."""
     named = {group: value for group, value in settings.items() if isinstance(value, dict)}
     base = recipe(
         dataset or str(named.get("data", {}).get("dataset", "digits")),
         method or str(named.get("objective", {}).get("method", "iseat")),
+        arch or named.get("network", {}).get("arch"),
     )
     merged = _over(as_json(base), settings, "")
     try:

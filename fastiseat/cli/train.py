@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.config import Config, Execution
 from fastiseat.errors import UserError
-from fastiseat.recipes import check, recipe
+from fastiseat.recipes import FINE_TUNING, check, recipe
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 
@@ -46,6 +46,10 @@ class Train:
     data_dir: Path | None = None
     """The folder that holds the data set's archive or its content; default: $FASTISEAT_DATA, then
     ~/.cache/fastiseat. What is not prepared yet is prepared first."""
+    fine_tune: Literal["ablation", "eq7"] | None = None
+    """Defaults of the ISEAT paper's studies on an AT-trained network, given by --init: ablation, Tables 7 to 9 (40
+    epochs at lr 0.01, a tenth of it from half of them on, λ from the first); eq7, Eq. 7 (10 epochs, method lsi, λ its
+    η)."""
     execution: OmitArgPrefixes[Execution] = field(default_factory=Execution)
     loader: str = "auto"
     """resident (all images in the device's memory), ffcv, dali or torch; all yield the same batches. auto takes
@@ -63,27 +67,36 @@ class Train:
 def parse(argv: list[str]) -> Train:
     """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--dataset", "--method", "--config"):
+    nothing = argparse.Namespace(dataset=None, method=None, arch=None, config=None, fine_tune=None)
+    for name in ("--dataset", "--method", "--arch", "--config", "--fine-tune"):
         first.add_argument(name)
     try:
         named, _ = first.parse_known_args(argv)
     except argparse.ArgumentError:
-        named = argparse.Namespace(dataset=None, method=None, config=None)  # tyro words the error
-    defaults = _defaults(named.dataset, named.method, named.config)
+        named = argparse.Namespace(
+            dataset=None, method=None, arch=None, config=None, fine_tune=None
+        )  # tyro words the error
+    defaults = _defaults(named.dataset, named.method, named.arch, named.config)
+    if named.fine_tune in FINE_TUNING:
+        defaults = FINE_TUNING[named.fine_tune](defaults)
     arguments = tyro.cli(Train, prog="fastiseat train", args=argv, default=Train(config=defaults))
     check(arguments.config)
+    if arguments.fine_tune and arguments.config.network.init is None:
+        raise UserError(
+            f"--fine-tune {arguments.fine_tune}: say which trained network to begin with by --init FILE"
+        )
     if (arguments.resume or arguments.resume_anyway) and arguments.out is None:
         raise UserError("--resume: say which run to continue with --out DIR")
     return arguments
 
 
-def _defaults(dataset: str | None, method: str | None, file: str | None) -> Config:
+def _defaults(dataset: str | None, method: str | None, arch: str | None, file: str | None) -> Config:
     if file is None:
-        return recipe(dataset or "digits", method or "iseat")
+        return recipe(dataset or "digits", method or "iseat", arch)
     from fastiseat.cli.config_file import read_settings, settle
 
     settings = read_settings(Path(file))
-    return settle(settings, dataset=dataset, method=method)
+    return settle(settings, dataset=dataset, method=method, arch=arch)
 
 
 def main(argv: list[str]) -> None:

@@ -13,12 +13,12 @@ from fastiseat.__main__ import COMMANDS
 # A change here is a change of the public interface: it belongs into CHANGELOG.md.
 TRAIN_FLAGS = """
 --help --config --out --resume --data-dir --device --quiet --dry-run
---engine --clean-graph --overlap --no-overlap --checkpoint-blocks --no-checkpoint-blocks
+--fine-tune --engine --clean-graph --overlap --no-overlap --checkpoint-blocks --no-checkpoint-blocks
 --loader --resume-anyway --checkpoint-every --keep --on-nan
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
 --extra --extra-ratio --limit-train --limit-test
 --arch --variant --init
---method --lam --weighting --distance --smoothness --beta
+--method --standard --lam --weighting --distance --smoothness --beta
 --eps --step-size --steps --random-start --no-random-start --noise --attack-bn
 --awp-gamma --awp-norm --awp-gradient
 --lr --momentum --nesterov --no-nesterov --weight-decay --optimizer

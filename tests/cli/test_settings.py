@@ -94,6 +94,7 @@ def test_every_flag_reaches_its_setting(plan):
             "distance": "kl",
             "smoothness": "lsi",
             "beta": None,
+            "standard": None,
         },
         "attack": {
             "eps": 8 / 255,
@@ -202,3 +203,40 @@ def test_a_plan_needs_no_data_and_prepares_none(plan, tmp_path, monkeypatch, dat
     assert planned["parameters"] == parameters
     assert planned["steps_per_epoch"] is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_recipe_knows_the_network_that_was_asked_for(plan):
+    """MART's numbers are a ResNet-18's or a wide network's."""
+    narrow = plan("--dataset", "cifar10", "--method", "mart", "--arch", "prn18")["config"]
+    wide = plan("--dataset", "cifar10", "--method", "mart")["config"]
+    for config, arch, lr, weight_decay, beta, epochs in (
+        (narrow, "prn18", 0.01, 3.5e-3, 5.0, 120),
+        (wide, "wrn-34-10", 0.1, 7e-4, 6.0, 90),
+    ):
+        assert config["network"]["arch"] == arch
+        assert (config["optimizer"]["lr"], config["optimizer"]["weight_decay"]) == (lr, weight_decay)
+        assert (config["objective"]["beta"], config["schedule"]["epochs"]) == (beta, epochs)
+
+
+@pytest.mark.parametrize(
+    ("words", "epochs", "lam"), [("ablation --method iseat", 40, 0.1), ("eq7 --method lsi --lam 2.5", 10, 2.5)]
+)
+def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam):
+    weights = finished / "weights" / "best.safetensors"
+    planned = plan("--init", weights, "--fine-tune", *words.split())
+    rows = planned["schedule"]
+    assert len(rows) == epochs
+    assert {row["lam"] for row in rows} == {lam}
+    assert [row["lr"] for row in rows] == pytest.approx([0.01] * (epochs // 2) + [0.001] * (epochs // 2))
+    assert planned["config"]["objective"]["weighting"] == ("top" if "eq7" in words else "linear")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--fine-tune ablation", "say which trained network to begin with by --init FILE"),
+        ("--fine-tune eq7 --init at.pt", "Eq. 7 is method lsi, without weight perturbation; not iseat"),
+    ],
+)
+def test_fine_tuning_that_lacks_something(fastiseat, words, complaint):
+    assert complaint in fastiseat("train", "--dry-run", *words.split()).complaint
