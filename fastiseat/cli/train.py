@@ -73,9 +73,7 @@ def parse(argv: list[str]) -> Train:
     try:
         named, _ = first.parse_known_args(argv)
     except argparse.ArgumentError:
-        named = argparse.Namespace(
-            dataset=None, method=None, arch=None, config=None, fine_tune=None
-        )  # tyro words the error
+        named = nothing  # tyro words the error
     defaults = _defaults(named.dataset, named.method, named.arch, named.config)
     if named.fine_tune in FINE_TUNING:
         defaults = FINE_TUNING[named.fine_tune](defaults)
