@@ -18,7 +18,7 @@ TRAIN_FLAGS = """
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
 --extra --extra-ratio --limit-train --limit-test
 --arch --variant --init
---method --lam --weighting --distance --smoothness --beta
+--method --lam --weighting --distance --smoothness --beta --standard
 --eps --step-size --steps --random-start --no-random-start --noise --attack-bn
 --awp-gamma --awp-norm --awp-gradient
 --lr --momentum --nesterov --no-nesterov --weight-decay --optimizer

@@ -94,6 +94,7 @@ def test_every_flag_reaches_its_setting(plan):
             "distance": "kl",
             "smoothness": "lsi",
             "beta": None,
+            "standard": None,
         },
         "attack": {
             "eps": 8 / 255,
