@@ -36,7 +36,8 @@ class Ingredients:
     published: Mapping[str, Callable[[Config], Config]] = field(default_factory=dict)
     """By data set, what its paper sets there beyond that."""
     units: int | None = None
-    """Forward, input-gradient and weight-gradient passes of a step by its recipe, at K = 10."""
+    """Forward, input-gradient and weight-gradient passes of a step by its recipe, at K = 10: of all the
+    networks that it asks, and for two views twice."""
 
     @property
     def stability(self) -> bool:
@@ -277,6 +278,7 @@ METHODS = {
     "hat": Ingredients(
         summary="HAT (Rade & Moosavi-Dezfooli, 2022): helper images",
         home="fastiseat.methods.hat:HAT",
+        units=31,
         options=("beta", "standard"),
         needs="standard",
         constants=_hat,
@@ -285,6 +287,7 @@ METHODS = {
     "consistency": Ingredients(
         summary="Consistency (Tack et al., 2022): two views of an image",
         home="fastiseat.methods.consistency:Consistency",
+        units=46,
         num_views=2,
         constants=_consistency,
         published={"digits": _cropped(1), "svhn": _cropped(4)},
@@ -292,6 +295,7 @@ METHODS = {
     "rst": Ingredients(
         summary="TRADES with extra data (Carmon et al., 2019)",
         home="fastiseat.methods.trades:TRADES",
+        units=27,
         options=("beta",),
         needs="extra",
         constants=_rst,

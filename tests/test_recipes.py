@@ -36,8 +36,7 @@ def test_what_each_method_is_made_of(method, lam, gamma):
 def test_digits_keep_their_ball_and_their_epochs(method):
     config = recipe("digits", method)
     assert (config.attack.eps, config.attack.step_size, config.schedule.epochs) == (0.15, 0.0375, 20)
-    # The two views of consistency must differ.
-    padding = 1 if method == "consistency" else 0
+    padding = METHODS[method].num_views - 1  # two views have to differ
     assert config.data == Data(dataset="digits", crop_padding=padding)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, SGD, TrainStep, UserError, models
 from fastiseat.config import Execution, Objective
-from fastiseat.methods import HAT, TRADES, from_config
+from fastiseat.methods import HAT, METHODS, TRADES, from_config
 from fastiseat.trainer import Trainer
 
 EVAL = PGD(steps=3, bn_mode="eval", noise=0.001)
@@ -116,6 +116,7 @@ def test_what_a_step_costs(engine: str, gamma: float, units: int) -> None:
         with Passes(one.model, M) as passes:
             one(*batch(1, M))
         assert passes.units == units + more
+    assert gamma or units + more == METHODS["hat"].units
 
 
 @pytest.mark.parametrize("engine", ["eager", "tape"])
