@@ -1,0 +1,31 @@
+"""The ISEAT paper's studies that begin with an AT-trained network. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fastiseat.config import Config
+from fastiseat.errors import UserError
+
+
+def _ablation(config: Config) -> Config:
+    """Tables 7 to 9: 40 epochs, lr 0.01 and from half of them on 0.001, λ from the first."""
+    return _fine_tuned(config, epochs=40)
+
+
+def _eq7(config: Config) -> Config:
+    """Eq. 7, whose η is λ: 10 epochs, lr 0.01 and from half of them on 0.001, on the 10% of the highest AV."""
+    if config.objective.method != "lsi":
+        raise UserError(
+            f"fine-tune eq7: Eq. 7 is method lsi, without weight perturbation; not {config.objective.method}"
+        )
+    return _fine_tuned(replace(config, objective=replace(config.objective, weighting="top", lam=1.0)), epochs=10)
+
+
+def _fine_tuned(config: Config, *, epochs: int) -> Config:
+    plan = replace(config.schedule, epochs=epochs, lr_drops=(0.5,), lam_from=0.0, awp_from=0.0, warmup=0.0)
+    return replace(config, optimizer=replace(config.optimizer, lr=0.01), schedule=plan)
+
+
+FINE_TUNING = {"ablation": _ablation, "eq7": _eq7}
+"""The ISEAT paper's studies that begin with an AT-trained network, over the recipe of their method."""

@@ -1,0 +1,177 @@
+"""All methods by name: what each is, where its code lies, and what its paper sets. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from fastiseat.config import Config
+from fastiseat.recipes.papers import (
+    awp_wu,
+    ball,
+    consistency,
+    cropped,
+    hat,
+    hat_cifar10,
+    hat_epochs,
+    mart,
+    mart_awp,
+    mart_cifar10,
+    reflected,
+    rice,
+    rst,
+    rst_cifar10,
+    trades,
+    trades_awp,
+    unchanged,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ingredients:
+    """A method in a few words, where its code is, and what its paper sets otherwise."""
+
+    summary: str
+    home: str
+    """``package.module:Class``, a :class:`fastiseat.methods.Method`."""
+    options: tuple[str, ...] = ()
+    """The fields of :class:`fastiseat.config.Objective` that it reads."""
+    needs: str = ""
+    """The setting, one of ``NEEDED``, without which it can't be trained."""
+    num_views: int = 1
+    """How many augmentations of each image it compares."""
+    awp: bool | None = False
+    """Whether its recipe perturbs weights; None where it never may."""
+    constants: Callable[[Config], Config] = unchanged
+    """Its own settings for any data set, whose ε, step and epochs stay."""
+    published: Mapping[str, Callable[[Config], Config]] = field(default_factory=dict)
+    """By data set, what its paper sets there beyond that."""
+    units: int | None = None
+    """Forward, input-gradient and weight-gradient passes of a step by its recipe, at K = 10: of all the
+    networks that it asks, and for two views twice."""
+
+    @property
+    def stability(self) -> bool:
+        """Whether it has the term that λ weights."""
+        return "lam" in self.options
+
+
+NEEDED = {
+    "standard": "it compares with a network without defence, in the file that --standard names; "
+    "train one: fastiseat train --method none, which writes weights/best.safetensors",
+    "extra": "it trains on extra images too, in the file that --extra names: RST's ti_500K_pseudo_labeled.pickle, or "
+    "an npz with arrays image and label; without any take method trades",
+}
+"""Files that some methods can't do without, and how one comes by them."""
+
+_ISEAT = ("lam", "weighting", "distance", "smoothness")
+
+METHODS = {
+    "none": Ingredients(
+        summary="no defence: cross entropy on clean images",
+        home="fastiseat.methods.standard:Standard",
+        units=3,
+        awp=None,
+    ),
+    "at": Ingredients(summary="adversarial training (PGD)", home="fastiseat.methods.at:AT", units=23, awp=None),
+    "at-awp": Ingredients(
+        summary="AT with weight perturbation", home="fastiseat.methods.at:AT", units=26, awp=True
+    ),
+    "lsi": Ingredients(
+        summary="AT with weighted logit stability",
+        home="fastiseat.methods.iseat:ISEAT",
+        units=25,
+        options=_ISEAT,
+        awp=None,
+    ),
+    "iseat": Ingredients(
+        summary="AT with both: the paper's method",
+        home="fastiseat.methods.iseat:ISEAT",
+        units=28,
+        options=_ISEAT,
+        awp=True,
+    ),
+    "at-rice": Ingredients(
+        summary="AT of Rice et al., 2020: random start",
+        home="fastiseat.methods.at:AT",
+        units=23,
+        constants=rice,
+        published={"cifar10": reflected},
+    ),
+    "awp-wu": Ingredients(
+        summary="AT-AWP of Wu et al., 2020",
+        home="fastiseat.methods.at:AT",
+        units=26,
+        awp=True,
+        constants=awp_wu,
+        published={"cifar10": reflected},
+    ),
+    "trades": Ingredients(
+        summary="TRADES (Zhang et al., 2019)",
+        home="fastiseat.methods.trades:TRADES",
+        units=27,
+        options=("beta",),
+        constants=trades,
+        published={"cifar10": ball(76)},
+    ),
+    "trades-awp": Ingredients(
+        summary="TRADES with weight perturbation (Wu et al., 2020)",
+        home="fastiseat.methods.trades:TRADES",
+        units=33,
+        options=("beta",),
+        awp=True,
+        constants=trades_awp,
+    ),
+    "mart": Ingredients(
+        summary="MART (Wang et al., 2020)",
+        home="fastiseat.methods.mart:MART",
+        units=26,
+        options=("beta",),
+        constants=mart,
+        published={"cifar10": mart_cifar10},
+    ),
+    "mart-awp": Ingredients(
+        summary="MART with weight perturbation",
+        home="fastiseat.methods.mart:MART",
+        units=32,
+        options=("beta",),
+        awp=True,
+        constants=mart_awp,
+        published={"cifar10": mart_cifar10},
+    ),
+    "slore-mart": Ingredients(
+        summary="MART with a term on the wrong classes' probabilities",
+        home="fastiseat.methods.mart:SLOREMART",
+        units=26,
+        options=("beta",),
+        constants=mart,
+        published={"cifar10": ball(120)},
+    ),
+    "hat": Ingredients(
+        summary="HAT (Rade & Moosavi-Dezfooli, 2022): helper images",
+        home="fastiseat.methods.hat:HAT",
+        units=31,
+        options=("beta", "standard"),
+        needs="standard",
+        constants=hat,
+        published={"cifar10": hat_cifar10, **dict.fromkeys(("cifar100", "svhn", "tinyimagenet"), hat_epochs)},
+    ),
+    "consistency": Ingredients(
+        summary="Consistency (Tack et al., 2022): two views of an image",
+        home="fastiseat.methods.consistency:Consistency",
+        units=46,
+        num_views=2,
+        constants=consistency,
+        published={"digits": cropped(1), "svhn": cropped(4)},
+    ),
+    "rst": Ingredients(
+        summary="TRADES with extra data (Carmon et al., 2019)",
+        home="fastiseat.methods.trades:TRADES",
+        units=27,
+        options=("beta",),
+        needs="extra",
+        constants=rst,
+        published={"cifar10": rst_cifar10},
+    ),
+}
+"""Every method by name; an entry more is all that one needs beside its own file."""
