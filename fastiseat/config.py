@@ -173,7 +173,7 @@ class PGD:
     random_start: bool = False
     """Start at δ ~ U(-ε, ε) rather than at 0. Released code: off."""
     noise: float = 0.0
-    """Start at δ ~ N(0, noise²), which is not clipped. TRADES, MART and HAT: 0.001."""
+    """Start at a normal δ of this standard deviation, which is not clipped. TRADES, MART and HAT: 0.001."""
     bn_mode: Annotated[Literal["train", "eval"], arg(name="attack-bn")] = "train"
     """BatchNorm in the attack: by batch statistics (the released code) or by running ones; eval costs one
     more forward a step where λ ≠ 0."""
