@@ -55,7 +55,8 @@ def test_changed_settings_are_refused_and_taken_anyway(tmp_path):
         trainer(other, out, resume=True)
     run = trainer(other, out, resume=True, resume_anyway=True)
     run.run()
-    assert [row["lr"] for row in read_metrics(out)] == pytest.approx([0.1, 0.05, 0.0005])  # both drops come in the last epoch
+    # Both drops come in the last epoch.
+    assert [row["lr"] for row in read_metrics(out)] == pytest.approx([0.1, 0.05, 0.0005])
     assert run.directory.stored()["config"]["optimizer"]["lr"] == 0.05
 
 
