@@ -141,3 +141,10 @@ def test_mart_on_a_narrow_network(dataset: str, lr: float) -> None:
     numbers = (config.optimizer.lr, config.optimizer.weight_decay, config.objective.beta)
     assert numbers == pytest.approx((lr, 3.5e-3, 5.0))
     assert config.schedule.lr_drops == pytest.approx((74 / 120, 89 / 120, 99 / 120))
+
+
+def test_rice_and_wu_have_no_warm_start_and_wu_begins_late_on_svhn():
+    for method, awp_from in (("at-rice", 0.0), ("awp-wu", 0.025)):
+        schedule = recipe("svhn", method).schedule
+        assert (schedule.warmup, schedule.awp_from) == (0.0, awp_from)
+    assert recipe("svhn", "iseat").schedule.warmup == 0.025

@@ -14,11 +14,11 @@ def unchanged(config: Config) -> Config:
 
 
 def rice(config: Config) -> Config:
-    """Rice et al., 2020: a random start, and a learning rate that is set for every step."""
+    """Rice et al., 2020: a random start, a learning rate that is set for every step, and nowhere a warm start."""
     return replace(
         config,
         attack=replace(config.attack, random_start=True),
-        schedule=replace(config.schedule, lr_per_step=True),
+        schedule=replace(config.schedule, lr_per_step=True, warmup=0.0),
     )
 
 
@@ -96,6 +96,11 @@ def awp_wu(config: Config) -> Config:
     """Wu et al., 2020: Rice et al.'s AT with γ = 0.01."""
     config = rice(config)
     return replace(config, awp=replace(config.awp, gamma=0.01))
+
+
+def awp_wu_svhn(config: Config) -> Config:
+    """ν from the 6th of 200 epochs on."""
+    return replace(config, schedule=replace(config.schedule, awp_from=5 / 200))
 
 
 def hat(config: Config) -> Config:

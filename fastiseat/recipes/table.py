@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fastiseat.config import Config
 from fastiseat.recipes.papers import (
     awp_wu,
+    awp_wu_svhn,
     ball,
     consistency,
     cropped,
@@ -104,7 +105,7 @@ METHODS = {
         units=26,
         awp=True,
         constants=awp_wu,
-        published={"cifar10": reflected},
+        published={"cifar10": reflected, "svhn": awp_wu_svhn},
     ),
     "trades": Ingredients(
         summary="TRADES (Zhang et al., 2019)",
