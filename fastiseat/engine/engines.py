@@ -23,6 +23,8 @@ from fastiseat.kernels.dispatch import VARIABLE
 from fastiseat.models.trace import PythonState
 
 ENGINES = ("auto", "eager", "graph", "tape", "compile")
+CAPTURERS = {"graph": "cuda", "tape": "cpu"}
+"""The engines that record, and the kind of device that each does so on."""
 
 
 class Engine(Protocol):
@@ -83,7 +85,7 @@ class Recorded:
         if algorithm.draws and algorithm.recompute_clean:
             raise UnrecordableError("a second clean pass would have to draw the network's random numbers again")
         if settings is not self._settings:
-            self._take(settings, given.images.device)
+            self._take(settings)
         # The module was looked at when the call began.
         looks = self._surroundings.latest, algorithm.frozen.state(networks)
         key = self._structure, algorithm.recompute_clean, looks, switches()
@@ -106,7 +108,7 @@ class Recorded:
         algorithm, surroundings = copy.deepcopy((self._algorithm, self._surroundings), memo)
         return Recorded(self.name, self._capturer, algorithm, surroundings)
 
-    def _take(self, settings: Settings, device: torch.device) -> None:
+    def _take(self, settings: Settings) -> None:
         """Write the numbers of ``settings`` where recordings read them."""
         weight = next(weight for weight in self._algorithm.model.parameters() if weight.requires_grad)
         for name, value in settings.scalars().items():
@@ -159,18 +161,36 @@ def switches() -> Hashable:
 def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:
     """:class:`UserError` for an unknown one, or one that does not run on this device or with this update."""
     device = next(weight.device for weight in algorithm.model.parameters())
+    chosen = chosen_engine(name, device)
+    if chosen in CAPTURERS and not algorithm.update.recordable:
+        if name != "auto":
+            raise UserError(
+                f"engine={name}: Apex reads the learning rate on the host, which a recording would freeze; take engine "
+                "eager, or auto"
+            )
+        chosen = "eager"
+    if chosen in CAPTURERS:
+        return Recorded(chosen, capturer(chosen, device), algorithm, surroundings)
+    return Compiled(algorithm) if chosen == "compile" else Eager(algorithm)
+
+
+def chosen_engine(name: str, device: torch.device) -> str:
+    """``name``, or what ``auto`` comes to; :class:`UserError` for an unknown one, or one for another device."""
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
-    problem = _problem(name, device, algorithm)
     if name == "auto":
-        name = "graph" if device.type == "cuda" and not _problem("graph", device, algorithm) else "eager"
-    elif problem:
-        raise UserError(f"engine={name}: {problem}; take engine eager, or auto")
-    if name == "graph":
-        return Recorded(name, partial(GraphCapturer, device), algorithm, surroundings)
-    if name == "tape":
-        return Recorded(name, Tape, algorithm, surroundings)
-    return Compiled(algorithm) if name == "compile" else Eager(algorithm)
+        return auto_in_words(device)[0]
+    wanted = CAPTURERS.get(name, device.type)
+    if device.type != wanted:
+        raise UserError(
+            f"engine={name}: it records on a {wanted} device, the model lies on {device}; take engine eager, or auto"
+        )
+    return name
+
+
+def capturer(name: str, device: torch.device) -> Callable[[], Capturer]:
+    """What makes the recordings of one of :data:`CAPTURERS`."""
+    return partial(GraphCapturer, device) if name == "graph" else Tape
 
 
 def auto_in_words(device: torch.device) -> tuple[str, str]:
@@ -178,12 +198,3 @@ def auto_in_words(device: torch.device) -> tuple[str, str]:
     if device.type == "cuda":
         return "graph", "the whole step as one CUDA graph; eager where it can't be recorded"
     return "eager", f"CUDA graphs do not run on {device}"
-
-
-def _problem(name: str, device: torch.device, algorithm: Algorithm1) -> str:
-    wanted = {"graph": "cuda", "tape": "cpu"}.get(name)
-    if wanted is not None and device.type != wanted:
-        return f"it records on a {wanted} device, the model lies on {device}"
-    if wanted is not None and not algorithm.update.recordable:
-        return "Apex reads the learning rate on the host, which a recording would freeze"
-    return ""

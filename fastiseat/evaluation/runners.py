@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from fastiseat.engine.borrow import fastest_convolutions, own_randomness
-from fastiseat.engine.engines import ENGINES, switches
-from fastiseat.engine.graph import GraphCapturer
+from fastiseat.engine.engines import CAPTURERS, capturer, chosen_engine, switches
 from fastiseat.engine.recorder import Capturer, Recorder, World
 from fastiseat.engine.surroundings import Surroundings
-from fastiseat.engine.tape import Tape
-from fastiseat.errors import UserError, unknown
 from fastiseat.evaluation.trial import Trial
 from fastiseat.models.trace import PythonState
 
@@ -64,15 +60,5 @@ class Recorded:
 def runner_named(name: str, model: nn.Module) -> Runner:
     """:class:`UserError` for an unknown one, or one that does not run on this device; ``compile`` is eager."""
     device = next(model.parameters()).device
-    if name not in ENGINES:
-        raise unknown("engine", name, ENGINES)
-    if name == "auto":
-        name = "graph" if device.type == "cuda" else "eager"
-    wanted = {"graph": "cuda", "tape": "cpu"}.get(name, device.type)
-    if device.type != wanted:
-        raise UserError(
-            f"engine={name}: it records on a {wanted} device, the model lies on {device}; take engine eager, or auto"
-        )
-    if name == "graph":
-        return Recorded(name, partial(GraphCapturer, device), model)
-    return Recorded(name, Tape, model) if name == "tape" else Eager()
+    chosen = chosen_engine(name, device)
+    return Recorded(chosen, capturer(chosen, device), model) if chosen in CAPTURERS else Eager()

@@ -42,8 +42,8 @@ def recipe(dataset: str = "digits", method: str = "iseat", arch: str | None = No
     return uses.published.get(kind, unchanged)(uses.constants(config))
 
 
-_OPTIONS = {"weighting": "linear", "distance": "l2", "smoothness": "lsiw", "beta": None, "standard": None}
-"""What some methods have, and its value where nothing is said."""
+# What some methods have and others have not.
+_OPTIONS = ("weighting", "distance", "smoothness", "beta", "standard")
 
 
 def _check_needs(config: Config, uses: Ingredients) -> None:
@@ -73,9 +73,9 @@ def check(config: Config) -> Config:
             f"gamma={gamma}: method {method} has no weight perturbation; use awp-gamma 0, or method {other}"
         )
     _check_needs(config, uses)
-    for option, default in _OPTIONS.items():
+    for option in _OPTIONS:
         value = getattr(objective, option)
-        if value != default and option not in uses.options:
+        if value != getattr(Objective(), option) and option not in uses.options:
             having = ", ".join(name for name, other_method in METHODS.items() if option in other_method.options)
             raise UserError(f"{option}={value}: method {method} has no such option; methods {having} have")
     if attack.eps and not attack.step_size and method != "none":

@@ -31,7 +31,9 @@ VULNERABILITY = {
 LOSSES = {
     "train_loss_clean": "clean",
     "train_loss_adversarial": "adversarial",
-    "train_loss_stability": "λ · stability",
+    "train_loss_stability": "stability, weighted",
+    "train_loss_helper": "helper images, weighted",
+    "train_loss_distribution": "wrong classes, weighted",
 }
 
 

@@ -76,7 +76,7 @@ def augment(
         images: uint8 (m, H, W, C); with ``rows`` any number of images.
         index: int64 (m,), each sample's place in the data set, on the device of ``images``.
         rows: int64 (m,), which of ``images`` each sample is, on their device; without it sample i is image i. One
-            that names no image is an error on a CPU; on a CUDA device, where the host looks at none, it gives NaN,
+            that names no image is an error on a CPU, where nothing records the call; on a CUDA device it gives NaN,
             or the reference's assertion.
         seed: 0 … 2**64 - 1.
         epoch: 0 … 2**32 - 1; as an integer tensor, 0-dimensional and on the device of ``images``, it is not
