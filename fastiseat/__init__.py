@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fastiseat.config import AWP, PGD, SGD, Config
     from fastiseat.engine import TrainStep
     from fastiseat.errors import UserError
+    from fastiseat.evaluation.evaluate import evaluate
     from fastiseat.methods import AT, ISEAT, Method, Standard
     from fastiseat.models import load_model
     from fastiseat.recipes import recipe
@@ -32,6 +33,7 @@ _HOME = {
     "Standard": "methods",
     "TrainStep": "engine",
     "UserError": "errors",
+    "evaluate": "evaluation.evaluate",
     "load_model": "models",
     "recipe": "recipes",
 }
@@ -59,6 +61,7 @@ __all__ = [
     "TrainStep",
     "UserError",
     "__version__",
+    "evaluate",
     "load_model",
     "recipe",
 ]

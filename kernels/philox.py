@@ -30,6 +30,7 @@ class Stream(IntEnum):
 
     AUGMENT = 1
     IDBH = 2
+    ATTACK = 3
 
 
 def philox(

@@ -1,6 +1,23 @@
 """Accuracy under attack. The package is not called ``evaluate``: that name is kept for a function."""
 
-from fastiseat.evaluation.attack import Attack, attack_named
+from fastiseat.evaluation.attack import (
+    ATTACKS,
+    Attack,
+    EnsembleAttack,
+    any_attack_named,
+    attack_named,
+)
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluate_split
+from fastiseat.evaluation.standing import Standing
 
-__all__ = ["BATCH_SIZE", "Attack", "Evaluator", "attack_named", "evaluate_split"]
+__all__ = [
+    "ATTACKS",
+    "BATCH_SIZE",
+    "Attack",
+    "EnsembleAttack",
+    "Evaluator",
+    "Standing",
+    "any_attack_named",
+    "attack_named",
+    "evaluate_split",
+]

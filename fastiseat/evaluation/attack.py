@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
+from fastiseat.attacks.balls import ball_named
 from fastiseat.config import PGD
 from fastiseat.errors import UserError, unknown
+from fastiseat.evaluation.ensembles import ENSEMBLES
+from fastiseat.kernels.pgd_step import Norm
 
-ATTACKS = ("clean", "fgsm", "pgd")
+ATTACKS = ("clean", "fgsm", "pgd", "cw", *ENSEMBLES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attack:
-    """L∞ attack on the cross entropy: ``steps`` of ``step_size`` in a ball of ``eps``; 0 steps is no attack.
+    """Ascent of ``loss``: ``steps`` of ``step_size`` in a ball of ``eps``; 0 steps is no attack.
 
-    The first restart starts at δ = 0, further ones at U(-ε, ε). A sample counts as robust where the last
-    iterate of every restart is classified correctly.
+    The first restart starts at δ = 0, further ones at random in the ball. A sample counts as robust where the last
+    iterate of every restart is classified correctly. ``loss`` is one of :data:`fastiseat.attacks.losses.LOSSES`.
     """
 
     name: str
@@ -23,9 +27,11 @@ class Attack:
     step_size: float = 0.0
     steps: int = 0
     restarts: int = 1
+    norm: Norm = "linf"
+    loss: str = "ce"
 
     def __post_init__(self) -> None:
-        PGD(eps=self.eps, step_size=self.step_size)  # the one place that knows which ε and α are allowed
+        _check_lengths(self.norm, eps=self.eps, step_size=self.step_size)
         for field, value, least in (("steps", self.steps, 0), ("restarts", self.restarts, 1)):
             if not value >= least:
                 raise UserError(f"{field}={value}: must be at least {least}")
@@ -33,17 +39,71 @@ class Attack:
             raise UserError(f"step_size=0 with eps={self.eps:.4g}: the attack would never move; use eps/4 or so")
 
 
+@dataclass(frozen=True, kw_only=True)
+class EnsembleAttack:
+    """One of :data:`fastiseat.evaluation.ensembles.ENSEMBLES`, in a ball of ``eps``."""
+
+    name: str
+    eps: float
+    norm: Norm = "linf"
+
+    def __post_init__(self) -> None:
+        _check_lengths(self.norm, eps=self.eps)
+
+
 def attack_named(
-    name: str, *, eps: float, steps: int = 10, step_size: float | None = None, restarts: int = 1
+    name: str,
+    *,
+    eps: float,
+    norm: Norm = "linf",
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
 ) -> Attack:
-    """``clean``; ``fgsm``, one step of ε; ``pgd``, whose step is ε/4 by default (the paper's validation)."""
+    """``clean``; ``fgsm``, one step of ε; ``pgd`` and ``cw``, whose step is ε/4 by default (the paper's validation).
+
+    ``cw`` is PGD on the margin of the best wrong class. ``pgd-20`` and ``cw-20`` tell their steps themselves.
+    """
     if name == "clean":
         return Attack(name="clean")
     if name == "fgsm":
-        return Attack(name="fgsm", eps=eps, step_size=eps, steps=1)
-    if name == "pgd":
-        if steps < 1:
-            raise UserError(f"steps={steps}: must be at least 1; the attack of no steps is called clean")
-        step = eps / 4 if step_size is None else step_size
-        return Attack(name=f"pgd-{steps}", eps=eps, step_size=step, steps=steps, restarts=restarts)
-    raise unknown("attack", name, ATTACKS)
+        return Attack(name="fgsm", eps=eps, step_size=eps, steps=1, norm=norm)
+    kind, steps = _told_steps(name, steps)
+    if kind not in ("pgd", "cw"):
+        raise unknown("attack", name, ATTACKS)
+    if steps < 1:
+        raise UserError(f"steps={steps}: must be at least 1; the attack of no steps is called clean")
+    step = eps / 4 if step_size is None else step_size
+    loss = "ce" if kind == "pgd" else "margin"
+    return Attack(
+        name=f"{kind}-{steps}", eps=eps, step_size=step, steps=steps, restarts=restarts, norm=norm, loss=loss
+    )
+
+
+def any_attack_named(
+    name: str,
+    *,
+    eps: float,
+    norm: Norm = "linf",
+    steps: int = 10,
+    step_size: float | None = None,
+    restarts: int = 1,
+) -> Attack | EnsembleAttack:
+    """:func:`attack_named`, or one of :data:`~fastiseat.evaluation.ensembles.ENSEMBLES`, which take ε alone."""
+    if name in ENSEMBLES:
+        return EnsembleAttack(name=name, eps=eps, norm=norm)
+    return attack_named(name, eps=eps, norm=norm, steps=steps, step_size=step_size, restarts=restarts)
+
+
+def _told_steps(name: str, steps: int) -> tuple[str, int]:
+    told = re.fullmatch(r"(pgd|cw)-(\d+)", name)
+    return (told[1], int(told[2])) if told else (name, steps)
+
+
+def _check_lengths(norm: str, **lengths: float) -> None:
+    ball_named(norm)
+    for name, length in lengths.items():
+        if norm == "linf":
+            PGD(**{name: length})  # type: ignore[arg-type]  # the one place that knows which ε and α are allowed
+        elif not 0 <= length < float("inf"):
+            raise UserError(f"{name}={length}: must be a finite number of at least 0")

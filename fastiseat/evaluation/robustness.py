@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from fastiseat.engine.borrow import counter_seed, modes_restored
 from fastiseat.engine.precision import autocast
 from fastiseat.engine.recorder import UnrecordableError
-from fastiseat.evaluation.attack import ATTACKS, Attack, attack_named
+from fastiseat.evaluation.attack import Attack, EnsembleAttack
+from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
+from fastiseat.evaluation.passes import Passes
 from fastiseat.evaluation.runners import Eager, Runner, runner_named
+from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.standing import Standing
 from fastiseat.evaluation.trial import Trial
+from fastiseat.evaluation.withstand import Told, Withstand
 from fastiseat.pipelines.base import Split
-
-__all__ = ["ATTACKS", "Attack", "Evaluator", "attack_named", "correct_under", "evaluate_split", "evaluating"]
 
 BATCH_SIZE = 512
 
@@ -85,25 +88,55 @@ class Evaluator:
         self._strict, self._say = strict, say
 
     def __call__(
-        self, split: Split, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
+        self, split: Split | Samples, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
     ) -> npt.NDArray[np.bool_]:
         """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done."""
-        weight = next(self.model.parameters())
+        samples, weight = _samples(split), next(self.model.parameters())
         numbers = {name: weight.new_full((), getattr(attack, name)) for name in ("eps", "step_size")}
         verdicts = []
         with evaluating(self.model):
-            for first in range(0, len(split), self.batch_size):
-                part = split.take(np.arange(first, min(first + self.batch_size, len(split))))
-                images, labels = (
-                    torch.from_numpy(array).to(weight.device) for array in (part.images, part.labels)
-                )
+            for first in range(0, len(samples), self.batch_size):
+                rows = np.arange(first, min(first + self.batch_size, len(samples)))
+                images, labels = samples.take(rows, weight.device)
                 given = {"images": images, "labels": labels, **numbers}
                 verdicts.append(self._verdicts(given, attack, seed=counter_seed(seed, first)))
-                progress(first + len(part))
+                progress(first + len(rows))
         return torch.cat(verdicts).cpu().numpy()
 
+    def ensemble(self, attack: EnsembleAttack, *, num_classes: int, seed: int = 0) -> Ensemble:
+        """The parts of ``attack`` for a network of so many classes."""
+        return ensemble_named(attack.name, norm=attack.norm, num_classes=num_classes, seed=seed)
+
+    def withstand(
+        self,
+        split: Split | Samples,
+        attack: EnsembleAttack,
+        ensemble: Ensemble,
+        standing: Standing,
+        *,
+        seed: int = 0,
+        told: Told = lambda *_: None,
+    ) -> None:
+        """Bring ``standing`` from where it is to the end of ``ensemble``, which is that of ``attack``.
+
+        In half precision APGD-CE looks first for what it can break; all that is left has the whole ensemble in full
+        precision before it. What the verdict on a sample is depends on no other sample and no batch, but for the
+        rounding of the passes.
+        """
+        passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
+        withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed, say=self._say)
+        with evaluating(self.model):
+            withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told)
+
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
-        trial = Trial(model=self.model, steps=attack.steps, precision=self.precision, strict=self._strict)
+        trial = Trial(
+            model=self.model,
+            steps=attack.steps,
+            norm=attack.norm,
+            loss=attack.loss,
+            precision=self.precision,
+            strict=self._strict,
+        )
         # A recording for the rest of a split would cost more than its one run.
         run = self.engine if len(given["labels"]) == self.batch_size else Eager()
         try:
@@ -118,6 +151,10 @@ class Evaluator:
         if given["images"].is_cuda:
             torch.cuda.empty_cache()
         return correct_under(trial, self.engine, given, attack, seed=seed)
+
+
+def _samples(split: Split | Samples) -> Samples:
+    return split if isinstance(split, Samples) else Samples.of(split)
 
 
 def evaluate_split(

@@ -1,4 +1,4 @@
-"""The ways to run a trial: call by call, or by a recording of it."""
+"""The ways to run an evaluation's programs: call by call, or by a recording of it."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ from fastiseat.engine.borrow import fastest_convolutions, own_randomness
 from fastiseat.engine.engines import CAPTURERS, capturer, chosen_engine, switches
 from fastiseat.engine.recorder import Capturer, Recorder, World
 from fastiseat.engine.surroundings import Surroundings
-from fastiseat.evaluation.trial import Trial
 from fastiseat.models.trace import PythonState
 
 
+class Program(Protocol):
+    """What an evaluation computes on a device, such as a trial; equal ones compute the same."""
+
+    def __call__(self, given: Mapping[str, Tensor], /) -> Mapping[str, Tensor]:
+        """Its results for tensors that have ``images`` among them."""
+
+    def __hash__(self) -> int: ...
+
+
 class Runner(Protocol):
-    """Runs a :class:`~fastiseat.evaluation.trial.Trial`."""
+    """Runs a :class:`Program`."""
 
     name: str
 
-    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+    def __call__(self, program: Program, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
         """What it says of ``given``; ``seed`` is that of all random numbers that it draws."""
 
 
@@ -29,21 +37,21 @@ class Eager:
 
     name = "eager"
 
-    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+    def __call__(self, program: Program, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
         """See :class:`Runner`."""
         with own_randomness(given["images"].device, seed):
-            return trial(given)
+            return program(given)
 
 
 class Recorded:
-    """By a recording, made at the first trial of its kind: a replay reads the numbers and weights of its time."""
+    """By a recording, made at the first program of its kind: a replay reads the numbers and weights of its time."""
 
     def __init__(self, name: str, capturer: Callable[[], Capturer], model: nn.Module) -> None:
         self.name = name
         self._surroundings = Surroundings(model)
         self._recorder = Recorder(capturer)
 
-    def __call__(self, trial: Trial, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
+    def __call__(self, program: Program, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
         """See :class:`Runner`."""
         world = World(
             device=given["images"].device,
@@ -52,9 +60,9 @@ class Recorded:
             state=self._surroundings.state,
             remember=lambda: PythonState(self._surroundings.model).restore,
         )
-        key = trial, self._surroundings.state(), switches()
+        key = program, self._surroundings.state(), switches()
         with fastest_convolutions(world.device):
-            return self._recorder.run(key, trial, given, world, seed=seed)
+            return self._recorder.run(key, program, given, world, seed=seed)
 
 
 def runner_named(name: str, model: nn.Module) -> Runner:

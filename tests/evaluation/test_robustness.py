@@ -11,7 +11,7 @@ from devices import DEVICES
 
 from fastiseat.attacks import random_start
 from fastiseat.errors import UserError
-from fastiseat.evaluation import attack_named, evaluate_split, trial
+from fastiseat.evaluation import any_attack_named, attack_named, evaluate_split, trial
 from fastiseat.evaluation.attack import ATTACKS, Attack
 
 EPS = 0.15
@@ -132,7 +132,9 @@ def test_what_a_name_stands_for():
     )
     assert attack_named("fgsm", eps=0.2) == Attack(name="fgsm", eps=0.2, step_size=0.2, steps=1)
     assert attack_named("clean", eps=0.2).steps == 0
-    assert {attack_named(name, eps=0.1).name.split("-")[0] for name in ATTACKS} == set(ATTACKS)
+    cw = attack_named("cw-20", eps=0.2, norm="l2")
+    assert cw == Attack(name="cw-20", eps=0.2, step_size=0.05, steps=20, norm="l2", loss="margin")
+    assert [any_attack_named(name, eps=0.1).name.removesuffix("-10") for name in ATTACKS] == list(ATTACKS)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,122 @@
+"""``fastiseat.evaluate``: a network of your own, on images of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.engine.accept import (
+    as_network_input,
+    check_images,
+    check_labels,
+    check_values,
+    count_classes,
+)
+from fastiseat.errors import UserError
+from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
+from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
+from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.standing import Standing
+from fastiseat.kernels.pgd_step import Norm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What one attack leaves of a network's accuracy."""
+
+    robust: Tensor
+    """bool (n,), on the CPU: which samples are classified correctly, whatever the attack did."""
+    broken_by: tuple[str, ...] = ()
+    """Of an ensemble, for each sample: ``clean`` where the network is wrong without an attack, the part that broke
+    it, or nothing."""
+
+    @property
+    def accuracy(self) -> float:
+        """The share of robust samples, 0 … 1."""
+        return float(self.robust.double().mean())
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attacks: Sequence[str | Attack | EnsembleAttack] = ("clean", "fgsm", "pgd-50"),
+    *,
+    eps: float | None = None,
+    norm: Norm = "linf",
+    restarts: int = 1,
+    batch_size: int = BATCH_SIZE,
+    precision: str = "full",
+    engine: str = "auto",
+    seed: int = 0,
+) -> dict[str, Verdicts]:
+    """Verdicts on every sample under each attack, by its name; the model, in eval mode meanwhile, is left as found.
+
+    Args:
+        model: maps images to logits (n, classes); float32 or float64 parameters.
+        images: floats (n, C, H, W) in [0, 1] of the model's dtype, or uint8 (n, H, W, C), on any device.
+        labels: int64 (n,).
+        attacks: names, ``clean``, ``fgsm``, ``pgd-20``, ``cw-20``, ``aa``, ``aa-torchattacks``, or attacks of
+            :mod:`fastiseat.evaluation`, which tell their own ε.
+        eps: ε of the attacks named, in units of pixel values in [0, 1].
+        norm: ``linf`` or ``l2``, of the attacks named.
+        restarts: of ``pgd`` and ``cw``; the first starts at the image, further ones at random.
+        batch_size: images at a time.
+        precision: ``full``, ``bf16`` or ``fp16`` for finding adversarial images; verdicts are in the model's own.
+        engine: as of :class:`fastiseat.TrainStep`.
+        seed: of all random numbers; the caller's generators are left alone.
+
+    Raises:
+        UserError: an unknown attack, no ε for one that needs it, images that are no images in [0, 1], labels that
+            the model has no class for, logits that are no numbers.
+    """
+    samples, num_classes = _accepted(model, images, labels)
+    evaluator = Evaluator(model, precision=precision, engine=engine, batch_size=batch_size)
+    found: dict[str, Verdicts] = {}
+    for attack in attacks:
+        if isinstance(attack, str):
+            attack = any_attack_named(attack, eps=_told(eps, attack), norm=norm, restarts=restarts)
+        found[attack.name] = _verdicts(evaluator, samples, attack, num_classes, seed)
+    return found
+
+
+def _verdicts(
+    evaluator: Evaluator, samples: Samples, attack: Attack | EnsembleAttack, num_classes: int, seed: int
+) -> Verdicts:
+    if isinstance(attack, Attack):
+        return Verdicts(robust=torch.from_numpy(evaluator(samples, attack, seed=seed)))
+    ensemble, standing = (
+        evaluator.ensemble(attack, num_classes=num_classes, seed=seed),
+        Standing.fresh(len(samples)),
+    )
+    evaluator.withstand(samples, attack, ensemble, standing, seed=seed)
+    names = ("clean", *(part.name for part in ensemble.parts), "")
+    return Verdicts(
+        robust=torch.from_numpy(standing.unbroken),
+        broken_by=tuple(names[number] for number in standing.broken_by),
+    )
+
+
+def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples, int]:
+    weight = next(model.parameters(), None)
+    if weight is None:
+        raise UserError("the model has no parameter, which would tell its dtype and device: give it one")
+    if not len(images):
+        raise UserError("no images: give one at least")
+    check_images(images[:1].to(weight.device), weight)
+    check_labels(images, labels)
+    with evaluating(model):
+        first = as_network_input(images[:1].to(weight.device), weight)
+        num_classes = count_classes(Passes(model=model).logits(first), 1)
+    check_values(images, labels, num_classes)
+    return Samples(images, labels), num_classes
+
+
+def _told(eps: float | None, attack: str) -> float:
+    if eps is None and attack != "clean":
+        raise UserError(f"attacks={attack}: it needs an ε: give eps, in units of pixel values in [0, 1]")
+    return eps or 0.0

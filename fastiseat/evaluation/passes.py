@@ -1,0 +1,62 @@
+"""The passes of an evaluation: the network's logits, and the gradient of a loss for its input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastiseat.attacks.search import Ascent
+from fastiseat.engine.accept import layout_of
+from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Those of ``model`` in the mode that it is in, for x (m, C, H, W) of its parameters' dtype.
+
+    ``precision`` is ``full``, the parameters' own, ``bf16`` or ``fp16``; ``strict`` keeps TF32 out of ``full``. Logits
+    and gradients come out in the dtype of x. Nothing waits for the device.
+    """
+
+    model: nn.Module
+    precision: str = "full"
+    strict: bool = True
+
+    @torch.no_grad()
+    def logits(self, x: Tensor) -> Tensor:
+        """(m, classes), without a gradient."""
+        with self._arithmetic():
+            return self._forward(x)
+
+    def ascent(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Ascent:
+        """See :class:`fastiseat.attacks.search.Network`."""
+        x = x.detach().requires_grad_()
+        # Backwards of what autocast has cast run in half precision by themselves.
+        with self._arithmetic(), torch.enable_grad(), autocast("full", x.device):
+            logits = self._forward(x)
+            losses = loss(logits)
+            total = losses.sum()
+            if self.precision != "fp16":
+                (gradient,) = torch.autograd.grad(total, x)
+            else:
+                (gradient,) = torch.autograd.grad(total * FP16_ATTACK_SCALE, x)
+                gradient = gradient / FP16_ATTACK_SCALE
+        return Ascent(logits.detach(), losses.detach(), gradient)
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        if self.strict and self.precision == "full":
+            with strict_float32():
+                yield
+        else:
+            yield
+
+    def _forward(self, x: Tensor) -> Tensor:
+        # What an autocast around us has cast would be read as it is at each replay of a recording.
+        with autocast(self.precision, x.device, cache=False):
+            logits: Tensor = self.model(x.contiguous(memory_format=layout_of(self.model)))
+        return logits.to(x.dtype)

@@ -1,0 +1,164 @@
+"""An ensemble of attacks on a split: each part searches in full batches among the samples that are left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fastiseat.attacks.search import State
+from fastiseat.engine.accept import as_network_input, count_classes, layout_of
+from fastiseat.engine.recorder import UnrecordableError
+from fastiseat.errors import UserError
+from fastiseat.evaluation.ensembles import Ensemble, Part
+from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.pursuit import Ended, Ints, Pursuit, Steps
+from fastiseat.evaluation.runners import Eager, Runner
+from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.standing import WRONG, Standing
+
+Told = Callable[[Part, Standing], None]
+"""Told, after each sample that a part is through with, of the part and of all samples."""
+
+# Batches shrink by so much where samples run out: each new size costs a library's choice of algorithms.
+_SIXTEENTHS = 16
+# Of a recording, sizes are halves of one another; more would push each other out.
+_RECORDED_SIZES = 4
+# Steps of one replay on a device that has to be waited for: the others run on beside a sample that is broken.
+_STEPS_A_REPLAY = 4
+
+
+class Withstand:
+    """Who withstands an ensemble, by the passes of one network; see :class:`fastiseat.evaluation.Evaluator`.
+
+    In half precision APGD-CE searches once before everything else, and only what it finds counts: all samples that
+    are left have the whole ensemble before them, in the parameters' own precision.
+    """
+
+    def __init__(
+        self, passes: Passes, runner: Runner, *, batch_size: int, seed: int, say: Callable[[str], None]
+    ) -> None:
+        """``passes`` search; verdicts are in full precision. ``runner`` is given up where it can't record."""
+        self._passes = passes
+        self._judge = Passes(model=passes.model)
+        self._runner, self._batch_size, self._seed, self._say = runner, batch_size, seed, say
+        self._weight = next(passes.model.parameters())
+
+    def __call__(
+        self, samples: Samples, ensemble: Ensemble, standing: Standing, *, eps: float, told: Told = lambda *_: None
+    ) -> None:
+        """Go on from ``standing``, which is changed sample by sample, to the end of the ensemble."""
+        targets = self._clean(samples, standing)
+        victims = partial(self._victims, samples, targets, self._weight.new_full((), eps))
+        if self._passes.precision != "full":
+            self._find(ensemble.parts[0], standing, victims, told)
+        for number, part in enumerate(ensemble.parts):
+            search = Passes(model=self._passes.model, strict=self._passes.strict)
+            self._pursue(
+                part, number, standing, victims, search, partial(self._ended, part, number, standing, told)
+            )
+
+    def _ended(
+        self, part: Part, number: int, standing: Standing, told: Told, row: int, round_: int, broken: bool
+    ) -> None:
+        standing.ended(row, number, round_, rounds=part.rounds, broken=broken)
+        told(part, standing)
+
+    def _find(self, part: Part, standing: Standing, victims: Callable[[Ints, Ints], State], told: Told) -> None:
+        def ended(row: int, round_: int, broken: bool) -> None:
+            if broken:
+                self._ended(part, 0, standing, told, row, round_, broken)
+
+        self._pursue(part, 0, standing, victims, self._passes, ended)
+
+    def _pursue(
+        self,
+        part: Part,
+        number: int,
+        standing: Standing,
+        victims: Callable[[Ints, Ints], State],
+        passes: Passes,
+        ended: Ended,
+    ) -> None:
+        try:
+            self._pursuit(part, victims, passes)(standing.jobs(number), ended)
+            return
+        except (UnrecordableError, torch.OutOfMemoryError) as error:
+            if isinstance(self._runner, Eager):
+                raise
+            reason = " ".join(str(error).split())
+        # Out of the handler, whose traceback holds the tensors of the failed recording.
+        self._say(f"evaluation takes engine eager: {part.name} cannot be recorded: {reason}")
+        self._runner = Eager()
+        self._pursuit(part, victims, passes)(standing.jobs(number), ended)
+
+    def _pursuit(self, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes) -> Pursuit:
+        recorded = not isinstance(self._runner, Eager)
+        repeat = _STEPS_A_REPLAY if recorded else 1
+        return Pursuit(
+            Steps(search=part.search, passes=passes, repeat=repeat),
+            victims,
+            self._runner,
+            judge=self._judge,
+            rounds=part.rounds,
+            sizes=_sizes(self._batch_size, recorded),
+            seed=self._seed,
+        )
+
+    def _clean(self, samples: Samples, standing: Standing) -> Tensor:
+        """Mark what is wrong without an attack; (n, classes - 1): all wrong classes, the likeliest first."""
+        orders = []
+        for first in range(0, len(samples), self._batch_size):
+            rows = np.arange(first, min(first + self._batch_size, len(samples)))
+            images, labels = self._images(samples, rows)
+            logits = self._judge.logits(images)
+            count_classes(logits, len(rows))
+            _require_numbers(logits, first)
+            wrong = (logits.argmax(1) != labels).cpu().numpy()
+            standing.broken_by[rows[wrong & standing.unbroken[rows]]] = WRONG
+            others = logits.scatter(1, labels[:, None], torch.inf)
+            orders.append(others.argsort(1, descending=True)[:, 1:])
+        return torch.cat(orders)
+
+    def _images(self, samples: Samples, rows: Ints) -> tuple[Tensor, Tensor]:
+        images, labels = samples.take(rows, self._weight.device)
+        images = as_network_input(images, self._weight)
+        return images.contiguous(memory_format=layout_of(self._passes.model)), labels
+
+    def _victims(self, samples: Samples, targets: Tensor, eps: Tensor, rows: Ints, rounds: Ints) -> State:
+        images, labels = self._images(samples, rows)
+        index, round_ = (torch.from_numpy(array).to(images.device) for array in (rows, rounds))
+        target = targets.index_select(0, index).gather(1, round_[:, None]).squeeze(1)
+        return {
+            "images": images,
+            "labels": labels,
+            "target": target,
+            "index": index,
+            "round": round_,
+            "eps": eps,
+        }
+
+
+def _sizes(batch_size: int, recorded: bool) -> tuple[int, ...]:
+    """The sizes of batches, the largest first."""
+    halves = [batch_size]
+    while halves[-1] > 1:
+        halves.append(-(-halves[-1] // 2))
+    if recorded:
+        return tuple(halves[:_RECORDED_SIZES])
+    parts = {-(-batch_size * part // _SIXTEENTHS) for part in range(1, _SIXTEENTHS + 1)}
+    return tuple(sorted(parts | set(halves), reverse=True))
+
+
+def _require_numbers(logits: Tensor, first: int) -> None:
+    """:class:`UserError` for a network that answers NaN or ∞, whose verdicts would mean nothing."""
+    wrong = ~logits.isfinite().all(1)
+    if wrong.any():
+        row = first + int(wrong.nonzero()[0])
+        raise UserError(
+            f"the network's logits on sample {row} are not finite numbers: it can't be evaluated; look at its weights "
+            "and at the range of the images, 0 … 1"
+        )
