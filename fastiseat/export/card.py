@@ -30,7 +30,7 @@ def card(source: Source, kind: Format, name: str, *, digest: str, difference: fl
     title = _title(source)
     parts = [
         _front_matter(source, kind, title),
-        f"# {title}",
+        f"# {facts.text(title)}",
         _opening(source),
         "## Network",
         _table(facts.network(source), {"file": f"`{name}`, SHA-256 `{digest}`"}),
@@ -52,7 +52,7 @@ def card(source: Source, kind: Format, name: str, *, digest: str, difference: fl
 
 def _title(source: Source) -> str:
     method, dataset = facts.method(source), facts.dataset(source)
-    trained = f", {method}" if method else ""
+    trained = f", {method.upper()}" if method and method != "none" else ""
     return f"{facts.architecture(source.spec.arch)}{trained}{f' on {dataset}' if dataset else ''}"
 
 
@@ -72,7 +72,7 @@ def _accuracy(source: Source) -> str:
     found = facts.accuracies(source)
     if not found:
         return "Not evaluated: no result of these weights is known."
-    rows = [f"| {attack} | {100 * share:.2f} |" for attack, share in found.items()]
+    rows = [f"| {facts.text(attack)} | {100 * share:.2f} |" for attack, share in found.items()]
     on = f"On {facts.images_tested(source)}, in %:"
     return "\n".join((on, "", "| attack | accuracy |", "|---|---|", *rows, "", facts.ATTACK))
 

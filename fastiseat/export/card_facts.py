@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fastiseat.export.source import Source
@@ -13,12 +14,22 @@ ATTACK = (
     "*clean*: unchanged images. *pgd-N*: N steps of ε/4 on the cross entropy from the image itself, L∞ ball of the "
     "training's ε, in eval mode; an image counts where the last iterate is classified correctly."
 )
+_SGD = {
+    "optimizer.lr": "learning rate",
+    "optimizer.momentum": "momentum",
+    "optimizer.weight_decay": "weight decay",
+    "data.batch_size": "batches of",
+}
+
+
+def line(value: object) -> str:
+    """A value in one line."""
+    return "".join(char if char.isprintable() else " " for char in str(value))
 
 
 def text(value: object) -> str:
     """A value in Markdown: one line, nothing in it read as markup."""
-    line = "".join(char if char.isprintable() else " " for char in str(value))
-    return "".join(f"\\{char}" if char in "\\`*[]<>|" else char for char in line)
+    return "".join(f"\\{char}" if char in "\\`*[]<>|" else char for char in line(value))
 
 
 def architecture(arch: str) -> str:
@@ -30,20 +41,17 @@ def architecture(arch: str) -> str:
 
 def method(source: Source) -> str:
     """As ``fastiseat train --method`` has it; empty where it is not told."""
-    return text(source.settings.get("objective.method", ""))
+    return line(source.settings.get("objective.method", ""))
 
 
 def dataset(source: Source) -> str:
     """Its name alone: where a user's own images lie is nobody's business."""
-    return text(str(source.settings.get("data.dataset", "")).partition(":")[0])
+    return line(source.settings.get("data.dataset", "")).partition(":")[0]
 
 
 def eps(source: Source) -> str:
     """ε, in 255ths where it is some; empty where it is not told."""
-    try:
-        return _pixels(float(source.settings["attack.eps"]))
-    except (KeyError, ValueError, TypeError):
-        return ""
+    return _pixels(source.settings.get("attack.eps", ""))
 
 
 def network(source: Source) -> dict[str, str]:
@@ -62,10 +70,11 @@ def network(source: Source) -> dict[str, str]:
 def training(source: Source) -> dict[str, str]:
     """Settings, versions and place of the run, or the little that a weights file tells."""
     settings, run = source.settings, source.run
-    known = METHODS.get(settings.get("objective.method", ""))
+    known = METHODS.get(str(settings.get("objective.method")))
     rows = {
-        "data set": dataset(source) + ("" if run.get("data_official", True) else " (not the official files)"),
-        "method": f"{method(source)}{f': {known.summary}' if known else ''}",
+        "data set": text(dataset(source))
+        + ("" if run.get("data_official", True) else " (not the official files)"),
+        "method": f"{text(method(source))}{f': {known.summary}' if known else ''}",
         "attack": _attack(source),
     }
     if run:
@@ -77,14 +86,14 @@ def training(source: Source) -> dict[str, str]:
 
 def accuracies(source: Source) -> dict[str, float]:
     """Shares by attack, as the run measured them at its end."""
-    return {text(name): share for name, share in source.result.get("accuracy", {}).items()}
+    return {line(name): share for name, share in source.result.get("accuracy", {}).items()}
 
 
 def images_tested(source: Source) -> str:
     """How many of which."""
     limit = source.settings.get("data.limit_test")
     part = f"up to {limit} images of the test set, of all classes alike" if limit else "the whole test set"
-    return f"{part} of {dataset(source)}"
+    return f"{part} of {text(dataset(source))}"
 
 
 def limits(source: Source) -> list[str]:
@@ -92,14 +101,12 @@ def limits(source: Source) -> list[str]:
     found = ["Robust here means against small L∞ changes of pixels, not against other corruptions or other data."]
     if accuracies(source):
         found.append("PGD gives an upper bound: a stronger attack, such as AutoAttack, finds more errors.")
-    if accuracies(source) and source.result.get("weights") == "best" and not source.settings.get("data.val_split"):
+    if accuracies(source) and source.result["weights"] == "best" and not source.settings.get("data.val_split"):
         found.append(
-            "The best epoch was chosen by PGD-10 on the test set itself, as in the paper: a little optimistic."
+            "The best epoch was chosen by PGD-10 on the test set itself, the paper's protocol: optimistic."
         )
-    return [
-        *found,
-        *(f"Trained with an approximation: {text(name)}." for name in source.run.get("approximations", [])),
-    ]
+    approximations = source.run.get("approximations") or []
+    return [*found, *(f"Trained with an approximation: {text(name)}." for name in approximations)]
 
 
 def tags(source: Source) -> list[str]:
@@ -113,21 +120,22 @@ def _attack(source: Source) -> str:
     settings = source.settings
     if not eps(source) or settings.get("objective.method") == "none":
         return ""
-    found = f"L∞, ε = {eps(source)}"
-    if "attack.steps" in settings:
-        found += f", {settings['attack.steps']} steps of {_pixels(settings['attack.step_size'])}"
-    weighted = {"λ": settings.get("objective.lam"), "γ": settings.get("awp.gamma")}
-    return ", ".join([found, *(f"{name} = {value:g}" for name, value in weighted.items() if value)])
+    steps = [f"{settings['attack.steps']} steps"] if "attack.steps" in settings else []
+    named = {"step": "attack.step_size", "λ": "objective.lam", "γ": "awp.gamma"}
+    weighted = [f"{name} = {_pixels(settings[key])}" for name, key in named.items() if settings.get(key)]
+    return ", ".join([f"L∞, ε = {eps(source)}", *steps, *weighted])
 
 
 def _schedule(source: Source) -> dict[str, str]:
     settings = source.settings
+    sgd = [f"{words} {text(settings[name])}" for name, words in _SGD.items() if name in settings]
+    which, epochs = source.result.get("weights", ""), text(settings.get("schedule.epochs", "?"))
     return {
-        "weights": f"{text(source.result.get('weights', ''))} after {_nth_epoch(source)} of "
-        f"{settings['schedule.epochs']}".strip(),
-        "optimizer": f"SGD, learning rate {settings['optimizer.lr']:g}, momentum {settings['optimizer.momentum']:g}, "
-        f"weight decay {settings['optimizer.weight_decay']:g}, batches of {settings['data.batch_size']}",
-        "seed": text(settings["run.seed"]),
+        "weights": f"{which} after {_nth_epoch(source)} of {epochs}".strip(),
+        "start": "the weights of another network" if settings.get("network.init") else "",
+        "extra data": f"{text(settings['data.extra_ratio'])} of each batch" if settings.get("data.extra") else "",
+        "optimizer": ", ".join(["SGD", *sgd]),
+        "seed": text(settings.get("run.seed", "")),
     }
 
 
@@ -136,15 +144,21 @@ def _nth_epoch(source: Source) -> str:
     return f"epoch {int(epoch) + 1}" if epoch.isdecimal() else "an epoch that is not told"
 
 
-def _provenance(run: Any) -> dict[str, str]:
-    versions = run.get("versions", {})
+def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
+    versions = dict(run.get("versions") or {})
     named = [f"{name} {text(versions[name])}" for name in ("fastiseat", "torch", "python") if versions.get(name)]
     commit = [f"commit `{text(versions['commit'])}`"] if versions.get("commit") else []
     where = [f"on {text(run['device'])}"] if run.get("device") else []
-    return {"made with": ", ".join([*named, *commit, *where]), "started": text(run.get("started", ""))}
+    precision = [f"precision {text(run['precision'])}"] if run.get("precision") else []
+    made = ", ".join([*named, *commit, *where, *precision])
+    return {"made with": made, "started": text(run.get("started", ""))}
 
 
-def _pixels(value: float) -> str:
-    levels = value * 255
+def _pixels(value: Any) -> str:
+    """In 255ths where it is some."""
+    try:
+        levels = float(value) * 255
+    except (ValueError, TypeError):
+        return text(value)
     whole = math.isfinite(levels) and levels >= 1 and abs(levels - round(levels)) < 1e-6
-    return f"{round(levels)}/255" if whole else f"{value:.4g}"
+    return f"{round(levels)}/255" if whole else f"{float(value):.4g}"

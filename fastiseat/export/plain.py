@@ -34,7 +34,9 @@ def exported_program(source: Source) -> torch.export.ExportedProgram:
     images = torch.zeros(2, spec.in_channels, 32, 32)
     shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
     with torchs_own_warnings():
-        program = torch.export.export(_plain(source), (images,), dynamic_shapes=shapes)
+        program: torch.export.ExportedProgram = torch.export.export(
+            _plain(source), (images,), dynamic_shapes=shapes
+        )
         # Of no decompositions, but it resolves the switch of autocast before the head, which is no operator.
         program = program.run_decompositions({})
     foreign = {str(node.target) for node in program.graph.nodes if _is_foreign(node)}

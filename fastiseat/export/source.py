@@ -47,8 +47,8 @@ class Source:
         if not self.run:
             told = {"method": "objective.method", "eps": "attack.eps", "dataset": "data.dataset"}
             return {setting: self.metadata[name] for name, setting in told.items() if name in self.metadata}
-        groups = self.run["config"].items()
-        return {f"{group}.{name}": value for group, found in groups for name, value in dict(found).items()}
+        groups = [(group, found) for group, found in self.run["config"].items() if isinstance(found, Mapping)]
+        return {f"{group}.{name}": value for group, found in groups for name, value in found.items()}
 
     @property
     def side(self) -> int:
