@@ -79,7 +79,7 @@ def training(source: Source) -> dict[str, str]:
     }
     if run:
         rows |= _schedule(source) | _provenance(run)
-    elif "epoch" in source.metadata:
+    elif "method" in source.metadata and "epoch" in source.metadata:  # a file of ours, which counts from 0
         rows["weights"] = f"after {_nth_epoch(source)}"
     return {name: value for name, value in rows.items() if value}
 

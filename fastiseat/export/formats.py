@@ -59,7 +59,7 @@ def _encode_safetensors(source: Source) -> bytes:
     run = {name: str(source.settings[name]) for name in ("schedule.epochs", "run.seed") if name in source.settings}
     known = {name.partition(".")[2]: value for name, value in run.items()}
     told = {**known, "exported_by": f"fastiseat {__version__}", **source.metadata}
-    return weights_content(source.model, metadata(source.spec, **told))
+    return weights_content(source.model, {**told, **metadata(source.spec)})
 
 
 def _load_safetensors(path: Path, source: Source) -> Forward:

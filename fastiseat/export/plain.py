@@ -46,9 +46,11 @@ def exported_program(source: Source) -> torch.export.ExportedProgram:
 
 @contextmanager
 def torchs_own_warnings() -> Iterator[None]:
-    """Silence what torch's exporter says about torch's own code."""
+    """Silence what torch's exporter and reader say about torch's own code."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+        # torch 2.11's reader of its own files.
+        warnings.filterwarnings("ignore", "The given buffer is not writable", UserWarning)
         yield
 
 

@@ -31,7 +31,7 @@ def source(tmp_path, monkeypatch):
         model = build(arch, variant=variant, in_channels=channels, num_classes=classes).to(dtype)
         (tmp_path / "from").mkdir(exist_ok=True)
         file = tmp_path / "from" / "weights.safetensors"
-        save_file(export_state_dict(scramble(model)), file, metadata(model.spec, **told))
+        save_file(export_state_dict(scramble(model)), file, {**metadata(model.spec), **told})
         return read_source(file)
 
     return make

@@ -54,6 +54,13 @@ def test_a_file_that_tells_its_training(card):
         assert words in text
 
 
+def test_a_file_of_others_may_tell_anything(card):
+    """Such as an epoch that is counted otherwise."""
+    text = card(epoch="99", spec="x", state_dict="y", name="z")
+    assert "after epoch" not in text
+    assert "Not evaluated" in text
+
+
 def test_what_a_file_tells_is_text_and_no_markup(card):
     text = card(dataset="a|b\n---\n# <b>", method='"]: {x', eps="</td>")
     matter = front_matter(text)

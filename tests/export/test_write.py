@@ -134,6 +134,6 @@ def test_names_that_can_not_be_meant(source, out, complaint):
 def test_a_missing_package_is_named_with_the_command_that_installs_it(source, monkeypatch, missing):
     network = source()
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(UserError, match=rf"needs {missing}: pip install 'fastiseat\[onnx\]'"):
+    with pytest.raises(UserError, match=rf"needs .*{missing}.*: pip install 'fastiseat\[onnx\]'"):
         export(network, "onnx", Path("net.onnx"))
     assert visible() == []
