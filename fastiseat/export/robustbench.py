@@ -1,6 +1,6 @@
 """RobustBench's files: a torch file with a ``state_dict`` that RobustBench's own classes load, where it has one.
 
-Its ``WideResNet`` is the common variant of 3 channels, its ``PreActResNet`` has either variant's shortcuts by a flag.
+Its ``WideResNet`` is the common variant of 3 channels at 32×32, its ``PreActResNet`` has either variant's shortcuts by a flag.
 For others :mod:`fastiseat.export.plain_networks` is put beside the file: RobustBench evaluates any module.
 """
 
@@ -25,7 +25,8 @@ _ZOO = "robustbench.model_zoo.architectures"
 def own_class(source: Source) -> tuple[str, str] | None:
     """RobustBench's class for the network, as an import and a call; None where it has none."""
     spec, classes = source.spec, f"num_classes={source.spec.num_classes}"
-    if spec.in_channels != 3 or not _is_bare(source):
+    # Its poolings are of fixed size: at 64×64 one fails, and the other gives four rows of logits for an image.
+    if spec.in_channels != 3 or source.side != 32 or not _is_bare(source):
         return None
     if spec.arch == "prn18":
         more = f"bn_before_fc=True, out_shortcut={spec.variant == 'common'}"
@@ -86,9 +87,12 @@ def note(source: Source) -> str:
     """Which class loads the file."""
     found = own_class(source)
     if found:
-        return f"RobustBench's own class loads it: {found[1]}"
+        return f"RobustBench's own class loads it, for images of 32×32: {found[1]}"
     how = "plain_networks.py beside it does" if plain_class(source) else "fastiseat.load_model does"
-    return f"RobustBench has no class for {source.spec}: {how}, and robustbench.eval.benchmark takes the module"
+    side = "" if source.side == 32 else f" and images of {source.side}×{source.side}"
+    return (
+        f"RobustBench has no class for {source.spec}{side}: {how}, and robustbench.eval.benchmark takes the module"
+    )
 
 
 def _is_bare(source: Source) -> bool:

@@ -59,6 +59,14 @@ def test_robustbench_users_get_a_class_that_computes_the_network(source, robustb
     assert ("RobustBench has no class" in exported.note) == (loader != "oracles.robustbench")
 
 
+def test_robustbenchs_classes_pool_32_by_32(source, robustbench, run_snippet):
+    network = source("prn18", "common", channels=3, dataset="tinyimagenet")
+    assert "and images of 64×64: plain_networks.py" in export(network, "robustbench", Path("net.pt")).note
+    found = run_snippet(Path("net.pt.md").read_text(encoding="utf-8"))
+    assert found["images"].shape == (8, 3, 64, 64)
+    torch.testing.assert_close(found["logits"], network.model(found["images"]), rtol=1e-4, atol=1e-5)
+
+
 WITHOUT_FASTISEAT = """
 import sys, torch
 sys.modules["fastiseat"] = None
