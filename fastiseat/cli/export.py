@@ -24,10 +24,10 @@ class Export:
     The file is read back and compared with the network before it appears: logits on random images must agree.
 
     safetensors is fastiseat's own format, with all that is known of the network. robustbench is a torch file with a
-    state_dict: RobustBench's own classes load common Wide ResNets and PreActResNet-18 of either variant, for 3×32×32 images;
-    its Wide ResNet computes something else than the released variant, so that for the others plain_networks.py,
-    plain PyTorch, is put beside the file. torch-export (.pt2) and onnx hold the whole network in float32, for
-    batches and images of any size, and need no fastiseat; onnx needs pip install 'fastiseat[onnx]'.
+    state_dict: RobustBench's own classes load common Wide ResNets and PreActResNet-18 of either variant, for images
+    of 3×32×32; its Wide ResNet computes something else than the released variant, so that for the others
+    plain_networks.py, plain PyTorch, is put beside the file. torch-export (.pt2) and onnx hold the whole network in
+    float32, for batches and images of any size, and need no fastiseat; onnx needs pip install 'fastiseat[onnx]'.
     """
 
     target: Positional[Path]

@@ -1,7 +1,7 @@
 """RobustBench's files: a torch file with a ``state_dict`` that RobustBench's own classes load, where it has one.
 
-Its ``WideResNet`` is the common variant of 3 channels at 32×32, its ``PreActResNet`` has either variant's shortcuts by a flag.
-For others :mod:`fastiseat.export.plain_networks` is put beside the file: RobustBench evaluates any module.
+Its ``WideResNet`` is the common variant, its ``PreActResNet`` has either variant's shortcuts by a flag, both for images
+of 3×32×32. For others :mod:`fastiseat.export.plain_networks` is put beside the file: RobustBench evaluates any module.
 """
 
 from __future__ import annotations
