@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a robust network; without arguments ISEAT on handwritten digits",
     "data": "prepare, verify or show a data set",
     "eval": "accuracy of a run or a weights file, clean and under attack",
+    "export": "a network as a file for others: safetensors, RobustBench, torch.export or ONNX, with a model card",
     "list": "names and what they stand for: methods, datasets, recipes or models",
     "bench": "measure this machine: steps against baselines, kernels, loaders",
     "doctor": "what this machine has, what it lacks, how to get it, and what auto will choose",

@@ -30,6 +30,7 @@ LAYERS = [
     ["engine"],
     [
         "checkpoint",
+        "export",
         "lock",
         "signals",
         "provenance",

@@ -20,8 +20,12 @@ from fastiseat.models import export_state_dict
 WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
 
 
-def _with_sorted_metadata(content: bytes) -> bytes:
-    """The library writes metadata in random order; sorted, equal runs have files of equal checksums."""
+def weights_content(model: nn.Module, metadata: dict[str, str]) -> bytes:
+    """A safetensors file's bytes.
+
+    The library writes metadata in random order; sorted, equal networks have files of equal checksums.
+    """
+    content = to_safetensors(export_state_dict(model), metadata)
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -87,8 +91,7 @@ class RunDirectory:
 
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
-        content = to_safetensors(export_state_dict(model), metadata)
-        write_atomically(self.path / WEIGHTS[which], _with_sorted_metadata(content))
+        write_atomically(self.path / WEIGHTS[which], weights_content(model, metadata))
 
     def _write_json(self, name: Path, content: Any) -> None:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())

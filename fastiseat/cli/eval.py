@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from fastiseat.cli.target import weights_file
 from fastiseat.config import Pixels
 from fastiseat.errors import UserError
 
@@ -123,18 +124,6 @@ def _progress(name: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if shown:
             print(end="\r\x1b[K", file=sys.stderr, flush=True)
-
-
-def weights_file(target: Path, which: str) -> Path:
-    """The weights file that ``target``, a file or a run's directory, stands for."""
-    from fastiseat.checkpoint import WEIGHTS
-
-    if not target.is_dir():
-        return target
-    file = target / WEIGHTS[which]
-    if not file.exists():
-        raise UserError(f"{target} holds no {WEIGHTS[which]}: give a run that finished an epoch, or a file")
-    return file
 
 
 def _attacks(arguments: Eval, trained_eps: str | None) -> list[Attack]:

@@ -31,6 +31,7 @@ EVAL_FLAGS = """
 --batch-size --seed
 --device --json
 """
+EXPORT_FLAGS = "--help --to --out --weights --variant --force"
 BENCH_FLAGS = """
 --help --preset --arch --dataset --batch-size --method --precision --engine --clean-graph --awp-gradient
 --checkpoint-blocks --overlap --wasteful --baseline --backend --loader --images
@@ -45,6 +46,7 @@ LIST_FLAGS = "--help --dataset --json"
     [
         ("train", TRAIN_FLAGS),
         ("eval", EVAL_FLAGS),
+        ("export", EXPORT_FLAGS),
         ("bench", BENCH_FLAGS),
         ("doctor", DOCTOR_FLAGS),
         ("list", LIST_FLAGS),
@@ -106,7 +108,15 @@ def test_help_shows_units_and_the_papers_values(fastiseat):
 
 
 @pytest.mark.parametrize(
-    "words", [["--help"], ["--version"], ["train", "--help"], ["eval", "--help"], ["doctor", "--help"]]
+    "words",
+    [
+        ["--help"],
+        ["--version"],
+        ["train", "--help"],
+        ["eval", "--help"],
+        ["export", "--help"],
+        ["doctor", "--help"],
+    ],
 )
 def test_help_is_quick(words):
     """In seconds of work: on a clock, whatever else the machine does would count too."""
@@ -124,6 +134,8 @@ def test_help_is_quick(words):
         ["--version"],
         ["train", "--help"],
         ["eval", "--help"],
+        ["export", "--help"],
+        ["export", "run", "--to", "onx"],
         ["doctor", "--help"],
         ["train", "--epochs", "x"],
         ["tarin"],

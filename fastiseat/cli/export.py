@@ -1,0 +1,78 @@
+"""``fastiseat export``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import FlagCreatePairsOff, Positional, arg
+
+from fastiseat.cli.target import weights_file
+
+if TYPE_CHECKING:
+    from fastiseat.export import Exported, Source
+
+_SUFFIXES = {"safetensors": ".safetensors", "robustbench": ".pt", "torch-export": ".pt2", "onnx": ".onnx"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """A run's network, or one in a weights file, as a file for others, with a model card beside it.
+
+    The file is read back and compared with the network before it appears: logits on random images must agree.
+
+    safetensors is fastiseat's own format, with all that is known of the network. robustbench is a torch file with a
+    state_dict: RobustBench's own classes load common Wide ResNets and PreActResNet-18 of either variant, for images
+    of 3×32×32; its Wide ResNet computes something else than the released variant, so that for the others
+    plain_networks.py, plain PyTorch, is put beside the file. torch-export (.pt2) and onnx hold the whole network in
+    float32, for batches and images of any size, and need no fastiseat; onnx needs pip install 'fastiseat[onnx]'.
+    """
+
+    target: Positional[Path]
+    """A run's directory, or a file: .safetensors, the authors' .pt or RobustBench's."""
+    to: Annotated[
+        Literal["safetensors", "robustbench", "torch-export", "onnx"],
+        arg(metavar="safetensors|robustbench|torch-export|onnx"),
+    ]
+    """The format."""
+    out: Path | None = None
+    """The file, or a folder for it; default: here, named after the run or the weights file. The card is FILE.md."""
+    weights: Literal["best", "last"] = "best"
+    """Which weights of a run."""
+    variant: Literal["released", "common"] | None = None
+    """What the network's blocks are, for a file that does not tell."""
+    force: FlagCreatePairsOff[bool] = False
+    """Overwrite files that exist."""
+
+
+def main(argv: list[str]) -> None:
+    """Export and say what was written."""
+    arguments = tyro.cli(Export, prog="fastiseat export", args=argv)
+    file = weights_file(arguments.target, arguments.weights)
+    out = _out(arguments)
+    from fastiseat.export import export, read_source
+
+    run = arguments.target if arguments.target.is_dir() else None
+    source = read_source(file, run=run, which=arguments.weights, variant=arguments.variant)
+    _say(source, export(source, arguments.to, out, force=arguments.force))
+
+
+def _out(arguments: Export) -> Path:
+    target, suffix = arguments.target, _SUFFIXES[arguments.to]
+    name = f"{target.resolve().name}-{arguments.weights}" if target.is_dir() else target.stem
+    if arguments.out is None:
+        return Path(f"{name}{suffix}")
+    return arguments.out / f"{name}{suffix}" if arguments.out.is_dir() else arguments.out
+
+
+def _say(source: Source, exported: Exported) -> None:
+    from fastiseat.export import BATCHES
+
+    batches = " ".join(map(str, BATCHES))
+    print(f"{source.spec}")
+    print("written:", *exported.files)
+    print(f"read back: logits differ by at most {exported.difference:.2g}, on batches of {batches} random images")
+    if exported.note:
+        print(f"note: {exported.note}")

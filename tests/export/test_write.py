@@ -1,0 +1,139 @@
+"""Files are complete or absent, and none is overwritten unasked."""
+
+import errno
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from fastiseat.errors import UserError
+from fastiseat.export import FORMATS, export
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """Make a part of a format do something else."""
+
+    def put(to, **parts):
+        monkeypatch.setitem(FORMATS, to, replace(FORMATS[to], **parts))
+
+    return put
+
+
+def visible():
+    return sorted(str(path) for path in Path().iterdir() if path.name != "from")
+
+
+def test_a_file_and_its_card_appear_and_nothing_else(source):
+    exported = export(source(), "safetensors", Path("net.safetensors"))
+    assert visible() == ["net.safetensors", "net.safetensors.md"] == sorted(map(str, exported.files))
+    assert Path("net.safetensors").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [lambda images: torch.zeros(len(images), 10), lambda images: torch.full((len(images), 10), torch.nan)],
+)
+def test_a_file_that_computes_something_else_is_refused_and_removed(source, broken, forward):
+    broken("safetensors", load=lambda path, source: forward)
+    with pytest.raises(UserError, match="the file's logits differ from the source's by"):
+        export(source(), "safetensors", Path("net.safetensors"))
+    assert visible() == []
+
+
+def test_a_small_difference_is_told(source, broken):
+    network = source()
+    broken("safetensors", load=lambda path, source: lambda images: source.model(images) * (1 + 1e-5))
+    assert 0 < export(network, "safetensors", Path("net.safetensors")).difference < 1e-4
+    broken("safetensors", load=lambda path, source: lambda images: source.model(images) * (1 + 3e-4))
+    with pytest.raises(UserError, match="differ"):
+        export(network, "safetensors", Path("net.safetensors"), force=True)
+
+
+def test_a_network_of_no_finite_numbers_is_refused(source):
+    network = source()
+    with torch.no_grad():
+        network.model.linear.bias[3] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        export(network, "robustbench", Path("net.pt"))
+    assert visible() == []
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
+def test_whatever_stops_it_nothing_is_left(source, broken, error):
+    def fail(path, source):
+        raise error
+
+    broken("safetensors", load=fail)
+    with pytest.raises((UserError, KeyboardInterrupt)) as caught:
+        export(source(), "safetensors", Path("net.safetensors"))
+    assert isinstance(caught.value, KeyboardInterrupt) or "cannot write net.safetensors: No space" in str(
+        caught.value
+    )
+    assert visible() == []
+
+
+def test_a_folder_that_can_not_be_written_is_named(source, monkeypatch):
+    def refuse(*args, **more):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    network = source()
+    monkeypatch.setattr("tempfile.mkdtemp", refuse)
+    with pytest.raises(UserError, match=r"cannot write net.pt2: Permission denied; .* --out"):
+        export(network, "torch-export", Path("net.pt2"))
+
+
+@pytest.mark.parametrize("name", ["net.safetensors", "net.safetensors.md"])
+def test_existing_files_stay_without_force(source, name):
+    network = source()
+    Path(name).write_text("mine")
+    with pytest.raises(UserError, match=f"^{name} exists: .* --force"):
+        export(network, "safetensors", Path("net.safetensors"))
+    assert visible() == [name]
+    assert Path(name).read_text() == "mine"
+    export(network, "safetensors", Path("net.safetensors"), force=True)
+    assert Path(name).read_bytes() != b"mine"
+
+
+def test_the_file_of_plain_networks_serves_many(source):
+    network = source()
+    export(network, "robustbench", Path("one.pt"))
+    export(network, "robustbench", Path("two.pt"))
+    Path("plain_networks.py").write_text("mine")
+    with pytest.raises(UserError, match=r"plain_networks.py exists and is another one"):
+        export(network, "robustbench", Path("three.pt"))
+    assert not Path("three.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "complaint"),
+    [
+        ("net.pt", "--out net.pt: a file of --to onnx ends in .onnx; name it net.onnx"),
+        (
+            "nowhere/net.onnx",
+            "--out nowhere/net.onnx: there is no folder nowhere; make it, or choose another --out",
+        ),
+    ],
+)
+def test_names_that_can_not_be_meant(source, out, complaint):
+    with pytest.raises(UserError) as caught:
+        export(source(), "onnx", Path(out))
+    assert str(caught.value) == complaint
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_a_missing_package_is_named_with_the_command_that_installs_it(source, monkeypatch, missing):
+    network = source()
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UserError, match=rf"needs .*{missing}.*: pip install 'fastiseat\[onnx\]'"):
+        export(network, "onnx", Path("net.onnx"))
+    assert visible() == []
