@@ -105,8 +105,8 @@ def held(mean: Tensor, std: Tensor, *, in_channels: int) -> Normalization:
             raise UserError(
                 f"its normalisation's {name} is of {tensor.dtype}; give a file with floating-point ones"
             )
-        *_, channels, height, width = (1, 1, *tensor.shape, *([1, 1] if tensor.dim() < 3 else []))
-        if (height, width) != (1, 1) or channels not in (1, in_channels) or channels != tensor.numel():
+        shapes = [shape for c in (1, in_channels) for shape in ((), (c,), (c, 1, 1), (1, c, 1, 1))]
+        if tuple(tensor.shape) not in shapes:
             raise UserError(
                 f"its normalisation's {name} has shape {tuple(tensor.shape)}, for images of {in_channels} channels; "
                 "give a file with one number for each"

@@ -76,13 +76,13 @@ def nested(content: Mapping[object, object]) -> str | None:
     return None
 
 
-def _is_network(value: object) -> bool:
-    """Whether it is, or may hold, a state dict with a first convolution."""
-    if not isinstance(value, Mapping):
+def _is_network(value: object, *, depth: int = 3) -> bool:
+    """Whether it is a state dict with a first convolution, or holds one not too deep in it."""
+    if not isinstance(value, Mapping) or not depth:
         return False
-    if isinstance(inner := value.get("state_dict"), Mapping):
-        value = inner
-    return any(isinstance(key, str) and key.endswith("conv1.weight") for key in value)
+    if any(isinstance(key, str) and key.endswith("conv1.weight") for key in value):
+        return True
+    return any(_is_network(inner, depth=depth - 1) for inner in value.values())
 
 
 def _names(content: object) -> str:
