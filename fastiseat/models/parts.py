@@ -14,9 +14,8 @@ _HEADS = ("fc.weight", "fc0.weight", "linear.weight")
 _STEM = "conv1.weight"
 
 # As RobustBench, advertorch, MadryLab's robustness, TRADES' successors and randomized smoothing call them.
-_MEANS = {"mean": "std", "mu": "sigma", "means": "stds", "new_mean": "new_std", "_mean": "_std"}
-_MEANS |= {"image_mean": "image_std", "data_mean": "data_std"}
-_NAMES = {*_MEANS, *_MEANS.values(), "sds"}
+_MEANS = ("mean", "mu", "means", "new_mean", "_mean", "image_mean", "data_mean")
+_STDS = ("std", "sigma", "stds", "sds", "new_std", "_std", "image_std", "data_std")
 
 # What only training or an attack reads, copies of the network included.
 _UNREAD = {"attacker", "criterion", "loss", "loss_fn", "optimizer", "scheduler", "proxy", "proxy_adv"}
@@ -64,9 +63,7 @@ def take_apart(raw: Mapping[str, Tensor]) -> Parts:
             network[name] = tensor
     if len(pairs) > 1:
         return Parts(network, None, f"it holds {len(pairs)} normalisations ({', '.join(pairs)})")
-    if not pairs:
-        return Parts(network, None, _first_part(root))
-    return Parts(network, next(iter(pairs.values())), None)
+    return Parts(network, next(iter(pairs.values()), None), _before(root, held=len(pairs)))
 
 
 def _roots(raw: Mapping[str, Tensor]) -> list[str]:
@@ -118,31 +115,28 @@ def _normalizations(state: Mapping[str, Tensor], wrappers: list[str]) -> tuple[d
     """Pairs by the name of the mean, and the keys of them all."""
     pairs: dict[str, Pair] = {}
     told: set[str] = set()
-    for key, tensor in state.items():
+    for key in state:
         parent, _, leaf = key.rpartition(".")
         # In a wrapper itself, or in a module of its own in one.
         places = {f"{parent}." if parent else "", ".".join([*parent.split(".")[:-1], ""])}
-        if leaf not in _NAMES or not places & set(wrappers):
-            continue
-        prefix = key.removesuffix(leaf)
-        told.add(key)
-        if leaf in _MEANS:
-            pairs[key] = (tensor, _std_beside(state, key, prefix, leaf))
-        elif not any(prefix + mean in state for mean in _MEANS):
-            raise UserError(f"it holds {key}, but no mean beside it; give a file with both, or neither")
+        if leaf in _MEANS and places & set(wrappers):
+            std = _std_beside(state, key, key.removesuffix(leaf))
+            pairs[key] = (state[key], state[std])
+            told |= {key, std}
     return pairs, told
 
 
-def _std_beside(state: Mapping[str, Tensor], key: str, prefix: str, leaf: str) -> Tensor:
-    names = [_MEANS[leaf], *(["sds"] if leaf == "means" else []), *(["std"] if leaf == "mu" else [])]
-    for name in names:
+def _std_beside(state: Mapping[str, Tensor], mean: str, prefix: str) -> str:
+    for name in _STDS:
         if prefix + name in state:
-            return state[prefix + name]
-    raise UserError(f"it holds {key}, but no {prefix}{names[0]} beside it; give a file with both, or neither")
+            return prefix + name
+    raise UserError(
+        f"it holds {mean}, but no {prefix}std or the like beside it; give a file with both, or neither"
+    )
 
 
-def _first_part(root: str) -> str | None:
-    """What a Sequential's second part says of its first."""
-    if any(part.isdecimal() and int(part) > 0 for part in root.split(".")):
-        return f"the network is {root.rstrip('.')!r} of a Sequential, and what comes before it holds no tensors"
+def _before(root: str, *, held: int) -> str | None:
+    """What a network's place in a Sequential says of the parts before it, of which the file holds so many."""
+    if any(part.isdecimal() and int(part) > held for part in root.split(".")):
+        return f"the network is {root.rstrip('.')!r} of a Sequential, and the file does not hold all that comes before"
     return None

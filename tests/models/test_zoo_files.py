@@ -54,12 +54,22 @@ def test_a_normalisation_that_a_file_speaks_of_must_be_said(tmp_path):
     net = zoo_forms.trained(zoo_forms.PlainWRN())
     hidden = saved(zoo_forms.HARDCODED["Sequential without buffers"](net), tmp_path / "sequential.pt")
     noted = saved(net, tmp_path / "noted.pt", normalize_input=True)
-    for path, words in ((hidden, "is '1' of a Sequential"), (noted, "normalize_input is True")):
+    resized = saved(nn.Sequential(nn.Identity(), nn.Identity(), net), tmp_path / "third.pt")
+    cases = (hidden, "is '1' of a Sequential"), (resized, "is '2' of"), (noted, "normalize_input is True")
+    for path, words in cases:
         assert read_weights(path).normalization is None
         with pytest.raises(UserError, match=rf"{path.name}: .*{words}.*; say mean= and std= \(0 and 1 if"):
             load_model(path)
         assert_same_logits(load_model(path, mean=0, std=1), net)
     assert_same_logits(load_model(saved(net, tmp_path / "no.pt", normalize_input=False)), net)
+
+
+def test_a_normalisation_told_may_not_be_all_that_comes_first(tmp_path):
+    net = zoo_forms.trained(zoo_forms.PlainWRN())
+    path = saved(nn.Sequential(nn.Upsample(scale_factor=2), zoo_forms.Norm(), net), tmp_path / "w.pt")
+    assert read_weights(path).normalization is not None
+    with pytest.raises(UserError, match="the file does not hold all that comes before; say mean="):
+        load_model(path)
 
 
 def test_two_normalisations_must_be_said(tmp_path):
@@ -107,8 +117,8 @@ def test_what_is_no_normalisation_to_say(tmp_path, said, words):
         ([[[0.5] * 3]], [[[0.2] * 3]], r"mean has shape \(1, 1, 3\)"),
         ([], [], r"mean has shape \(0,\)"),
         ([1] * 3, [1] * 3, "mean is of torch.int64"),
-        ([0.5] * 3, None, "holds normalize.mean, but no normalize.std beside it"),
-        (None, [0.5] * 3, "holds normalize.std, but no mean beside it"),
+        ([0.5] * 3, None, "holds normalize.mean, but no normalize.std or the like beside it"),
+        (None, [0.5] * 3, "unexpected keys: normalize.std; give"),
     ],
 )
 def test_what_is_no_normalisation_in_a_file(tmp_path, mean, std, words):
