@@ -18,6 +18,7 @@ PYTHON ?= python3
 VENV ?= .venv
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+TORCHATTACKS := $(shell sed -n 's/^torchattacks==//p' constraints.txt)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_FILES := pyproject.toml setup.py cuda_toolkit.py constraints.txt CMakeLists.txt \
@@ -85,13 +86,15 @@ sys.stdout.writelines(line for line in sys.stdin if line.split("==")[0] not in o
 endef
 export LEFT_TO_TORCH
 
-# The pinned torch goes first: left to the package's own demand, pip might fetch a larger build of it.
+# The pinned torch goes first: left to the package's own demand, pip might fetch a larger build of it. torchattacks
+# goes alone: it demands a requests of 2020 and torchvision, neither of which it imports.
 $(VENV)/.tools: EXTRA := [dev]
 $(VENV)/.tools: | system
 $(VENV)/.installed $(VENV)/.tools: $(VENV)/.made $(BUILD_FILES)
 	$(PIP) install $(PIP_ARGS) torch==$(TORCH)
 	@$(BIN)/python -c "$$LEFT_TO_TORCH" <constraints.txt >$(VENV)/constraints.txt
 	$(PIP) install $(PIP_ARGS) -c $(VENV)/constraints.txt -e '.$(EXTRA)'
+	$(if $(EXTRA),$(PIP) install $(PIP_ARGS) --no-deps torchattacks==$(TORCHATTACKS))
 	@touch $(VENV)/.installed $@
 
 # What pip cannot install, and only when it is missing; FFCV is compiled against OpenCV and libjpeg-turbo.

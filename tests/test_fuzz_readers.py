@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+import zoo_forms
 from PIL import Image
 from tiny_releases import (
     arrays_of,
@@ -175,6 +176,34 @@ def test_weights(tmp_path, kind):
     else:
         torch.save({"state_dict": model.state_dict()}, path, _use_new_zipfile_serialization=kind == "zip")
     try_all(tmp_path, [path], lambda: load_model(path, variant="released"), rounds=120)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_weights_of_the_model_zoo(tmp_path, is_zip):
+    """A normalisation beside the network, copies of both, and an optimizer's state beside the weights."""
+    module = torch.nn.DataParallel(zoo_forms.robustness(zoo_forms.PlainWRN()))
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    content = {"model": module.state_dict(), "optimizer": optimizer.state_dict(), "epoch": 7}
+    torch.save(content, tmp_path / "w.pt", _use_new_zipfile_serialization=is_zip)
+    try_all(tmp_path, [tmp_path / "w.pt"], lambda: load_model(tmp_path / "w.pt"), rounds=150)
+
+
+@pytest.mark.parametrize("number", range(60))
+def test_state_dicts_with_other_names_and_shapes(tmp_path, number):
+    """Such as only a hand could make: the names of a valid one exchanged, nested and cut."""
+    draw = random.Random(number)
+    state = zoo_forms.robustness(zoo_forms.PlainWRN()).state_dict()
+    words = ["model", "mean", "std", "mu", "0", "1", "", "ema", "conv1", "weight", "normalize", "a\n"]
+    for key in draw.sample(sorted(state), 4):
+        tensor = state.pop(key)
+        parts = key.split(".")
+        parts[draw.randrange(len(parts))] = draw.choice(words)
+        dtype = draw.choice([torch.float32, torch.int64, torch.bool, torch.float8_e4m3fn])
+        state[".".join(parts)] = draw.choice([tensor, tensor[:0] if tensor.dim() else tensor, tensor.to(dtype)])
+    content = {draw.choice(["state_dict", "model", *words]): state, draw.choice(words): {}, "ema": state}
+    torch.save(draw.choice([state, content, {"x": content}]), tmp_path / "w.pt")
+    with suppress(UserError):
+        load_model(tmp_path / "w.pt")
 
 
 def read_release(kind, path):

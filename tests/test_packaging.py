@@ -18,6 +18,7 @@ from fastiseat.version import __version__
 
 ROOT = Path(__file__).parents[1]
 LIBRARY, CUDA_LIBRARY = (f"fastiseat/kernels/libfastiseat_{name}.so" for name in ("native", "cuda"))
+WEIGHTS = "fastiseat/assets/digits-iseat.safetensors"
 # One card, and once for all of these tests: the device code takes longest.
 CUDA = {"FASTISEAT_CUDA_ARCHS": "75" if find_nvcc() else "none"}
 NO_CUDA = {"FASTISEAT_CUDA_ARCHS": "none"}
@@ -99,7 +100,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(source, wheel):
         }.items()
         for path in (source / folder).rglob("*.py")
     }
-    assert sources | {LIBRARY, "fastiseat/py.typed"} <= names
+    assert sources | {LIBRARY, "fastiseat/py.typed", WEIGHTS} <= names
     assert (CUDA_LIBRARY in names) == (find_nvcc() is not None)
     assert not {name for name in names if name.endswith((".cpp", ".h", ".cu", ".cuh", ".pyc"))}
 
@@ -120,6 +121,9 @@ LOADED = (
 )
 
 
+SHIPPED = "from fastiseat.models import read_weights; print(read_weights('digits-iseat').metadata['method'])"
+
+
 def test_the_installed_wheel_loads_its_libraries(wheel, tmp_path):
     python = make_venv(tmp_path / "venv")
     pip_install(python, wheel, cwd=tmp_path)
@@ -127,6 +131,7 @@ def test_the_installed_wheel_loads_its_libraries(wheel, tmp_path):
     assert answer.startswith(str(tmp_path / "venv"))
     assert answer.endswith(f"True {find_nvcc() is not None}")
     assert (tmp_path / "venv" / "bin" / "fastiseat").exists()
+    assert ask(python, SHIPPED, tmp_path) == "iseat"
 
 
 def test_editable(source, tmp_path):
@@ -136,6 +141,7 @@ def test_editable(source, tmp_path):
     pip_install(python, "-e", source, cwd=tmp_path, **NO_CUDA)
     assert ask(python, LOADED, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True False"
     assert not stale.exists()
+    assert ask(python, SHIPPED, tmp_path) == "iseat"
 
 
 @pytest.mark.parametrize("name", ["kernels", "pipelines", "bench"])

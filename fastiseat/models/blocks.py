@@ -10,6 +10,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fastiseat.models.names import ModelSpec, Variant
 from fastiseat.models.norm import Addends, BatchNormReLU
+from fastiseat.models.normalization import Normalize
 from fastiseat.models.recompute import checkpointed
 from fastiseat.models.rewrite import has_hooks
 
@@ -22,12 +23,18 @@ class Network(nn.Module):
         checkpoint_blocks: whether a pass with gradients keeps only the residual blocks' inputs and its backward
             computes the rest again: the same numbers, in less memory and more time. False at first; no part of the
             state dict. A block with hooks or other layers than it was built with runs as ever.
+        normalize: what is done to the images first, part of the state dict; None in the networks built here.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
         self.checkpoint_blocks = False
+        self.normalize: Normalize | None = None
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """What the first convolution reads."""
+        return images if self.normalize is None else self.normalize(images)
 
     def through(self, blocks: nn.Sequential, addends: Addends) -> Addends:
         """What the blocks of a stage compute one after the other."""

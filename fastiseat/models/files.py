@@ -1,10 +1,10 @@
-"""Weight files of every origin: our own safetensors, the ISEAT authors' checkpoints, RobustBench's files."""
+"""Weight files of every origin: our own safetensors, the ISEAT authors' checkpoints, the model zoo's files."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,9 @@ from fastiseat.errors import UserError
 from fastiseat.models.identify import identify
 from fastiseat.models.layouts import Layout, layout_of, strip_prefixes, to_released
 from fastiseat.models.names import Variant, canonical_variant, describe
+from fastiseat.models.normalization import Normalization, held
+from fastiseat.models.parts import take_apart
+from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import read_torch
 
 _Origin = Literal["safetensors", "authors", "torch"]
@@ -26,14 +29,16 @@ class Weights:
     """What a weight file holds.
 
     Attributes:
-        state: the tensors on the CPU, in the released layout, complete for ``arch``.
+        state: the network's tensors on the CPU, in the released layout, complete for ``arch``.
         arch: canonical name.
         variant: ``released``, ``common``, or None where nothing in the file speaks for either.
         variant_told: whether the file itself says so. A PreActResNet-18 in a torch file that is not the
             authors' is taken to be ``common``, as RobustBench's are, but a caller may say otherwise.
         in_channels: colour planes of the images.
         num_classes: logits per image.
-        metadata: a safetensors file's own, or the numbers and strings beside a torch file's ``state_dict``.
+        normalization: what the file holds of it, of a mean of 0 and a std of 1 too; None where it holds none.
+        normalization_open: why nobody can tell from the file how images are normalised, where it speaks of that.
+        metadata: a safetensors file's own, or the numbers and strings beside a torch file's state dict.
     """
 
     state: dict[str, Tensor]
@@ -42,18 +47,25 @@ class Weights:
     variant_told: bool
     in_channels: int
     num_classes: int
+    normalization: Normalization | None
+    normalization_open: str | None
     metadata: dict[str, str]
 
     def __str__(self) -> str:
         return describe(self.arch, self.variant, self.in_channels, self.num_classes)
 
 
-def read_weights(path: str | os.PathLike[str]) -> Weights:
+def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> Weights:
     """Read ``.safetensors``, or any other name as a torch file; no code in the file is ever executed.
 
-    A torch file is a bare state dict or a dict with a ``state_dict``. The architecture is recognised from
-    keys and shapes. The variant comes from the metadata of a safetensors file, else from a Wide ResNet's key
+    A torch file is a bare state dict or a dict with one. The architecture is recognised from
+    keys and shapes. The variant comes from the metadata of our own files, else from a Wide ResNet's key
     layout, else (PreActResNet-18 in a torch file) from ``best_pgd``, which the authors' checkpoints have.
+    Wrappers' prefixes come off; a normalisation of images beside the network is told apart from it.
+
+    Args:
+        path: a file, or where there is none of that name, weights that come with the package: ``digits-iseat``.
+        entry: the name of the state dict in a torch file that holds several.
 
     Raises:
         UserError: no such file, not a weight file, a pickle of more than tensors and plain containers, no
@@ -61,9 +73,16 @@ def read_weights(path: str | os.PathLike[str]) -> Weights:
     """
     path = Path(path)
     try:
+        path = shipped(path) or path
         if not path.is_file():
-            raise UserError("a folder; give a file in it" if path.is_dir() else "no such file; check it")
-        return _from_safetensors(path) if path.suffix.lower() == ".safetensors" else _from_torch(path)
+            raise UserError(
+                "a folder; give a file in it" if path.is_dir() else f"no such file; check it{hint(path)}"
+            )
+        if path.suffix.lower() != ".safetensors":
+            return _from_torch(path, entry)
+        if entry is not None:
+            raise UserError(f"entry={entry!r}: a safetensors file has no entries; leave it out")
+        return _from_safetensors(path)
     except UserError as error:
         # A file's keys are quoted in the message: no line break or terminal escape of theirs may get through.
         line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
@@ -92,19 +111,24 @@ def _from_safetensors(path: Path) -> Weights:
     return weights
 
 
-def _from_torch(path: Path) -> Weights:
-    raw, beside = read_torch(path)
+def _from_torch(path: Path, entry: str | None) -> Weights:
+    raw, beside = read_torch(path, entry)
     metadata = {key: str(value) for key, value in beside.items() if isinstance(value, (int, float, str))}
-    return _weights(raw, metadata, origin="authors" if "best_pgd" in beside else "torch")
+    weights = _weights(raw, metadata, origin="authors" if "best_pgd" in beside else "torch")
+    if beside.get("normalize_input") is True and weights.normalization is None:
+        # As Carmon et al. note it, whose code has the numbers.
+        return replace(weights, normalization_open="its normalize_input is True, but it does not hold by what")
+    return weights
 
 
 def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Origin) -> Weights:
     for key, tensor in raw.items():
         if tensor.is_complex():
             raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
-    state = _with_counters(to_released(raw))
+    parts = take_apart(raw)
+    state = _with_counters(to_released(parts.network))
     arch, in_channels, num_classes = identify(state)
-    layout = layout_of(strip_prefixes(raw))
+    layout = layout_of(strip_prefixes(parts.network))
     variant, told = _variant(metadata, layout=layout, arch=arch, origin=origin)
     return Weights(
         state=state,
@@ -113,6 +137,8 @@ def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Or
         variant_told=told,
         in_channels=in_channels,
         num_classes=num_classes,
+        normalization=held(*parts.normalization, in_channels=in_channels) if parts.normalization else None,
+        normalization_open=parts.open,
         metadata=metadata,
     )
 
@@ -121,7 +147,7 @@ def _variant(
     metadata: Mapping[str, str], *, layout: Layout | None, arch: str, origin: _Origin
 ) -> tuple[Variant | None, bool]:
     """The variant, and whether the file tells it."""
-    if origin == "safetensors" and "variant" in metadata:
+    if "variant" in metadata and (origin == "safetensors" or "arch" in metadata):  # a torch file of ours has both
         return canonical_variant(metadata["variant"]), True
     if layout is not None:
         return layout, True

@@ -47,7 +47,7 @@ class PreActResNet(Network):
     @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
-        addends: Addends = self.conv1(images), None
+        addends: Addends = self.conv1(self.normalized(images)), None
         for number in range(1, self.num_stages + 1):
             blocks = self.get_submodule(f"layer{number}")
             assert isinstance(blocks, nn.Sequential)

@@ -22,20 +22,22 @@ _LARGEST_PICKLE = 64 * 2**20
 _DAMAGED = "not a weight file, or a truncated one; give a .safetensors or a torch file, or fetch it again"
 
 
-def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
+def read_torch(path: Path, entry: str | None = None) -> tuple[dict[str, Tensor], dict[str, object]]:
     """The state dict in a torch file, on the CPU with its keys as they are, and what lies beside it.
 
-    The file holds the state dict itself, with nothing beside it, or a dict with one under ``state_dict``.
+    The file holds the state dict itself, with nothing beside it, or a dict with one (see :func:`nested`).
 
     Raises:
-        UserError: damaged bytes, a pickle of more than tensors and plain containers, no state dict.
+        UserError: damaged bytes, a pickle of more than tensors and plain containers, no state dict, or several.
         OSError: the file cannot be read.
     """
     content = _load(path)
     beside: dict[str, object] = {}
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        beside = {str(key): value for key, value in content.items() if key != "state_dict"}
-        content = content["state_dict"]
+    if entry is not None and not (isinstance(content, Mapping) and isinstance(content.get(entry), Mapping)):
+        raise UserError(f"entry={entry!r}: it holds no dict under that name{_names(content)}")
+    while isinstance(content, Mapping) and (name := entry or nested(content)) is not None:
+        beside |= {str(key): value for key, value in content.items() if key != name}
+        content, entry = content[name], None
     if not isinstance(content, Mapping):
         raise UserError(
             f"holds a {type(content).__name__}; it must hold a state dict, or a dict with one under 'state_dict'"
@@ -49,6 +51,45 @@ def read_torch(path: Path) -> tuple[dict[str, Tensor], dict[str, object]]:
         if not _is_plain(value):
             raise UserError(f"{key} is no plain tensor with numbers of its own; have its maker save a state dict")
     return dict(content), beside
+
+
+def nested(content: Mapping[object, object]) -> str | None:
+    """The name under which a dict holds a network's weights; None where it seems to be the state dict itself.
+
+    ``state_dict`` before all, then ``model_state_dict``, ``model``, ``net`` and ``network``, then any other name,
+    such as ``ema``, of which there must be only one.
+
+    Raises:
+        UserError: several of the same rank.
+    """
+    if isinstance(content.get("state_dict"), Mapping):
+        return "state_dict"
+    names = [str(key) for key, value in content.items() if isinstance(key, str) and _is_network(value)]
+    for rank in ({"model_state_dict"}, {"model", "net", "network"}, set(names)):
+        found = [name for name in names if name in rank]
+        if len(found) > 1:
+            raise UserError(
+                f"it holds weights under {', '.join(map(repr, found[:6]))}; say which: entry={found[0]!r}"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def _is_network(value: object, *, depth: int = 3) -> bool:
+    """Whether it is a state dict with a first convolution, or holds one not too deep in it."""
+    if not isinstance(value, Mapping) or not depth:
+        return False
+    if any(isinstance(key, str) and key.endswith("conv1.weight") for key in value):
+        return True
+    return any(_is_network(inner, depth=depth - 1) for inner in value.values())
+
+
+def _names(content: object) -> str:
+    if not isinstance(content, Mapping):
+        return ""
+    names = [str(key) for key, value in content.items() if isinstance(value, Mapping)]
+    return f"; it has {', '.join(names[:6])}" if names else "; leave it out"
 
 
 def _is_plain(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 
 import torch
@@ -14,55 +15,86 @@ from fastiseat.models.factory import build_spec
 from fastiseat.models.files import Weights, read_weights
 from fastiseat.models.layouts import to_layout
 from fastiseat.models.names import ModelSpec, Variant, canonical_variant
+from fastiseat.models.normalization import Normalization, Normalize, stated
+
+Numbers = float | Sequence[float]
+"""One for all colour planes, or one for each."""
 
 
-def load_model(path: str | os.PathLike[str], *, variant: str | None = None) -> Network:
+def load_model(
+    path: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    entry: str | None = None,
+) -> Network:
     """The network in a weight file, in eval mode, on the CPU; it takes NCHW images in [0, 1].
 
-    Its dtype is float64 where the file's is, float32 otherwise. No random number is drawn.
+    Its dtype is float64 where the file's is, float32 otherwise. No random number is drawn. A normalisation that the
+    file holds, or that ``mean`` and ``std`` say, is the network's first layer.
 
     Args:
         path: what :func:`~fastiseat.models.files.read_weights` reads.
         variant: ``released`` or ``common``, for a file that does not tell.
+        mean: what the network's code subtracts from images in [0, 1], for a file that does not hold it.
+        std: what it divides them by; mean=0 and std=1 say that it does neither.
+        entry: the name of the state dict in a torch file that holds several.
 
     Raises:
-        UserError: an unreadable file, ``variant`` contradicting it, or neither telling the variant.
+        UserError: an unreadable file, an argument contradicting it, or neither telling what has to be known.
     """
-    weights = read_weights(path)
-    stated = _variant(weights, variant, path)
-    if stated is None:
+    weights = read_weights(path, entry=entry)
+    normalization = _normalization(weights, mean, std, path)
+    chosen = _variant(weights, variant, path)
+    if chosen is None:
         raise UserError(
             f"{path}: {weights.arch}, and the file does not tell its variant; say variant='released' (the "
             "ISEAT authors' networks) or variant='common' (RobustBench's)"
         )
     spec = ModelSpec(
-        arch=weights.arch, variant=stated, in_channels=weights.in_channels, num_classes=weights.num_classes
+        arch=weights.arch, variant=chosen, in_channels=weights.in_channels, num_classes=weights.num_classes
     )
     with torch.device("meta"):
         model = build_spec(spec)
     dtype = torch.float64 if weights.state["conv1.weight"].dtype == torch.float64 else torch.float32
     model = model.to(dtype).to_empty(device="cpu")
     model.load_state_dict(weights.state)
+    _set_normalization(model, normalization)
     return model.eval()
 
 
-def init_from(model: Network, path: str | os.PathLike[str], *, variant: str | None = None) -> None:
+def init_from(
+    model: Network,
+    path: str | os.PathLike[str],
+    *,
+    variant: str | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    entry: str | None = None,
+) -> None:
     """Copy a weight file into an already built network, for fine-tuning; the model's dtype and device stay.
+
+    The normalisation comes along: training goes on with the network that the file holds.
 
     Args:
         model: a network from :func:`~fastiseat.models.factory.build`.
         path: what :func:`~fastiseat.models.files.read_weights` reads.
         variant: what the file is, where it does not tell.
+        mean: as in :func:`load_model`.
+        std: as in :func:`load_model`.
+        entry: as in :func:`load_model`.
 
     Raises:
         UserError: an unreadable file, or one of another architecture, variant, channel or class count.
     """
-    weights = read_weights(path)
+    weights = read_weights(path, entry=entry)
+    normalization = _normalization(weights, mean, std, path)
     # Of a file that tells nothing the model's own variant is assumed: it is what the user asked to train.
-    stated = _variant(weights, variant, path) or model.spec.variant
+    chosen = _variant(weights, variant, path) or model.spec.variant
     file = asdict(model.spec) | {
         "arch": weights.arch,
-        "variant": stated,
+        "variant": chosen,
         "in_channels": weights.in_channels,
         "num_classes": weights.num_classes,
     }
@@ -72,7 +104,9 @@ def init_from(model: Network, path: str | os.PathLike[str], *, variant: str | No
             f"{path} holds {weights}, but the model is {model.spec}; they must agree in "
             f"{', '.join(differing)}: build the model to match, or give another file"
         )
+    _set_normalization(model, None)
     model.load_state_dict(weights.state)
+    _set_normalization(model, normalization)
 
 
 def export_state_dict(model: nn.Module, layout: str = "released") -> dict[str, Tensor]:
@@ -95,14 +129,35 @@ def metadata(spec: ModelSpec, **extra: object) -> dict[str, str]:
     return {name: str(value) for name, value in {**fields, **extra}.items()}
 
 
-def _variant(weights: Weights, stated: str | None, path: str | os.PathLike[str]) -> Variant | None:
+def _variant(weights: Weights, said: str | None, path: str | os.PathLike[str]) -> Variant | None:
     """What the caller states where the file leaves it open, else what the file says or is taken to be."""
-    if stated is None:
+    if said is None:
         return weights.variant
-    variant = canonical_variant(stated)
+    variant = canonical_variant(said)
     if weights.variant_told and weights.variant != variant:
         raise UserError(
             f"{path} holds the {weights.variant} variant of {weights.arch}, which variant={variant!r} "
             "contradicts; leave variant out"
         )
     return variant
+
+
+def _normalization(
+    weights: Weights, mean: Numbers | None, std: Numbers | None, path: str | os.PathLike[str]
+) -> Normalization | None:
+    """What the file holds, else what the caller states."""
+    told, held = stated(mean, std, in_channels=weights.in_channels), weights.normalization
+    if told is None and weights.normalization_open:
+        raise UserError(
+            f"{path}: {weights.normalization_open}; say mean= and std= (0 and 1 if images are taken as they are)"
+        )
+    if told is not None and held is not None and not held.agrees(told):
+        raise UserError(f"{path} holds {held}, which {told} contradicts; leave mean and std out")
+    return held or told
+
+
+def _set_normalization(model: Network, normalization: Normalization | None) -> None:
+    if normalization is None or normalization.is_identity:
+        model.normalize = None
+    else:
+        model.normalize = Normalize(normalization).to(model.get_parameter("conv1.weight")).train(model.training)

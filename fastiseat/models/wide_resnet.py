@@ -45,7 +45,7 @@ class WideResNet(Network):
     @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
-        addends: Addends = self.conv1(images), None
+        addends: Addends = self.conv1(self.normalized(images)), None
         for blocks in (self.layer1, self.layer2, self.layer3):
             addends = self.through(blocks, addends)
         _, features = self.bn1(*addends)

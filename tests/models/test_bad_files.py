@@ -101,7 +101,8 @@ def test_a_pickled_module_is_refused_by_name(tmp_path):
     [
         ([1, 2], "holds a list; it must hold a state dict"),
         (torch.zeros(3), "holds a Tensor; it must hold a state dict"),
-        ({"model": {"conv1.weight": torch.zeros(1)}}, "holds a dict under 'model'"),
+        ({"model": {"conv1.weight": torch.zeros(1)}}, "its keys (conv1.weight) are those of no known network"),
+        ({"model": {"weight": torch.zeros(1)}}, "holds a dict under 'model'"),
         ({"state_dict": {"conv1.weight": 3}}, "holds a int under 'conv1.weight'"),
         ({"state_dict": {0: torch.zeros(1)}}, "holds a Tensor under 0"),
         ({}, "its keys (none) are those of no known network"),
@@ -122,7 +123,7 @@ def test_keys_of_no_known_network(tmp_path):
     ("arch", "drop", "add", "words"),
     [
         ("wrn-10-1", "bn1.bias", None, "wrn-10-1 is the nearest known network, but missing keys: bn1.bias;"),
-        ("wrn-10-1", None, "mu", "missing keys: none; unexpected keys: mu; give"),
+        ("wrn-10-1", None, "nu", "missing keys: none; unexpected keys: nu; give"),
         ("wrn-10-1", None, "a\n\x1b[2J", r"missing keys: none; unexpected keys: a\n\x1b[2J; give"),
         ("small", "bn.weight", "bn.wait", "missing keys: bn.weight; unexpected keys: bn.wait;"),
         ("wrn-10-1", "conv1.weight", None, "lacks the key conv1.weight"),
