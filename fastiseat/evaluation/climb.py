@@ -20,10 +20,10 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Climb:
-    """What one run of PGD on the cross entropy did to each of n samples; (n,) each."""
+    """What one run of PGD did to each of n samples; (n,) each."""
 
     early: Bools
-    """Which are classified correctly after :attr:`Ascent.early` steps."""
+    """Which are classified correctly after :attr:`WatchedPGD.early` steps."""
     robust: Bools
     """And after the last one, which is the verdict on them everywhere else."""
     spared: Bools
@@ -31,16 +31,17 @@ class Climb:
     useless: Bools
     """Where the gradient at the start is zero, or no number."""
     losses: npt.NDArray[np.float64]
-    """At the last iterate."""
+    """The cross entropy at the last iterate, in float64: float32 takes that of a confident network for 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ascent:
+class WatchedPGD:
     """PGD by ``passes`` from the images or from random points of the ball; ``step_size`` is ε/4 by default."""
 
     passes: Passes
     eps: float
     norm: Norm = "linf"
+    loss: str = "ce"
     steps: int = 50
     early: int = 10
     step_size: float | None = None
@@ -57,7 +58,7 @@ class Ascent:
         return Climb(**fields)
 
     def _batch(self, x: Tensor, y: Tensor, seed: int) -> dict[str, npt.NDArray[np.generic]]:
-        watch = _Watch(self.passes, y)
+        watch = _Watch(self.passes, self.loss, y)
         with own_randomness(x.device, seed):
             start = random_start(x, eps=self.eps, norm=self.norm) if self.random else torch.zeros_like(x)
             step_size = self.eps / 4 if self.step_size is None else self.step_size
@@ -69,7 +70,7 @@ class Ascent:
             "robust": right[-1],
             "spared": right.all(0),
             "useless": watch.useless,
-            "losses": watch.losses.double(),
+            "losses": losses_of("ce", watch.logits.double(), y, y),
         }
         return {name: tensor.cpu().numpy() for name, tensor in told.items()}
 
@@ -79,14 +80,15 @@ class _Watch:
     """The gradient for :func:`pgd`, which keeps what else the passes tell."""
 
     passes: Passes
+    loss: str
     labels: Tensor
     right: list[Tensor] = field(default_factory=list)
 
     def __call__(self, x: Tensor) -> Tensor:
-        there = self.passes.ascent(x, lambda z: losses_of("ce", z, self.labels, self.labels))
+        there = self.passes.ascent(x, lambda z: losses_of(self.loss, z, self.labels, self.labels))
         if not self.right:
             steepest = there.gradient.flatten(1).abs().amax(1)
             self.useless = ~(steepest > 0) | ~steepest.isfinite()
         self.right.append(there.logits.argmax(1) == self.labels)
-        self.losses = there.losses
+        self.logits = there.logits
         return there.gradient

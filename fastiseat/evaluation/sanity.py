@@ -8,14 +8,16 @@ and for attacks made for it. In brackets is what they cost each image, in forwar
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 
 from fastiseat.attacks.square import Square
 from fastiseat.engine.accept import as_network_input, layout_of
+from fastiseat.engine.borrow import counter_seed, own_randomness
 from fastiseat.evaluation.attack import EnsembleAttack
-from fastiseat.evaluation.climb import Ascent, Bools
+from fastiseat.evaluation.climb import Bools, WatchedPGD
 from fastiseat.evaluation.ensembles import Ensemble, Part
 from fastiseat.evaluation.masking import Check, Evidence, checks_of
 from fastiseat.evaluation.network_checks import checks_of_network
@@ -26,7 +28,7 @@ from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.pipelines.base import Split
 
-# At most so many images: 203 passes and, of Square, 501 forward ones for each, a tenth of PGD-50 on 10,000.
+# At most so many images: 255 passes and, of Square, 501 forward ones for each, a tenth of PGD-50 on 10,000.
 SUBSET = 128
 QUERIES = 500
 
@@ -43,12 +45,13 @@ def sanity_checks(
 ) -> list[Check]:
     """Checks of the evaluator's network on 128 random samples at most, in full precision, call by call.
 
-    ``progress`` is told of each attack before it begins. The network and the evaluator's recordings are left as
-    they are. Without an ε, or a second class, there is nothing to check: the list is empty.
+    ``progress`` is told of each attack before it begins. The network, the evaluator's recordings and the caller's
+    random numbers are left as they are. Without an ε, a second class or a sample the list is empty.
     """
-    if eps == 0 or num_classes < 2:
+    if eps == 0 or num_classes < 2 or not len(samples):
         return []
-    with evaluating(evaluator.model):
+    device = next(evaluator.model.parameters()).device
+    with evaluating(evaluator.model), own_randomness(device, counter_seed(seed, 0)):
         subject = _Subject(evaluator, _chosen(samples, seed), eps=eps, norm=norm, seed=seed)
         progress("network")
         found = checks_of_network(subject.passes, subject.images, seed=seed)
@@ -77,34 +80,26 @@ class _Subject:
         """All attacks, one after the other."""
         whole = 1.0 if self._norm == "linf" else float(self.images[0].numel()) ** 0.5
         attacks = {
-            "clean": self._ascent(steps=0),
-            "fgsm": self._ascent(steps=1, step_size=self._eps),
-            "at_image": self._ascent(),
-            "at_random": self._ascent(random=True),
+            "clean": self._pgd(steps=0),
+            "fgsm": self._pgd(steps=1, step_size=self._eps),
+            "at_image": self._pgd(),
+            "at_random": self._pgd(random=True),
+            "on_margin": self._pgd(loss="margin"),
         }
         # Where the ball holds any image, a larger one holds no more.
         if self._eps < whole / 2:
-            attacks["larger"] = self._ascent(eps=2 * self._eps)
-            attacks["unbounded"] = self._ascent(eps=whole / 2)
+            attacks["larger"] = self._pgd(eps=2 * self._eps)
+            attacks["unbounded"] = self._pgd(eps=whole / 2)
         climbs = {}
-        for name, ascent in attacks.items():
-            progress(name)
-            climbs[name] = ascent(self._victims, self.labels, batch_size=self._batch_size)
+        for name, attack in attacks.items():
+            progress(name.replace("_", " "))
+            climbs[name] = attack(self._victims, self.labels, batch_size=self._batch_size)
         progress("square")
         return Evidence(eps=self._eps, unbounded_eps=whole / 2, queries=QUERIES, square=self._square(), **climbs)
 
-    def _ascent(
-        self, *, eps: float | None = None, steps: int = 50, step_size: float | None = None, random: bool = False
-    ) -> Ascent:
-        return Ascent(
-            passes=self.passes,
-            eps=self._eps if eps is None else eps,
-            norm=self._norm,
-            steps=steps,
-            step_size=step_size,
-            random=random,
-            seed=self._seed,
-        )
+    def _pgd(self, **settings: Any) -> WatchedPGD:
+        defaults = {"passes": self.passes, "eps": self._eps, "norm": self._norm, "seed": self._seed}
+        return WatchedPGD(**defaults | settings)
 
     def _square(self) -> Bools:
         search = Square(norm=self._norm, queries=QUERIES, rescaled=True, seed=self._seed)
