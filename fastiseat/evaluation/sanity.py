@@ -8,7 +8,7 @@ and for attacks made for it. In brackets is what they cost each image, in forwar
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -79,27 +79,24 @@ class _Subject:
     def evidence(self, progress: Callable[[str], None]) -> Evidence:
         """All attacks, one after the other."""
         whole = 1.0 if self._norm == "linf" else float(self.images[0].numel()) ** 0.5
+        pgd = WatchedPGD(passes=self.passes, eps=self._eps, norm=self._norm, seed=self._seed)
         attacks = {
-            "clean": self._pgd(steps=0),
-            "fgsm": self._pgd(steps=1, step_size=self._eps),
-            "at_image": self._pgd(),
-            "at_random": self._pgd(random=True),
-            "on_margin": self._pgd(loss="margin"),
+            "clean": replace(pgd, steps=0),
+            "fgsm": replace(pgd, steps=1, step_size=self._eps),
+            "at_image": pgd,
+            "at_random": replace(pgd, random=True),
+            "on_margin": replace(pgd, loss="margin"),
         }
         # Where the ball holds any image, a larger one holds no more.
         if self._eps < whole / 2:
-            attacks["larger"] = self._pgd(eps=2 * self._eps)
-            attacks["unbounded"] = self._pgd(eps=whole / 2)
+            attacks["larger"] = replace(pgd, eps=2 * self._eps)
+            attacks["unbounded"] = replace(pgd, eps=whole / 2)
         climbs = {}
         for name, attack in attacks.items():
             progress(name.replace("_", " "))
             climbs[name] = attack(self._victims, self.labels, batch_size=self._batch_size)
         progress("square")
         return Evidence(eps=self._eps, unbounded_eps=whole / 2, queries=QUERIES, square=self._square(), **climbs)
-
-    def _pgd(self, **settings: Any) -> WatchedPGD:
-        defaults = {"passes": self.passes, "eps": self._eps, "norm": self._norm, "seed": self._seed}
-        return WatchedPGD(**defaults | settings)
 
     def _square(self) -> Bools:
         search = Square(norm=self._norm, queries=QUERIES, rescaled=True, seed=self._seed)
