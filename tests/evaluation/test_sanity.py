@@ -41,8 +41,8 @@ def networks() -> Networks:
 
 @pytest.fixture
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where Square has an easy game, or nothing to say."""
-    monkeypatch.setattr(sanity, "QUERIES", 50)
+    """For what Square says nothing about."""
+    monkeypatch.setattr(sanity, "QUERIES", 20)
 
 
 def checked(
@@ -84,10 +84,11 @@ MASKS: dict[str, tuple[dict[str, Change], set[str]]] = {
 }
 
 
-@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("name", MASKS)
-def test_masked_gradients_are_told(networks: Networks, name: str) -> None:
+def test_masked_gradients_are_told(networks: Networks, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes, tells = MASKS[name]
+    if "black box" not in tells:
+        monkeypatch.setattr(sanity, "QUERIES", 20)
     found = suspicious(checked(Masked(networks["plain"], **changes)))
     assert tells <= found.keys(), found
 
