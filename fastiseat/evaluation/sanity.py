@@ -28,7 +28,7 @@ from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.pipelines.base import Split
 
-# At most so many images: 255 passes and, of Square, 501 forward ones for each, a tenth of PGD-50 on 10,000.
+# At most so many images: 258 passes and, of Square, 501 forward ones for each, a tenth of PGD-50 on 10,000.
 SUBSET = 128
 QUERIES = 500
 
