@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
 from fastiseat.evaluation.passes import Passes
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.sanity import sanity_checks
 from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
 
@@ -53,6 +55,7 @@ def evaluate(
     precision: str = "full",
     engine: str = "auto",
     seed: int = 0,
+    sanity: bool = False,
 ) -> dict[str, Verdicts]:
     """Verdicts on every sample under each attack, by its name; the model, in eval mode meanwhile, is left as found.
 
@@ -69,6 +72,8 @@ def evaluate(
         precision: ``full``, ``bf16`` or ``fp16`` for finding adversarial images; verdicts are in the model's own.
         engine: as of :class:`fastiseat.TrainStep`.
         seed: of all random numbers; the caller's generators are left alone.
+        sanity: look for masked gradients too, on 128 images at most, at each ε that is attacked with: one
+            :class:`RuntimeWarning` says what is suspicious. Of few images it costs more than PGD does.
 
     Raises:
         UserError: an unknown attack, no ε for one that needs it, images that are no images in [0, 1], labels that
@@ -77,11 +82,29 @@ def evaluate(
     samples, num_classes = _accepted(model, images, labels)
     evaluator = Evaluator(model, precision=precision, engine=engine, batch_size=batch_size)
     found: dict[str, Verdicts] = {}
+    balls: dict[tuple[Norm, float], None] = {}  # a set in order
     for attack in attacks:
         if isinstance(attack, str):
             attack = any_attack_named(attack, eps=_told(eps, attack), norm=norm, restarts=restarts)
         found[attack.name] = _verdicts(evaluator, samples, attack, num_classes, seed)
+        balls[attack.norm, attack.eps] = None
+    if sanity:
+        _warn_of_masking(evaluator, samples, balls, num_classes, seed)
     return found
+
+
+def _warn_of_masking(
+    evaluator: Evaluator, samples: Samples, balls: Iterable[tuple[Norm, float]], num_classes: int, seed: int
+) -> None:
+    found = [
+        f"{check.name} at ε = {eps:.4g} ({check.finding})"
+        for norm, eps in balls
+        for check in sanity_checks(evaluator, samples, eps=eps, norm=norm, num_classes=num_classes, seed=seed)
+        if check.suspicious
+    ]
+    if found:
+        line = f"gradients may be masked, and these accuracies too high: {'; '.join(found)}"
+        warnings.warn(line, RuntimeWarning, stacklevel=3)
 
 
 def _verdicts(
