@@ -84,6 +84,8 @@ def run_case(case: AttackCase, attacks: Attacks, plan: Plan) -> Iterator[dict[st
     try:
         found = victim(case, plan.device, plan.data_dir)
     except UserError as error:
+        if case.weights is not None:
+            raise
         yield {"title": f"{case.arch} on {case.dataset}", "problem": str(error), "rows": []}
         return
     target = images_to_attack(case, found, plan.data_dir)

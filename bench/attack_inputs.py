@@ -80,14 +80,21 @@ class Target:
         return x, torch.from_numpy(np.ascontiguousarray(self.split.labels))
 
 
-def victim(case: AttackCase, device: torch.device, data_dir: Path | None) -> Victim:
-    """The network of a case; :class:`UserError` where it is too large to be trained here and there are no weights."""
+def require_network(case: AttackCase) -> None:
+    """:class:`UserError` where weights can't be read, or there are none and the network is too dear to be trained."""
     if case.weights is not None:
-        return _loaded(case.weights, case, device)
-    if case.dataset != "digits":
+        _loaded(case.weights, case, torch.device("cpu"))
+    elif case.dataset != "digits":
         raise UserError(
             f"{case.arch} on {case.dataset}: untrained, it would withstand nothing; give a trained one with --weights"
         )
+
+
+def victim(case: AttackCase, device: torch.device, data_dir: Path | None) -> Victim:
+    """The network of a case, which is trained where there are no weights; see :func:`require_network`."""
+    if case.weights is not None:
+        return _loaded(case.weights, case, device)
+    require_network(case)
     with TemporaryDirectory(prefix="fastiseat-bench-") as folder:
         file = _trained(case, Path(folder), device, data_dir)
         return replace(_loaded(file, case, device), weights=TRAINED_HERE)

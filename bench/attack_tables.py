@@ -9,7 +9,7 @@ from fastiseat.bench.words import NONE, Row, Table, in_percent, in_seconds, prob
 
 NOTE = (
     "Real images; the whole time, recordings of ours included. Alike: images of the same verdict as by pyautoattack, "
-    "which has no figure beside it where they are too few, or where ours leaves more robust. TF32 is off in ours."
+    "beside which ours has no figure where they are too few, or where it leaves more robust."
 )
 PARTS_NOTE = (
     "Seconds, and × pyautoattack in brackets; a dash is a part that nothing was left for. Besides: clean accuracy, and "
@@ -28,7 +28,7 @@ def attack(case: Row) -> Iterator[Table]:
     base = next((row for row in there if not row["ours"]), None)
     yield Table(
         title=f"{case['title']}: AutoAttack",
-        columns=("variant", "× pyautoattack", "time", "spread", "robust", "alike"),
+        columns=("variant", "× pyautoattack", "time", "spread", "TF32", "robust", "alike"),
         rows=tuple(_speed(row, base, case["images"]) for row in there),
         note=NOTE,
         without=problems(case, "variant"),
@@ -47,6 +47,7 @@ def _speed(row: Row, base: Row | None, images: int) -> tuple[str, ...]:
         f"{base['median'] / row['median']:.2f}×" if base else NONE,
         in_seconds(row["median"]),
         in_percent(row["spread"]) if len(row["seconds"]) > 1 else NONE,
+        "on" if row["tf32"] else "off",
         f"{row['robust'] / images:.1%}",
         f"{row['alike']} of {images}" if row["alike"] is not None else NONE,
     )

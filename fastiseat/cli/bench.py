@@ -154,6 +154,7 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
 
 def _attacks(arguments: Bench, base: Preset) -> Attacks:
     """Other parts' engines and precisions are not those of an evaluation, unless it is all that is asked for."""
+    from fastiseat.bench.attack_inputs import require_network
     from fastiseat.bench.baselines.autoattack import NAME, require
 
     variants: tuple[tuple[str, str], ...] = (("auto", "full"),)
@@ -164,7 +165,7 @@ def _attacks(arguments: Bench, base: Preset) -> Attacks:
         if baseline != ("none",):
             require()
         variants = tuple(product(arguments.engine or ("auto",), arguments.precision or ("full",)))
-    return arguments.attacks(
+    attacks = arguments.attacks(
         base,
         datasets=arguments.dataset,
         batch_sizes=arguments.batch_size,
@@ -172,6 +173,10 @@ def _attacks(arguments: Bench, base: Preset) -> Attacks:
         official=baseline != ("none",),
         rounds=arguments.rounds or 1,
     )
+    if arguments.what == "attack" or (arguments.what == "all" and arguments.weights is not None):
+        for case in attacks.cases:
+            require_network(case)
+    return attacks
 
 
 def _variants(arguments: Bench, base: Preset) -> tuple[Variant, ...]:
