@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fastiseat.bench.attack_inputs import (
+    PARTS,
     AttackCase,
     Target,
     Victim,
@@ -109,7 +110,8 @@ def _compared(
     judge(rows, size)
     arch = found.model.spec.arch
     where = images_of(found.dataset).title(found.dataset, case.batch_size)
-    title = f"{arch} on {where}, {size} images, ε {eps:.4g} ({case.norm}){', none breaks' if unbroken else ''}"
+    only = "" if case.parts == PARTS else f", {', '.join(case.parts)} alone"
+    title = f"{arch} on {where}, {size} images, ε {eps:.4g} ({case.norm}){only}{', none breaks' * unbroken}"
     told = {"title": title, "problem": "", "arch": arch, "dataset": found.dataset, "batch_size": case.batch_size}
     told |= {"weights": found.weights, "images": size, "eps": eps, "norm": case.norm, "unbroken": unbroken}
     json = [row.as_json(plan.device, case.parts) for row in rows]

@@ -38,7 +38,7 @@ class AttackCase:
     """Of a network that is trained where there are no ``weights``."""
     dataset: str
     """Empty for the one that ``weights`` tell of."""
-    images: int
+    subset: int
     """Test images, of all classes alike."""
     batch_size: int
     unbroken: int
@@ -50,7 +50,7 @@ class AttackCase:
     parts: tuple[str, ...] = PARTS
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 1), ("batch_size", 1), ("unbroken", 0)):
+        for name, least in (("subset", 1), ("batch_size", 1), ("unbroken", 0)):
             if getattr(self, name) < least:
                 raise UserError(f"{name}={getattr(self, name)}: at least {least} is needed to attack")
 
@@ -152,7 +152,7 @@ def images_to_attack(case: AttackCase, found: Victim, data_dir: Path | None) -> 
             f"weights for {spec.in_channels} channels and {spec.num_classes} classes: {data.name} has "
             f"{data.num_channels} and {data.num_classes}; give the network's own data set with --dataset"
         )
-    return Target(split=limited(data.test, case.images))
+    return Target(split=limited(data.test, case.subset))
 
 
 def classified_correctly(target: Target, found: Victim, case: AttackCase) -> Target | None:

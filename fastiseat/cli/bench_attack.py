@@ -58,7 +58,7 @@ class AttackOptions:
             AttackCase(
                 arch=arch,
                 dataset=dataset,
-                images=images if self.subset is None else self.subset,
+                subset=images if self.subset is None else self.subset,
                 batch_size=size,
                 unbroken=size if self.unbroken is None else self.unbroken,
                 weights=None if self.weights is None else weights_file(self.weights, "best"),

@@ -27,7 +27,7 @@ from fastiseat.pipelines.base import Split
 
 PLAN = Plan(device=CPU, rounds=5, seconds=1e-4)
 CASE = AttackCase(
-    arch="small", dataset="digits", images=8, batch_size=4, unbroken=3, eps=0.2, parts=("apgd-ce", "fab-t")
+    arch="small", dataset="digits", subset=8, batch_size=4, unbroken=3, eps=0.2, parts=("apgd-ce", "fab-t")
 )
 Both = dict[str, attackers.Attacker]
 
@@ -131,7 +131,7 @@ def test_a_case_is_two_tables_with_figures_of_both(quick):
     assert theirs["variant"] == "pyautoattack"
     told = markdown(tables(document(first, second)), level=2)
     assert f"| fastiseat-eager-full | {theirs['median'] / ours['median']:.2f}× |" in told
-    assert "3 images, ε 0.0001 (linf), none breaks: AutoAttack by its parts" in told
+    assert "3 images, ε 0.0001 (linf), apgd-ce alone, none breaks: AutoAttack by its parts" in told
 
 
 def document(*cases: dict[str, Any]) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def test_a_network_of_other_classes_is_refused(tmp_path, network):
         list(run_case(case, Attacks(), PLAN))
 
 
-@pytest.mark.parametrize("field", ["images", "batch_size", "unbroken"])
+@pytest.mark.parametrize("field", ["subset", "batch_size", "unbroken"])
 def test_sizes_are_checked(field):
     with pytest.raises(UserError, match=f"{field}=-1: at least"):
         replace(CASE, **{field: -1})
