@@ -52,7 +52,8 @@ def test_attacks_on_a_run_s_network(fastiseat, finished, tmp_path):
     first, second = found["attack"]
     assert [row["variant"] for row in first["rows"]] == ["fastiseat-eager-full", "pyautoattack"]
     assert (first["rounds"], first["images"], first["eps"], first["norm"]) == (1, 6, 0.2, "linf")
-    assert (second["images"], second["unbroken"]) == (2, True)
+    assert second["unbroken"]
+    assert 1 <= second["images"] <= 2, "of those that a network of two epochs gets right"
     assert "step" not in found
     assert str(finished) not in file.read_text(), "the machine's own folders"
 
