@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastiseat import models
 from fastiseat.bench.inputs import SEED
+from fastiseat.checkpoint import WEIGHTS
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Evaluator, attack_named
 from fastiseat.kernels.pgd_step import Norm
@@ -141,7 +142,7 @@ def _trained(case: AttackCase, folder: Path, device: torch.device, data_dir: Pat
     )
     out = folder / "run"
     Trainer(config, out, device=device, observer=_Silent(), data_dir=data_dir).run()
-    return out / "weights" / "last.safetensors"
+    return out / WEIGHTS["last"]
 
 
 def images_to_attack(case: AttackCase, found: Victim, data_dir: Path | None) -> Target:
