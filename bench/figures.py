@@ -129,6 +129,20 @@ def data(document: Document) -> float:
     return float(max(row["overhead"] for row in rows))
 
 
+def attack(document: Document) -> float:
+    """The speed of our fastest AutoAttack over the authors' code, on a PRN18 that can be broken."""
+    cases = [c for c in document.get("attack", ()) if c.get("arch") == "prn18" and not c["unbroken"]]
+    if not cases:
+        raise AbsentError("bench attack --weights tells")
+    rows = cases[-1]["rows"]
+    mine, theirs = (
+        [row["median"] for row in rows if row["ours"] == ours and not row["problem"]] for ours in (1, 0)
+    )
+    if not (mine and theirs):
+        raise AbsentError(next((row["problem"] for row in rows if row["problem"]), "pyautoattack was left out"))
+    return float(theirs[0] / min(mine))
+
+
 def on_cpu(case: Row, *, native: bool = False) -> Find:
     """The speed of our eager engine over the eager baseline of its precision; ``native`` asks for that bn_act."""
 

@@ -44,7 +44,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def without_paths(words: list[str]) -> list[str]:
     """A command without the folders of the machine that it ran on."""
-    kept, places = [], ("--results", "--data-dir")
+    kept, places = [], ("--results", "--data-dir", "--weights")
     for before, word in zip(["", *words], words, strict=False):
         if before not in places and not word.startswith(places):
             kept.append(word)

@@ -13,6 +13,7 @@ _BF16 = ("eager", "eager-strict", "eager-wasteful", "eager-bf16", "compile-naive
 _FP16 = ("eager", "eager-strict", "eager-wasteful", "eager-fp16", "compile-naive-fp16", "compile-careful-fp16")
 _PRN18, _PRN18_64 = ("prn18", "cifar10", 128), ("prn18", "tinyimagenet", 128)
 _WRN = ("wrn-34-10", "cifar10", 128)
+_ATTACKED = ("prn18", "cifar10", 1000, 500)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Preset:
     """Random images that loaders read."""
     alone: int = 128
     """The batch that kernels and loaders are measured at, without a network."""
+    attacked: tuple[str, str, int, int] = _ATTACKED
+    """Arch, data set, images and batch size of ``bench attack``; only a network for digits is trained there."""
     marks: tuple[str, ...] = ()
     """Parts of a device's name that choose this preset."""
 
@@ -46,6 +49,7 @@ PRESETS = {
         baselines=("eager", "eager-wasteful"),
         engines=("eager",),
         images=10_000,
+        attacked=("small", "digits", 100, 100),
     ),
 }
 

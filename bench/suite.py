@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
+from fastiseat.bench import attack, epochs, kernels, loaders, steps, targets
 from fastiseat.bench import ceiling as ceilings
-from fastiseat.bench import epochs, kernels, loaders, steps, targets
+from fastiseat.bench.attack import Attacks
 from fastiseat.bench.ceiling import Ceiling
 from fastiseat.bench.inputs import SEED, images_of
 from fastiseat.bench.limits import require_supported
@@ -40,6 +41,7 @@ class Selection:
     """Likewise."""
     images: int = 50_000
     """Training images that loaders read."""
+    attacks: Attacks = field(default_factory=Attacks)
 
     def __post_init__(self) -> None:
         for method in self.methods:
@@ -58,6 +60,11 @@ class Selection:
     def inputs(self) -> list[tuple[str, int]]:
         """Data set and batch size of what is measured without a network."""
         return list(product(dict.fromkeys(case.dataset for case in self.cases), self.alone))
+
+    @property
+    def largest_batch(self) -> int:
+        """Of all cases."""
+        return max([case.batch_size for case in self.cases] + [case.batch_size for case in self.attacks.cases])
 
 
 def measure(what: tuple[str, ...], selection: Selection, plan: Plan) -> dict[str, Any]:
@@ -140,10 +147,15 @@ def _epoch(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks)
         yield {"title": case.title, "variant": variant.name, "method": method, "rows": rows}
 
 
+def _attack(selection: Selection, _ceiling: Ceiling, plan: Plan, _clocks: Clocks) -> Iterator[Result]:
+    for case in selection.attacks.cases:
+        yield from attack.run_case(case, selection.attacks, plan)
+
+
 def _chosen_loaders(selection: Selection) -> Mapping[str, loaders.Entry]:
     names = selection.loaders or tuple(loaders.LOADERS)
     return {name: loaders.LOADERS[name] for name in names}
 
 
-_PARTS = {"step": _step, "loaders": _loaders, "kernels": _kernels, "epoch": _epoch}
+_PARTS = {"step": _step, "loaders": _loaders, "kernels": _kernels, "epoch": _epoch, "attack": _attack}
 PARTS = tuple(_PARTS)

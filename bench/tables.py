@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
 
+from fastiseat.bench import attack_tables
 from fastiseat.bench.targets import judged
+from fastiseat.bench.words import (
+    NONE,
+    Document,
+    Row,
+    Table,
+    in_bytes,
+    in_ms,
+    in_percent,
+    in_seconds,
+    problems,
+    with_figures,
+)
 
-Document = dict[str, Any]
-Row = dict[str, Any]
-NONE = ""
 # Table 7 of the paper: CIFAR-10, RTX 3080 Ti, seconds a mini-batch.
 PAPER = {"at": 0.253, "lsi": 0.268, "at-awp": 0.277, "iseat": 0.298}
 KERNELS_NOTE = (
@@ -26,18 +34,6 @@ PARTS_OF_THE_METHOD = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """Words in rows and columns."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    note: str = ""
-    without: tuple[str, ...] = ()
-    """What has no figure, and why."""
-
-
 def tables(document: Document) -> list[Table]:
     """All tables of a document, ratios before times."""
     found = [_ceiling(document), *_targets(document)]
@@ -46,6 +42,8 @@ def tables(document: Document) -> list[Table]:
     found += [_kernels(case) for case in document.get("kernels", ())]
     found += [_loaders(case) for case in document.get("loaders", ())]
     found += [_epoch(case) for case in document.get("epoch", ())]
+    for case in document.get("attack", ()):
+        found += attack_tables.attack(case)
     return found
 
 
@@ -69,7 +67,7 @@ def _targets(document: Document) -> Iterator[Table]:
 
 def _comparison(case: Row) -> Iterator[Table]:
     """The library's fastest ISEAT step against every baseline."""
-    timed = _timed(case)
+    timed = with_figures(case)
     ours = [row for row in timed if row["ours"] and row["method"] == "iseat" and not row.get("approximate")]
     if not ours:
         return
@@ -92,31 +90,21 @@ def _steps(case: Row) -> Iterator[Table]:
     yield Table(
         title=f"{case['title']}: one training step",
         columns=("variant", "method", "× eager", "units", "ms", "spread", "images/s"),
-        rows=tuple(_speed(row, eager) for row in _timed(case)),
+        rows=tuple(_speed(row, eager) for row in with_figures(case)),
         note=_APPROXIMATE_NOTE
         * any(row.get("approximate") for row in case["rows"])
         + "× eager: speed relative to the baseline eager by the same method. Units: forward, input-gradient and "
         "weight-gradient passes. Spread: between the fastest and the slowest round.",
-        without=_without(case, "variant", "method"),
+        without=problems(case, "variant", "method"),
     )
     yield Table(
         title=f"{case['title']}: what else a step takes",
         columns=("variant", "method", "host ms", "memory", "TF32", "off", "in float64"),
-        rows=tuple(map(_beside, _timed(case))),
+        rows=tuple(map(_beside, with_figures(case))),
         note="Host: CPU time until a call returns that finds the device idle; of a tape all that it computes, "
         "other engines are left out where the host is the device. Memory: at its peak, the network's own included. "
         "Off: the largest relative deviation from the reference among losses, vulnerabilities, running statistics and "
         "the update's size, which rounding leaves alone. In float64: of the update itself, on a few images.",
-    )
-
-
-def _timed(case: Row) -> list[Row]:
-    return [row for row in case["rows"] if not row["problem"]]
-
-
-def _without(case: Row, *names: str) -> tuple[str, ...]:
-    return tuple(
-        f"{', '.join(row[name] for name in names)}: {row['problem']}" for row in case["rows"] if row["problem"]
     )
 
 
@@ -127,8 +115,8 @@ def _speed(row: Row, eager: dict[str, float]) -> tuple[str, ...]:
         row["method"],
         f"{eager[row['method']] / seconds:.2f}×" if row["method"] in eager else NONE,
         f"{row['units']:g}",
-        _ms(seconds),
-        _percent(row["spread"]),
+        in_ms(seconds),
+        in_percent(row["spread"]),
         f"{row['images_per_second']:,.0f}",
     )
 
@@ -144,8 +132,8 @@ def _beside(row: Row) -> tuple[str, ...]:
     return (
         _name(row),
         row["method"],
-        NONE if host is None else _ms(host / 1000),
-        _bytes(row["peak_bytes"]),
+        NONE if host is None else in_ms(host / 1000),
+        in_bytes(row["peak_bytes"]),
         "on" if row["tf32"] else "off",
         f"{max(deviations.values()):.1g}",
         NONE if exact is None else f"{exact:.1g}",
@@ -176,14 +164,14 @@ def _part_of(row: Row | None, base: float) -> str:
 
 def _part(seconds: float, base: float, units: float | None) -> str:
     more = f" {seconds / base - 1:+.0%}" if seconds != base else NONE
-    return f"{_seconds(seconds)}{f' [{units:g}]' if units else NONE}{more}"
+    return f"{in_seconds(seconds)}{f' [{units:g}]' if units else NONE}{more}"
 
 
 def _limits(case: Row) -> Table:
     return Table(
         title=f"{case['title']}: how far from the device's limit",
         columns=("variant", "method", "floor ms", "above it", "of peak", "the recipe"),
-        rows=tuple(_limit(row, case["recipe_hours"]) for row in _timed(case)),
+        rows=tuple(_limit(row, case["recipe_hours"]) for row in with_figures(case)),
         note="Floor: products at the measured matrix rate, then BatchNorm's tensors at the measured bandwidth. Of "
         "peak: the products that the method needs, as a share of that rate. The recipe: hours of the data set's own "
         "for ISEAT, with this network and batch, and with validation by PGD-10 after each epoch.",
@@ -194,9 +182,9 @@ def _limit(row: Row, hours: dict[str, float]) -> tuple[str, ...]:
     return (
         _name(row),
         row["method"],
-        _ms(row["floor"]),
+        in_ms(row["floor"]),
         f"{row['median'] / row['floor']:.1f}×",
-        _percent(row["share_of_peak"]),
+        in_percent(row["share_of_peak"]),
         f"{hours[row['variant']]:,.2f} h" if row["method"] == "iseat" else NONE,
     )
 
@@ -211,19 +199,19 @@ def _kernels(case: Row) -> Table:
                 row["op"],
                 row["backend"],
                 f"{reference[row['op']] / row['median']:.2f}×",
-                _ms(row["median"]),
-                _percent(row["spread"]),
-                _percent(row["share_of_bandwidth"]),
+                in_ms(row["median"]),
+                in_percent(row["spread"]),
+                in_percent(row["share_of_bandwidth"]),
             )
-            for row in _timed(case)
+            for row in with_figures(case)
         ),
         note=KERNELS_NOTE,
-        without=_without(case, "op", "backend"),
+        without=problems(case, "op", "backend"),
     )
 
 
 def _loaders(case: Row) -> Table:
-    timed = _timed(case)
+    timed = with_figures(case)
     return Table(
         title=f"{case['title']}: loaders alone",
         columns=("loader", f"× {timed[0]['loader']}", "images/s", "spread"),
@@ -232,11 +220,11 @@ def _loaders(case: Row) -> Table:
                 row["loader"],
                 f"{timed[0]['median'] / row['median']:.2f}×",
                 f"{row['images_per_second']:,.0f}",
-                _percent(row["spread"]),
+                in_percent(row["spread"]),
             )
             for row in timed
         ),
-        without=_without(case, "loader"),
+        without=problems(case, "loader"),
     )
 
 
@@ -245,27 +233,11 @@ def _epoch(case: Row) -> Table:
         title=f"{case['title']}: training from a loader, {case['method']} by {case['variant']}",
         columns=("data", "above the first", "ms a step", "spread"),
         rows=tuple(
-            (row["loader"], f"{row['overhead']:+.1%}", _ms(row["median"]), _percent(row["spread"]))
-            for row in _timed(case)
+            (row["loader"], f"{row['overhead']:+.1%}", in_ms(row["median"]), in_percent(row["spread"]))
+            for row in with_figures(case)
         ),
-        without=_without(case, "loader"),
+        without=problems(case, "loader"),
     )
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:,.3g}" if seconds < 1 else f"{seconds * 1000:,.0f}"
-
-
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.3g} s" if seconds >= 0.1 else f"{_ms(seconds)} ms"
-
-
-def _percent(value: float) -> str:
-    return f"{value:.1%}" if value < 0.1 else f"{value:.0%}"
-
-
-def _bytes(value: int) -> str:
-    return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:,.0f} MiB"
 
 
 def markdown(found: Sequence[Table], *, level: int) -> str:

@@ -14,6 +14,7 @@ from fastiseat.bench.figures import (
     AbsentError,
     Document,
     Find,
+    attack,
     data,
     excess,
     host,
@@ -145,6 +146,7 @@ def _other_parts() -> Iterator[Target]:
     yield Target(what=what, find=host, limit=0.3, at_least=False, form="ms")
     what = "200 epochs of ISEAT, PRN18, CIFAR-10, validated by PGD-10, on one H200"
     yield Target(what=what, find=minutes, limit=23, stretch=18, at_least=False, form="min")
+    yield Target(what="AutoAttack on PRN18: speed against pyautoattack", find=attack, limit=3)
 
 
 def _memory() -> Iterator[Target]:

@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from fastiseat.errors import UserError
+from fastiseat.cli.bench_attack import AttackOptions
+from fastiseat.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import torch
 
+    from fastiseat.bench.attack import Attacks
     from fastiseat.bench.presets import Preset
     from fastiseat.bench.suite import Selection
-    from fastiseat.bench.tables import Table
     from fastiseat.bench.variants import Variant
+    from fastiseat.bench.words import Table
 
 Words = tuple[str, ...]
+_ROUNDS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
-    """Measure this machine: training steps against baselines, kernels, loaders, and what the data costs an epoch.
+class Bench(AttackOptions):
+    """Measure this machine: training steps against baselines, kernels, loaders, the data of an epoch, AutoAttack.
 
     Variants take turns in one process; each is first held to a reference, and one that computes something else gets
     no figure. Lists (--arch a b) are measured in all combinations; what is not given is the preset's.
     """
 
-    what: Annotated[Positional[Literal["step", "loaders", "kernels", "epoch", "all"]], arg(metavar="PART")]
-    """step, loaders, kernels, epoch, or all of them."""
+    what: Annotated[
+        Positional[Literal["step", "loaders", "kernels", "epoch", "attack", "all"]], arg(metavar="PART")
+    ]
+    """step, loaders, kernels, epoch, attack, or all of them."""
     preset: str = "auto"
     """a100, v100, 3080ti, h200, cpu; auto takes the one for the device at hand."""
     arch: Words = ()
@@ -44,7 +50,7 @@ class Bench:
     method: Words = ()
     """at, at-awp, lsi, iseat."""
     precision: Words = ()
-    """full, bf16, fp16: of this library's steps."""
+    """full, bf16, fp16: of this library's steps; in attack, of what finds adversarial images before the full one."""
     engine: Words = ()
     """This library's engines: eager, graph (on a GPU), compile (minutes), tape (on a CPU: a proof, not for speed)."""
     clean_graph: Words = ("keep",)
@@ -60,7 +66,7 @@ class Bench:
     """Also with an attack that computes weight gradients and drops them, 39 units: what overhead is often told of."""
     baseline: Words = ()
     """eager, eager-strict, eager-wasteful, eager-bf16, eager-fp16, compile-naive, compile-careful, these two with
-    -fp16; none for none."""
+    -fp16; none for none. Of attack: pyautoattack or none."""
     backend: Words = ()
     """Of kernels: native, triton, torch (PyTorch's own backward passes), compile (torch.compile of the reference: on
     a CPU only where it is named, as it takes a minute); the reference is always there."""
@@ -68,8 +74,9 @@ class Bench:
     """Loaders to compare."""
     images: int | None = None
     """Training images that loaders read."""
-    rounds: int = 5
-    """How often each variant has its turn; at least 5 for a spread that means something."""
+    rounds: int | None = None
+    """How often each variant has its turn; at least 5 for a spread that means something, which is the default but for
+    attack: 1."""
     seconds: float = 0.2
     """Of each turn, about; a step that takes longer is taken once."""
     device: str = "auto"
@@ -99,12 +106,12 @@ def main(argv: list[str]) -> None:
     with ConsoleProgress() as progress:
         plan = Plan(
             device=device,
-            rounds=arguments.rounds,
+            rounds=arguments.rounds or _ROUNDS,
             seconds=arguments.seconds,
             data_dir=arguments.data_dir,
             progress=progress,
         )
-        with memory_hint(max(case.batch_size for case in selection.cases)):
+        with memory_hint(selection.largest_batch):
             document = measure(PARTS if arguments.what == "all" else (arguments.what,), selection, plan)
         if arguments.results is not None:
             progress.say(f"written: {save(document, arguments.results)}")
@@ -112,7 +119,7 @@ def main(argv: list[str]) -> None:
 
 
 def _check(arguments: Bench) -> None:
-    if arguments.rounds < 1:
+    if arguments.rounds is not None and arguments.rounds < 1:
         raise UserError(f"--rounds {arguments.rounds}: at least 1 is needed, 5 for a spread")
     if not 0 < arguments.seconds < 3600:
         raise UserError(f"--seconds {arguments.seconds}: must lie in 0 … 3600, both excluded")
@@ -129,6 +136,9 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
     from fastiseat.bench.suite import Selection
 
     base = preset(arguments.preset, device_name=device_name(device), kind=device.type)
+    attacks = _attacks(arguments, base)
+    if arguments.what == "attack":
+        return Selection(cases=(), variants=(), methods=(), attacks=attacks)
     found = cases(base, arguments.arch, arguments.dataset, arguments.batch_size)
     return Selection(
         cases=tuple(Case(arch=arch, dataset=dataset, batch_size=size) for arch, dataset, size in found),
@@ -138,7 +148,35 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
         loaders=arguments.loader,
         backends=arguments.backend,
         images=arguments.images or base.images,
+        attacks=attacks,
     )
+
+
+def _attacks(arguments: Bench, base: Preset) -> Attacks:
+    """Other parts' engines and precisions are not those of an evaluation, unless it is all that is asked for."""
+    from fastiseat.bench.attack_inputs import require_network
+    from fastiseat.bench.baselines.autoattack import NAME, require
+
+    variants: tuple[tuple[str, str], ...] = (("auto", "full"),)
+    baseline = arguments.baseline
+    if arguments.what == "attack":
+        if unknown_ones := set(baseline) - {NAME, "none"}:
+            raise unknown("baseline of attack", min(unknown_ones), (NAME, "none"))
+        if baseline != ("none",):
+            require()
+        variants = tuple(product(arguments.engine or ("auto",), arguments.precision or ("full",)))
+    attacks = arguments.attacks(
+        base,
+        datasets=arguments.dataset,
+        batch_sizes=arguments.batch_size,
+        variants=variants,
+        official=baseline != ("none",),
+        rounds=arguments.rounds or 1,
+    )
+    if arguments.what == "attack" or (arguments.what == "all" and arguments.weights is not None):
+        for case in attacks.cases:
+            require_network(case)
+    return attacks
 
 
 def _variants(arguments: Bench, base: Preset) -> tuple[Variant, ...]:

@@ -23,6 +23,61 @@ def test_all_parts_as_json(fastiseat):
     (case,) = found["step"]
     assert [(row["variant"], row["method"]) for row in case["rows"]] == [("fastiseat-eager-full", "at")]
     assert case["rows"][0]["median"] > 0
+    assert [attacked["title"] for attacked in found["attack"]] == ["small on digits"], "too few images to train on"
+
+
+ATTACK = (
+    "bench",
+    "attack",
+    "--eps",
+    0.2,
+    "--subset",
+    6,
+    "--batch-size",
+    6,
+    "--part",
+    "apgd-ce",
+    "--seconds",
+    0.0001,
+)
+
+
+def test_attacks_on_a_run_s_network(fastiseat, finished, tmp_path):
+    results = tmp_path / "results"
+    result = fastiseat(*ATTACK, "--weights", finished, "--unbroken", 2, "--results", results, "--json")
+    assert result.code == 0
+    (file,) = results.iterdir()
+    found = json.loads(file.read_text())
+    assert found == json.loads(result.out)
+    first, second = found["attack"]
+    assert [row["variant"] for row in first["rows"]] == ["fastiseat-eager-full", "pyautoattack"]
+    assert (first["rounds"], first["images"], first["eps"], first["norm"]) == (1, 6, 0.2, "linf")
+    assert second["unbroken"]
+    assert 1 <= second["images"] <= 2, "of those that a network of two epochs gets right"
+    assert "step" not in found
+    assert str(finished) not in file.read_text(), "the machine's own folders"
+
+
+def test_attacks_by_the_engines_and_in_the_precisions_named(fastiseat, finished):
+    words = (
+        "--weights",
+        finished,
+        "--unbroken",
+        0,
+        "--engine",
+        "eager",
+        "tape",
+        "--baseline",
+        "none",
+        "--norm",
+        "l2",
+    )
+    result = fastiseat(*ATTACK, *words, "--markdown")
+    assert result.code == 0
+    for engine in ("eager", "tape"):
+        assert f"| fastiseat-{engine}-full |  | " in result.out
+    assert "ε 0.2 (l2), apgd-ce alone: AutoAttack by its parts" in result.out
+    assert "pyautoattack |" not in result.out.replace("× pyautoattack |", "")
 
 
 @pytest.mark.parametrize("form", [[], ["--markdown"]])
@@ -66,6 +121,27 @@ def test_results_are_written_on_request(fastiseat, tmp_path):
     (file,) = (tmp_path / "results").iterdir()
     assert json.loads(file.read_text()) == json.loads(result.out)
     assert str(file) in result.err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("--baseline", "eager"), "unknown baseline of attack 'eager'"),
+        (("--weights", "absent.safetensors"), "absent.safetensors"),
+        (("--preset", "h200"), "prn18 on cifar10: untrained, it would withstand nothing; give a trained one with"),
+        (("--subset", 0), "subset=0: at least 1"),
+        (("--engine", "graph", "--weights", "RUN", "--baseline", "none"), "graph"),
+        (
+            ("--weights", "RUN", "--dataset", "digits", "svhn"),
+            "--dataset digits svhn: one network is for one data set",
+        ),
+    ],
+)
+def test_what_cannot_be_attacked_is_one_line(fastiseat, finished, words, complaint):
+    result = fastiseat(*ATTACK, *(finished if word == "RUN" else word for word in words))
+    assert result.code == 2
+    assert complaint in result.err.splitlines()[-1]
+    assert "Traceback" not in result.err
 
 
 @pytest.mark.parametrize(

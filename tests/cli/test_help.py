@@ -35,6 +35,7 @@ EXPORT_FLAGS = "--help --to --out --weights --variant --force"
 BENCH_FLAGS = """
 --help --preset --arch --dataset --batch-size --method --precision --engine --clean-graph --awp-gradient
 --checkpoint-blocks --overlap --wasteful --baseline --backend --loader --images
+--weights --eps --norm --subset --unbroken --part
 --rounds --seconds --device --data-dir --results --json --markdown
 """
 DOCTOR_FLAGS = "--help --json"
