@@ -84,10 +84,9 @@ def test_verdicts_do_not_depend_on_the_batch_size_nor_the_engine(norm: str) -> N
     expected = run(norm, batch_size=100).broken_by
     assert len(set(expected.tolist())) > 3, "a test in which one part breaks all shows little"
     assert (expected == -1).sum() > 2
-    for batch_size in (1, 5, 8):
+    for batch_size in (1, 8):
         assert np.array_equal(run(norm, batch_size=batch_size).broken_by, expected), batch_size
-    for batch_size in (4, 16):
-        assert np.array_equal(run(norm, batch_size=batch_size, engine="tape").broken_by, expected), batch_size
+    assert np.array_equal(run(norm, batch_size=8, engine="tape").broken_by, expected)
 
 
 class StopError(Exception):
