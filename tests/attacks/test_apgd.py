@@ -139,3 +139,21 @@ def test_the_targeted_loss_is_that_of_the_paper() -> None:
     assert losses_of("margin-t", z, y, t) == -1
     assert losses_of("margin", z, y, t) == -1
     assert losses_of("ce", z, y, t) == pytest.approx(float(z.logsumexp(1) - 4), rel=1e-6)
+
+
+def test_the_first_loss_rises_where_it_is_positive() -> None:
+    """Whatever that of the start was: so it is in the authors' code."""
+    check_first_rise()
+
+
+def check_first_rise() -> None:
+    search, model = APGD(loss="ce"), curved()
+    given = given_to(model, images_of(COUNT), eps=0.2)
+    best = advance(search, begin(search, given), model)["best_x"]
+    state = advance(search, begin(search, given) | {"x": best, "last_x": best}, model, 2)
+    assert (state["last_loss"] < state["best_loss"]).sum() > 2, "they have gone down from the best point"
+    assert state["rises"].eq(1).all()
+    targeted = APGD(loss="dlr-t")
+    state = advance(targeted, begin(targeted, given | {"eps": given["eps"] / 40}), model, 2)
+    assert (state["last_loss"] < 0).sum() > 2
+    assert state["rises"].equal((state["last_loss"] > 0).double())

@@ -59,7 +59,7 @@ def test_it_is_the_authors(norm: str, d: int, share: float) -> None:
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("share", [1.5, 1e9])
-def test_a_plane_out_of_reach_is_gone_towards_as_far_as_the_borders_let(norm: str, share: float) -> None:
+def test_out_of_reach_it_goes_as_far_as_the_borders_let(norm: str, share: float) -> None:
     x, w, gap = problem(60, 20, seed=1, share=share)
     slope = w * torch.where(gap >= 0, 1.0, -1.0)[:, None]
     corner = torch.where(slope > 0, -x, 1 - x) * (w != 0)

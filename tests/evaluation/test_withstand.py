@@ -225,3 +225,27 @@ def test_words_differ_from_part_to_part_and_round_to_round(monkeypatch: pytest.M
     of_one = [x for row, x in starts if row == 2]
     assert len(of_one) == 4, "APGD-CE and three targets"
     assert len({x.numpy().tobytes() for x in of_one}) == 4
+
+
+def test_targets_are_the_wrong_classes_the_likeliest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_targets(monkeypatch)
+
+
+def check_targets(patch: pytest.MonkeyPatch) -> None:
+    """AssertionError where a round drives at another class, for a sample of any batch."""
+    driven: dict[tuple[int, int], int] = {}
+    honest = FAB.start
+
+    def start(self: FAB, given: State) -> State:
+        places = (given[name].tolist() for name in ("index", "round", "target"))
+        driven.update({(row, round_): target for row, round_, target in zip(*places, strict=True)})
+        return honest(self, given)
+
+    patch.setattr(FAB, "start", start)
+    standing = run("linf", eps=0.001, batch_size=4)
+    model = network()
+    images, labels = samples_of(model).take(np.arange(COUNT), torch.device("cpu"))
+    order = model(images).argsort(1, descending=True)
+    for row in np.flatnonzero(standing.unbroken):
+        assert order[row, 0] == labels[row]
+        assert [driven[int(row), round_] for round_ in range(3)] == order[row, 1:4].tolist()
