@@ -45,6 +45,7 @@ def test_the_steepest_way_has_length_one_and_climbs_as_far_as_any(norm: str) -> 
     dual = flat.abs().sum(1) if norm == "linf" else flat.square().sum(1).sqrt()
     torch.testing.assert_close((gradient * way).flatten(1).sum(1), dual)
     assert ball.steepest(torch.zeros(1, 1, 2, 2)).eq(0).all(), "nowhere without a gradient, and no NaN"
+    assert ball.steepest(torch.full((1, 1, 2, 2), torch.nan)).eq(0).all()
 
 
 @pytest.mark.parametrize("norm", NORMS)

@@ -42,6 +42,7 @@ def squares(_: pytest.MonkeyPatch) -> None:
 
 
 first_rise = without_patch(test_apgd.check_first_rise)
+no_image = without_patch(test_withstand.check_nan)
 targets = test_withstand.check_targets
 nan_free = without_patch(partial(test_hyperplane.test_out_of_reach_it_goes_as_far_as_the_borders_let, "l2", 1.5))
 seats = without_patch(test_pursuit.pinned)

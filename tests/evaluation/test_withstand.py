@@ -168,22 +168,47 @@ class Lying(nn.Module):
         return logits.roll(1, 1) if torch.is_autocast_enabled(x.device.type) else logits
 
 
-@pytest.mark.parametrize("eps", [0.0, 0.01, 0.03])
-def test_half_precision_is_not_believed(eps: float) -> None:
-    check_half(eps)
+@pytest.mark.parametrize(("eps", "half"), [(0.0, "bf16"), (0.01, "bf16"), (0.01, "fp16")])
+def test_half_precision_is_not_believed(eps: float, half: str) -> None:
+    check_half(eps, half)
 
 
-def check_half(eps: float = 0.0) -> None:
+def check_half(eps: float = 0.0, half: str = "bf16") -> None:
     """AssertionError where what half precision says breaks a sample that full precision finds robust."""
     found = {}
-    for precision in ("full", "bf16"):
+    for precision in ("full", half):
         model, standing = Lying(), Standing.fresh(COUNT)
         samples = samples_of(model, dtype=torch.float32)
         attack = EnsembleAttack(name="short", eps=eps)
         Evaluator(model, precision=precision, batch_size=8).withstand(samples, attack, short("linf"), standing)
         found[precision] = standing.unbroken
     assert found["full"].sum() > 2
-    assert np.array_equal(found["bf16"], found["full"])
+    assert np.array_equal(found[half], found["full"])
+
+
+class Rooted(nn.Module):
+    """Its gradient is NaN wherever it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = curved()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits + (0 * x.flatten(1).sum(1, keepdim=True)).sqrt()
+
+
+@pytest.mark.parametrize("norm", EPS)
+def test_no_image_is_no_adversarial_image(norm: str) -> None:
+    check_nan(norm)
+
+
+def check_nan(norm: str = "l2") -> None:
+    """AssertionError where a NaN of the gradient breaks a sample that nothing within ε breaks."""
+    model, standing = Rooted(), Standing.fresh(COUNT)
+    attack = EnsembleAttack(name="short", eps=1e-6, norm=norm)  # type: ignore[arg-type]
+    Evaluator(model).withstand(samples_of(model), attack, short(norm), standing)
+    assert set(standing.broken_by.tolist()) == {-1, 0}
 
 
 class Watching(Lying):
