@@ -24,7 +24,7 @@ class Ball(Protocol):
         """‖δ‖ of each sample."""
 
     def steepest(self, gradient: Tensor) -> Tensor:
-        """The step of length 1 that climbs most along ``gradient``."""
+        """The step of length 1 that climbs most along ``gradient``; none where that is NaN."""
 
     def project(self, images: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """The image near ``x`` that lies within ε of ``images`` and in [0, 1]."""
@@ -71,7 +71,7 @@ class L2:
 
     def steepest(self, gradient: Tensor) -> Tensor:
         """See :class:`Ball`."""
-        return gradient / (self.length(gradient) + _TINY)
+        return (gradient / (self.length(gradient) + _TINY)).nan_to_num(nan=0.0)
 
     def project(self, images: Tensor, x: Tensor, eps: Tensor) -> Tensor:
         """See :class:`Ball`."""

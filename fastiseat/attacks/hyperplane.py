@@ -10,8 +10,9 @@ from torch import Tensor
 
 from fastiseat.kernels.checks import host_may_look
 
-# Each iteration but the last passes a pixel's border; those of a batch need three to six.
-_MOST = 16
+# Each iteration but the last passes a pixel's border; those of a batch need three to six, and 22 where the slopes of
+# the pixels differ by powers of ten.
+_MOST = 24
 
 
 def toward(x: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
@@ -33,6 +34,8 @@ def toward(x: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
     steep = slope.abs()
     speed = torch.ones_like(steep) if norm == "linf" else steep
     reach = _newton(speed * steep, steep * room, gap.abs())
+    # Finite, as a pixel without a slope has no speed; a NaN stays one.
+    reach = reach.clamp_max(torch.finfo(reach.dtype).max)
     length = torch.minimum(reach[:, None] * speed, room)
     return torch.where(slope > 0, -length, length).view(x.shape)
 

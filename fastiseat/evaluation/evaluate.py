@@ -130,7 +130,7 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
         raise UserError("the model has no parameter, which would tell its dtype and device: give it one")
     if not len(images):
         raise UserError("no images: give one at least")
-    check_images(images[:1].to(weight.device), weight)
+    check_images(images[:1].to(weight.device) if images.dim() == 4 else images, weight)
     check_labels(images, labels)
     with evaluating(model):
         first = as_network_input(images[:1].to(weight.device), weight)

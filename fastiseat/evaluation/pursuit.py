@@ -26,7 +26,10 @@ _FREE = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """``repeat`` steps of a search: what a runner runs call by call, or by a recording of it."""
+    """``repeat`` steps of a search: what a runner runs call by call, or by a recording of it.
+
+    What is found after a sample's last step does not count: the repeats go on beyond it.
+    """
 
     search: Search
     passes: Passes
@@ -36,7 +39,9 @@ class Steps:
         """What of the state they change."""
         state = dict(given)
         for _ in range(self.repeat):
-            state |= self.search.step(state, self.passes)
+            before = state
+            state = before | self.search.step(before, self.passes)
+            state["found"] = torch.where(before["clock"] < self.search.length, state["found"], before["found"])
         return {name: tensor for name, tensor in state.items() if name not in FIXED}
 
 

@@ -1,0 +1,70 @@
+"""Both balls: what is projected lies in them, starts lie on their surface, and the steepest way climbs most."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastiseat.attacks.balls import BALLS, ball_named
+from fastiseat.attacks.draws import draw
+from fastiseat.errors import UserError
+
+NORMS = list(BALLS)
+SHAPE = (64, 2, 3, 3)
+
+
+def random(seed: int, *, normal: bool = False) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    make = torch.randn if normal else torch.rand
+    return make(SHAPE, dtype=torch.float64, generator=generator)
+
+
+def length(norm: str, delta: Tensor) -> Tensor:
+    flat = delta.flatten(1)
+    return flat.abs().amax(1) if norm == "linf" else flat.square().sum(1).sqrt()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_projection_lies_in_the_ball_and_in_the_image(norm: str) -> None:
+    ball, images, far = ball_named(norm), random(0), random(0) + random(1, normal=True)
+    eps = torch.tensor(0.3, dtype=torch.float64)
+    near = ball.project(images, far, eps)
+    assert (length(norm, near - images) <= 0.3 + 1e-12).all()
+    assert near.aminmax() == (0, 1)
+    inside = images + (near - images) * 0.5
+    torch.testing.assert_close(ball.project(images, inside, eps), inside, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_steepest_way_has_length_one_and_climbs_as_far_as_any(norm: str) -> None:
+    ball, gradient = ball_named(norm), random(2, normal=True)
+    way = ball.steepest(gradient)
+    torch.testing.assert_close(length(norm, way), torch.ones(64, dtype=torch.float64))
+    flat = gradient.flatten(1)
+    dual = flat.abs().sum(1) if norm == "linf" else flat.square().sum(1).sqrt()
+    torch.testing.assert_close((gradient * way).flatten(1).sum(1), dual)
+    assert ball.steepest(torch.zeros(1, 1, 2, 2)).eq(0).all(), "nowhere without a gradient, and no NaN"
+    assert ball.steepest(torch.full((1, 1, 2, 2), torch.nan)).eq(0).all()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_starts_lie_on_the_surface_in_all_directions(norm: str, dtype: torch.dtype) -> None:
+    ball, index = ball_named(norm), torch.arange(4000)
+    words = draw(index, index * 0, index * 0, seed=0, stage=0, count=ball.words_for(4))
+    delta = ball.border(words, torch.zeros(4000, 1, 2, 2, dtype=dtype))
+    assert delta.dtype == dtype
+    torch.testing.assert_close(length(norm, delta), torch.ones(4000, dtype=dtype))
+    flat = delta.flatten(1)
+    assert flat.mean(0).abs().max() < 0.05
+    moments = flat.T @ flat / 4000
+    off = moments - torch.diag(moments.diag())
+    assert off.abs().max() < 0.05, "pixels know nothing of one another"
+    expected = 0.25 if norm == "l2" else 0.25 + 0.75 / 3  # one of four is ±1, the others are uniform
+    assert (moments.diag() - expected).abs().max() < 0.02
+
+
+def test_an_unknown_norm_is_refused() -> None:
+    with pytest.raises(UserError, match="unknown norm 'l3'"):
+        ball_named("l3")
