@@ -30,7 +30,6 @@ class Stream(IntEnum):
 
     AUGMENT = 1
     IDBH = 2
-    ATTACK = 3
 
 
 def philox(

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from fastiseat.attacks import bumps
-from fastiseat.attacks.draws import draw, signs, uniform
+from fastiseat.attacks.draws import draw, signs
 from fastiseat.attacks.losses import margins
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
+from fastiseat.kernels.philox import below
 
 _FIRST_SHARE = 0.8
 # The share of the pixels that a square covers is halved after each of so many queries.
@@ -70,12 +72,18 @@ class Square:
         shares = [_FIRST_SHARE / 2**halvings for halvings in range(len(_HALVINGS) + 1)]
         return [self.side(height * width, min(height, width), share, odd=odd) for share in shares]
 
-    def phase(self, clock: Tensor) -> Tensor:
-        """int64 (m,): how often the area has been halved for the query that is tried next at ``clock``."""
+    def side_at(self, clock: Tensor, like: Tensor, *, odd: bool = False) -> Tensor:
+        """int64 (m,): of the square that is tried next at ``clock``."""
         query = clock - 1
         if self.rescaled:
             query = query * 10_000 // self.queries
-        return sum(query > after for after in _HALVINGS)  # type: ignore[return-value]
+        sides = self.sides(like, odd=odd)
+        side = torch.full_like(clock, sides[0])
+        # A table would have to be moved to the device, which a recording could not repeat.
+        for after, (last, value) in zip(_HALVINGS, pairwise(sides), strict=True):
+            if value != last:
+                side = torch.where(query > after, value, side)
+        return side
 
     def _words(self, state: Mapping[str, Tensor], count: int) -> Tensor:
         place = state["index"], state["round"], state["clock"]
@@ -92,7 +100,7 @@ class Square:
         images, eps = now["images"], now["eps"]
         channels, (height, width) = images.shape[1], images.shape[2:]
         words = self._words(now, 2 + channels)
-        side = _by_phase(self.phase(now["clock"]), self.sides(images))
+        side = self.side_at(now["clock"], images)
         inside = _window(first(words[:, 0], side, height), first(words[:, 1], side, width), side, height, width)
         colours = signs(words[:, 2:], images.dtype).view(-1, channels, 1, 1)
         return torch.where(inside, (images + eps * colours).clamp(0, 1), now["best_x"])
@@ -105,7 +113,7 @@ class Square:
         images = now["images"]
         channels, (height, width) = images.shape[1], images.shape[2:]
         words = self._words(now, 5 + channels)
-        side = _by_phase(self.phase(now["clock"]), self.sides(images, odd=True))
+        side = self.side_at(now["clock"], images, odd=True)
         rows = [first(words[:, number], side, height) for number in (0, 2)]
         columns = [first(words[:, number], side, width) for number in (1, 3)]
         gains, loses = (_window(*corner, side, height, width) for corner in zip(rows, columns, strict=True))
@@ -119,7 +127,7 @@ def first(word: Tensor, side: Tensor, size: int) -> Tensor:
 
     So it is in the authors' code, whose random integers leave out their upper end.
     """
-    return (uniform(word, torch.float64) * (size - side)).long()
+    return below(word, size - side)
 
 
 def _window(row: Tensor, column: Tensor, side: Tensor, height: int, width: int) -> Tensor:
@@ -128,13 +136,5 @@ def _window(row: Tensor, column: Tensor, side: Tensor, height: int, width: int) 
 
 
 def _stretch(start: Tensor, side: Tensor, size: int) -> Tensor:
-    place = torch.arange(size, device=start.device)
-    return (place >= start[:, None]) & (place < (start + side)[:, None])
-
-
-def _by_phase(phase: Tensor, values: list[int]) -> Tensor:
-    """int64 (m,): the value of each sample's phase; without a table, which would have to be moved to the device."""
-    chosen = torch.full_like(phase, values[0])
-    for number, value in enumerate(values):
-        chosen = torch.where(phase == number, value, chosen)
-    return chosen
+    offset = torch.arange(size, device=start.device) - start[:, None]
+    return (offset >= 0) & (offset < side[:, None])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from fastiseat.cli.eval import weights_file
+from fastiseat.cli.target import weights_file
 from fastiseat.config import Pixels
 from fastiseat.errors import UserError
 

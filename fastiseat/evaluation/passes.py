@@ -40,12 +40,16 @@ class Passes:
             logits = self._forward(x)
             losses = loss(logits)
             total = losses.sum()
-            if self.precision != "fp16":
-                (gradient,) = torch.autograd.grad(total, x)
-            else:
-                (gradient,) = torch.autograd.grad(total * FP16_ATTACK_SCALE, x)
-                gradient = gradient / FP16_ATTACK_SCALE
+            gradient = self._gradient(total, x)
         return Ascent(logits.detach(), losses.detach(), gradient)
+
+    def _gradient(self, total: Tensor, x: Tensor) -> Tensor:
+        """Zero where the network's answer does not hang on x by anything that can be differentiated."""
+        if not total.requires_grad:
+            return torch.zeros_like(x)
+        scale = FP16_ATTACK_SCALE if self.precision == "fp16" else 1
+        (gradient,) = torch.autograd.grad(total * scale, x, materialize_grads=True)
+        return gradient / scale if scale != 1 else gradient
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastiseat.attacks.draws import draw, signs, uniform
+from fastiseat.attacks.draws import draw, signs, splitmix, uniform
 
 
 def words(
@@ -16,6 +16,18 @@ def words(
     return draw(
         rows, torch.full_like(rows, round_), torch.full_like(rows, clock), seed=seed, stage=stage, count=count
     )
+
+
+def test_splitmix_is_the_published_generator() -> None:
+    """The first words of its stream 0, and of another, as the authors' reference implementation in C gives them."""
+    first = splitmix(torch.arange(3), key=0)
+    assert [word % 2**64 for word in first.tolist()] == [
+        0xE220A8397B1DCDAF,
+        0x6E789E6AA1B965F4,
+        0x06C45D188009454F,
+    ]
+    other = splitmix(torch.arange(2), key=torch.tensor(1234567))
+    assert [word % 2**64 for word in other.tolist()] == [6457827717110365317, 3203168211198807973]
 
 
 def test_the_words_are_the_samples_own() -> None:

@@ -16,6 +16,8 @@ from fastiseat.attacks.losses import margins
 from fastiseat.attacks.square import Square, first
 
 SMALL = {"linf": 0.02, "l2": 0.1}
+# In the L2 ball what rounding leaves of a δ of 0 is divided by 1e-12, in their code and in ours.
+TOLERANCE = {"linf": 1e-8, "l2": 1e-5}
 SHAPE = (2, 11, 10)
 
 
@@ -70,8 +72,8 @@ def compare(*, norm: str, queries: int = 300, rescaled: bool = False, rows: tupl
         one = {name: tensor[row : row + 1] if tensor.dim() else tensor for name, tensor in given.items()}
         words = words_of(begin(search, one), norm=norm, queries=queries)
         expected, best = theirs(one, words, norm=norm, queries=queries, rescaled=rescaled)
-        torch.testing.assert_close(torch.stack([x[row] for x in asked]), expected, atol=1e-8, rtol=0)
-        torch.testing.assert_close(end["best_x"][row], best, atol=1e-8, rtol=0)
+        torch.testing.assert_close(torch.stack([x[row] for x in asked]), expected, atol=TOLERANCE[norm], rtol=0)
+        torch.testing.assert_close(end["best_x"][row], best, atol=TOLERANCE[norm], rtol=0)
 
 
 def theirs(given: State, words: list[int], *, norm: str, queries: int, rescaled: bool) -> tuple[Tensor, Tensor]:
@@ -98,9 +100,8 @@ def test_squares_shrink_when_theirs_do(queries: int, rescaled: bool, shape: tupl
     search, like = Square(queries=queries, rescaled=rescaled), torch.zeros(1, *shape)
     attack = SquareAttack(None, n_queries=queries, eps=0.1, resc_schedule=rescaled)
     tried = torch.arange(queries)
-    phases = search.phase(tried + 1)
     for odd in (False, True):
-        sides = torch.tensor(search.sides(like, odd=odd))[phases].tolist()
+        sides = search.side_at(tried + 1, like, odd=odd).tolist()
         expected = []
         for number in range(queries):
             side = max(round(math.sqrt(attack.p_selection(number) * shape[1] * shape[2])), 3 if odd else 1)
