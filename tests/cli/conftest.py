@@ -1,5 +1,6 @@
 """The commands as functions, on a few digits."""
 
+import shutil
 import subprocess
 import sys
 from typing import NamedTuple
@@ -60,6 +61,20 @@ def process(tmp_path):
         return Result(result.returncode, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, for commands that write into a run: ``run`` in the current folder."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+class Check(NamedTuple):
+    """What the checks find about a network."""
+
+    name: str
+    finding: str
+    suspicious: bool
 
 
 @pytest.fixture(scope="session")
