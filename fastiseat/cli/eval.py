@@ -101,7 +101,7 @@ def main(argv: list[str]) -> None:
 
 def evaluate(arguments: Eval) -> dict[str, Any]:
     """What ``--json`` prints: of one evaluation the network, the data and each attack's parameters and accuracy; of
-    several these under ``evaluations``, with their ``means``, and with ``--compare`` their ``comparison``.
+    several these under ``evaluations``, with their ``means``, or with ``--compare`` their ``comparison``.
     """
     _check(arguments)
     from fastiseat.cli.eval_run import evaluations
@@ -114,13 +114,11 @@ def _told(found: list[Evaluation], compare: bool) -> dict[str, Any]:
 
     if len(found) == 1:
         return found[0].as_json()
-    columns, refused = means(found)
-    told: dict[str, Any] = {"evaluations": [each.as_json() for each in found], "means": columns}
-    if refused:
-        told["no_means"] = refused
+    told: dict[str, Any] = {"evaluations": [each.as_json() for each in found]}
     if compare:
-        told["comparison"] = comparison(*found)
-    return told
+        return told | {"comparison": comparison(*found)}
+    columns, refused = means(found)
+    return told | {"means": columns, "no_means": refused}
 
 
 def _check(arguments: Eval) -> None:

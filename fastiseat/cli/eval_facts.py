@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fastiseat.cli.eval import Eval
@@ -20,7 +21,9 @@ def facts_of(subject: Subject, attack: Attack | EnsembleAttack, arguments: Eval,
     """All of them, in JSON's types; ``half`` is the precision that ``--amp`` looks in on this device."""
     official = is_official(attack, arguments)
     facts = {
-        **_of_subject(subject, arguments),
+        "weights_sha256": _checksum(subject.weights.file),
+        "network": str(subject.model.spec),
+        **subject.facts,
         "attack": _constants(subject, attack, arguments.seed) | ({"code": package_version()} if official else {}),
         "backend": "official" if official else "fastiseat",
         "precision": half if gains_from_half(attack) and not official else "full",
@@ -44,18 +47,9 @@ def ensemble_on(subject: Subject, attack: EnsembleAttack, seed: int) -> Ensemble
     return ensemble_named(attack.name, norm=attack.norm, num_classes=classes, seed=seed)
 
 
-def _of_subject(subject: Subject, arguments: Eval) -> dict[str, Any]:
-    with subject.weights.file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {
-        "weights_sha256": digest,
-        "network": str(subject.model.spec),
-        "dataset": subject.data.name,
-        "fingerprint": subject.data.fingerprint,
-        "split": arguments.split,
-        "subset": arguments.subset,
-        "samples": len(subject.split),
-    }
+def _checksum(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _constants(subject: Subject, attack: Attack | EnsembleAttack, seed: int) -> dict[str, Any]:

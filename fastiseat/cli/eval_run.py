@@ -20,11 +20,8 @@ from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, any_attack_named
 from fastiseat.evaluation.records import read
-from fastiseat.rundata import limited
 from fastiseat.signals import raised_at_once
 
-# Enough for the checks to be sure of, and a small part of an evaluation.
-_SANITY_SAMPLES = 128
 _STOPPED = "between two verdicts: the same command goes on from those that are saved"
 
 
@@ -40,7 +37,7 @@ def evaluations(arguments: Eval) -> list[Evaluation]:
                 "--weights"
             )
         if arguments.compare:
-            require_same_data([_data(plan, arguments) for plan in plans])
+            require_same_data([plan.facts for plan in plans])
         return [
             plan if isinstance(plan, Evaluation) else _evaluation(plan, arguments, device, progress)
             for plan in plans
@@ -55,14 +52,6 @@ def _plans(target: Path, arguments: Eval, progress: ConsoleProgress) -> Iterator
         subject = load(weights, arguments, progress.say)
         attacks_on(subject, arguments)
         yield subject
-
-
-def _data(plan: Evaluation | Subject, arguments: Eval) -> dict[str, Any]:
-    """What is compared: see :func:`fastiseat.cli.eval_together.require_same_data`."""
-    if isinstance(plan, Evaluation):
-        return plan.facts
-    data = {"dataset": plan.data.name, "fingerprint": plan.data.fingerprint}
-    return data | {"split": arguments.split, "subset": arguments.subset}
 
 
 def _evaluation(subject: Subject, arguments: Eval, device: torch.device, progress: ConsoleProgress) -> Evaluation:
@@ -109,17 +98,16 @@ def _number(eps: float | str) -> float:
 def _sanity(
     evaluator: Evaluator, subject: Subject, eps: float, arguments: Eval, progress: ConsoleProgress
 ) -> list[dict[str, Any]]:
-    from fastiseat.evaluation.samples import Samples
     from fastiseat.evaluation.sanity import sanity_checks
 
-    few = limited(subject.split, _SANITY_SAMPLES)
     checks = sanity_checks(
         evaluator,
-        Samples.of(few),
+        subject.split,
         eps=eps,
         norm=arguments.norm,
         num_classes=subject.model.spec.num_classes,
         seed=arguments.seed,
-        progress=progress,
+        progress=lambda attack: progress.busy(f"sanity checks: {attack}"),
     )
+    progress.forget()
     return [asdict(check) for check in checks]

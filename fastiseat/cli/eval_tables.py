@@ -23,14 +23,14 @@ def print_all(found: Sequence[Evaluation], *, compare: bool, console: Console | 
     console = console or Console()
     for evaluation in found:
         _print_one(evaluation.as_json(), console)
-    if len(found) > 1:
+    if compare:
+        console.print(_comparison(comparison(*found)))
+    elif len(found) > 1:
         columns, refused = means(found)
         if columns:
             console.print(_means(columns))
         for line in refused:
             print_line(console, line)
-    if compare:
-        console.print(_comparison(comparison(*found)))
 
 
 def _print_one(result: Mapping[str, Any], console: Console) -> None:

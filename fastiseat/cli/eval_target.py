@@ -40,6 +40,8 @@ class Subject:
     model: Network
     data: DataSet
     split: Split
+    facts: dict[str, Any]
+    """Which images these are."""
     trained_eps: str | None
 
 
@@ -83,11 +85,19 @@ def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subje
     if trained_on not in (None, arguments.dataset, data.name):
         say(f"{weights.file} was trained on {trained_on}, and is evaluated on {data.name}")
     whole = data.test if arguments.split == "test" else data.train
+    subset = arguments.subset if arguments.subset and arguments.subset < len(whole) else None
     return Subject(
         weights=weights,
         model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         data=data,
-        split=limited(whole, arguments.subset),
+        split=limited(whole, subset),
+        facts={
+            "dataset": data.name,
+            "fingerprint": data.fingerprint,
+            "split": arguments.split,
+            "subset": subset,
+            "samples": subset or len(whole),
+        },
         trained_eps=metadata.get("eps"),
     )
 

@@ -63,6 +63,11 @@ class ConsoleProgress:
             left = _time_left(done - task.first, total - done, now - task.began)
             self.say(", ".join(filter(None, (f"{what}: {done:,} of {total:,}", detail, left))))
 
+    def busy(self, what: str) -> None:
+        """A bar alone, for work of a length that nobody knows."""
+        self.forget()
+        self._tasks[what] = _Task(self._bar.add_task(what, total=None), time.perf_counter(), 0)
+
     def forget(self) -> None:
         """Take the bars of ended work away; the same names may begin again."""
         for task in self._tasks.values():

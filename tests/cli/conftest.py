@@ -1,8 +1,11 @@
 """The commands as functions, on a few digits."""
 
+import json
 import shutil
 import subprocess
 import sys
+import types
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
@@ -69,12 +72,41 @@ def run(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "run")
 
 
-class Check(NamedTuple):
+@dataclass
+class Check:
     """What the checks find about a network."""
 
     name: str
     finding: str
     suspicious: bool
+
+
+@pytest.fixture(autouse=True)
+def sanity(monkeypatch):
+    """In place of the checks: one suspicious finding of two, and a list of what they were called with."""
+    calls = []
+
+    def sanity_checks(evaluator, samples, **more):
+        more.pop("progress")("fgsm")
+        calls.append({"samples": len(samples), **more})
+        return [Check("gradients", "they are there", False), Check("square", "it breaks what PGD spares", True)]
+
+    module = types.ModuleType("fastiseat.evaluation.sanity")
+    module.sanity_checks = sanity_checks
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return calls
+
+
+@pytest.fixture
+def evaluate(fastiseat):
+    """What ``eval --json`` prints."""
+
+    def command(*words):
+        result = fastiseat("eval", *words, "--json")
+        assert result.code == 0, result
+        return json.loads(result.out)
+
+    return command
 
 
 @pytest.fixture(scope="session")
