@@ -12,6 +12,10 @@ import pytest
 import tiny
 
 from fastiseat.__main__ import main
+from fastiseat.attacks.apgd import APGD
+from fastiseat.attacks.fab import FAB
+from fastiseat.attacks.square import Square
+from fastiseat.evaluation import ensembles
 
 
 class Result(NamedTuple):
@@ -95,6 +99,15 @@ def sanity(monkeypatch):
     module.sanity_checks = sanity_checks
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Ensembles of the same parts, of 10 steps, 2 targets and 30 queries."""
+    monkeypatch.setattr(ensembles, "APGD", lambda **words: APGD(**words | {"iterations": 10}))
+    monkeypatch.setattr(ensembles, "FAB", lambda **words: FAB(**words | {"iterations": 10}))
+    monkeypatch.setattr(ensembles, "Square", lambda **words: Square(**words, queries=30))
+    monkeypatch.setattr(ensembles, "_STANDARD_TARGETS", 2)
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The attacks of ``fastiseat eval``, by either backend, and what is said of their worth."""
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ from safetensors.torch import load_file, save_file
 from fastiseat.cli import eval_attacker
 from fastiseat.evaluation import records
 from fastiseat.models import build, export_state_dict, metadata
+from fastiseat.pipelines import datasets
+from fastiseat.pipelines.base import DataSet, Split
 
 
 def robust(row):
     return records.read(Path(row["saved"])).robust
 
 
+@pytest.mark.usefixtures("short")
 def test_attacks_of_each_kind_in_both_balls(evaluate, run):
     for norm, eps in (("linf", 0.05), ("l2", 1.5)):
         names = ("clean", "fgsm", "pgd-20", "cw-20", "aa-torchattacks", "aa")
@@ -28,6 +32,7 @@ def test_attacks_of_each_kind_in_both_balls(evaluate, run):
         assert aa.sum() <= min(found.sum() for found in attacked)
 
 
+@pytest.mark.usefixtures("short")
 def test_an_ensembles_parts(fastiseat, evaluate, run):
     words = (run, "--attack", "aa", "--subset", 20, "--eps", 0.05)
     (row,) = evaluate(*words)["attacks"]
@@ -40,18 +45,28 @@ def test_an_ensembles_parts(fastiseat, evaluate, run):
 
 
 @pytest.fixture
-def few_classes(tmp_path):
+def few_classes(monkeypatch):
     """A network of three classes, and its data set."""
     model = build("small", in_channels=1, num_classes=3)
-    save_file(
-        export_state_dict(model), "three.safetensors", metadata(model.spec, dataset="npz:three.npz", eps="0.1")
-    )
-    rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (12, 8, 8, 1), dtype=np.uint8), np.arange(12) % 3
-    np.savez("three.npz", train_images=images, train_labels=labels, test_images=images, test_labels=labels)
+    told = metadata(model.spec, dataset="three", eps="0.1")
+    save_file(export_state_dict(model), "three.safetensors", told)
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 1), dtype=np.uint8)
+    split = Split(images=images, labels=np.arange(12) % 3)
+    data = DataSet(name="three", num_classes=3, train=split, test=split)
+    monkeypatch.setattr(datasets, "load", lambda name, **_: data)
     return "three.safetensors"
 
 
+@pytest.mark.usefixtures("short")
+def test_fewer_than_four_classes(fastiseat, few_classes):
+    result = fastiseat("eval", few_classes, "--attack", "aa")
+    assert "aa: apgd-t: its DLR loss needs 4 classes, the network has 3" in result.out
+    pytest.importorskip("pyautoattack")
+    complaint = fastiseat("eval", few_classes, "--attack", "aa", "--backend", "official").complaint
+    assert complaint.startswith("--backend official: its loss needs 4 classes, the network has 3")
+
+
+@pytest.mark.usefixtures("short")
 def test_half_precision_never_finds_more_robust(evaluate, run, monkeypatch):
     monkeypatch.setattr(eval_attacker, "precision_for_amp", lambda device: "bf16")
     names = ("--attack", "clean", "pgd-5", "aa", "--subset", 40, "--eps", 0.05)
@@ -75,7 +90,7 @@ def test_engines_agree(evaluate, run):
 
 def test_the_authors_code_agrees(fastiseat, evaluate, run):
     pytest.importorskip("pyautoattack")
-    words = (run, "--attack", "aa", "--subset", 30, "--eps", 0.08, "--no-sanity")
+    words = (run, "--attack", "aa", "--subset", 10, "--eps", 0.15, "--no-sanity")
     (ours,) = evaluate(*words)["attacks"]
     state, logger = torch.get_rng_state(), logging.getLogger("auto-attack")
     (theirs,) = evaluate(*words, "--backend", "official")["attacks"]
@@ -90,7 +105,7 @@ def test_the_authors_code_agrees(fastiseat, evaluate, run):
 
 
 def test_without_the_authors_code(fastiseat, run, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyautoattack", None)
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
     result = fastiseat("eval", run, "--attack", "aa", "--backend", "official")
     assert result.complaint == "--backend official: pip install pyautoattack"
 

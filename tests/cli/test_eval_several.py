@@ -51,6 +51,7 @@ def test_what_is_measured_otherwise_has_no_mean(fastiseat, evaluate, run, other,
     assert line in fastiseat("eval", row["saved"], run, "--attack", "pgd-3").out
 
 
+@pytest.mark.usefixtures("short")
 def test_the_two_autoattacks_never_share_a_column(evaluate, run):
     weak, standard = evaluate(run, "--attack", "aa-torchattacks", "aa", "--subset", 10)["attacks"]
     found = evaluate(weak["saved"], standard["saved"])
