@@ -34,6 +34,8 @@ class Attacker:
         self._subject, self._arguments, self._progress = subject, arguments, progress
         self._weight = next(subject.model.parameters())
         self._half = precision_for_amp(self._weight.device) if arguments.amp else "full"
+        if arguments.amp and self._half == "full":
+            progress.say("--amp: this CPU has no instructions for half precision, and computes in float32")
         self._samples = Samples.of(subject.split)
         self._looked_at = False
 
@@ -62,7 +64,7 @@ class Attacker:
 
     @cached_property
     def _finder(self) -> Evaluator:
-        return self._made(self._half)
+        return self.evaluator if self._half == "full" else self._made(self._half)
 
     def _made(self, precision: str) -> Evaluator:
         return Evaluator(

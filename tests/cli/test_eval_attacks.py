@@ -76,6 +76,13 @@ def test_half_precision_never_finds_more_robust(evaluate, run, monkeypatch):
         assert not (robust(other) & ~robust(one)).any()
 
 
+def test_a_device_without_half_precision(fastiseat, run, monkeypatch):
+    monkeypatch.setattr(eval_attacker, "precision_for_amp", lambda device: "full")
+    result = fastiseat("eval", run, "--amp", "--attack", "pgd-2", "--no-sanity")
+    assert result.err == "--amp: this CPU has no instructions for half precision, and computes in float32\n"
+    assert "its verdicts are in" in fastiseat("eval", run, "--attack", "pgd-2", "--no-sanity").err
+
+
 def test_restarts_stay_in_full_precision(evaluate, run, monkeypatch):
     monkeypatch.setattr(eval_attacker, "precision_for_amp", lambda device: "bf16")
     (row,) = evaluate(run, "--amp", "--attack", "pgd-2", "--restarts", 2)["attacks"]
