@@ -22,7 +22,7 @@ class Eval:
     """Accuracy of networks, clean and under attack.
 
     The network is in eval mode. A sample counts as robust where the last iterate of every restart is classified
-    correctly; under aa, where no image that any part tries is misclassified. Verdicts are in the weights' own precision.
+    correctly; under aa, where no image that any part tries is misclassified. Half precision gives no verdict.
 
     Verdicts are kept, and not computed again: of a run in its folder evaluations/, of a file in ./evaluations/.
     An interrupted aa goes on from where it was when the same command is given again.

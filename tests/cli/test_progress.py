@@ -34,5 +34,5 @@ def test_a_bar_is_gone_afterwards():
         progress.count("square", 1, 2, "robust so far 50.00%")
         progress.busy("sanity checks: fgsm")
         progress.forget()
-    *_, last = stream.getvalue().splitlines()
-    assert last.rsplit("\x1b[2K", 1)[1] == "\x1b[?25h\r", "nothing is left in the line but a cursor"
+    _, last = stream.getvalue().rsplit("\x1b[2K", 1)
+    assert last == "\x1b[?25h\r", "nothing is left in the line but a cursor"
