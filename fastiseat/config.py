@@ -16,6 +16,9 @@ from tyro.constructors import PrimitiveConstructorSpec
 from fastiseat.errors import UserError
 from fastiseat.models.names import canonical_arch, canonical_variant
 
+WhichWeights = Literal["best", "last", "averaged"]
+"""The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
+
 
 def _pixels(words: list[str]) -> float:
     numerator, slash, denominator = words[0].partition("/")

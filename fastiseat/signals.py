@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,8 +16,8 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 class Stopped(Exception):  # noqa: N818 (it is no error)
     """A signal has ended the run, and a checkpoint is written: ``--resume`` goes on from there."""
 
-    def __init__(self, number: signal.Signals) -> None:
-        super().__init__(f"stopped by {number.name} after a checkpoint; go on with --resume")
+    def __init__(self, number: signal.Signals, how: str = "after a checkpoint; go on with --resume") -> None:
+        super().__init__(f"stopped by {number.name} {how}")
         self.signal = number
 
     @property
@@ -56,3 +58,24 @@ class Interruptions:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT
         self.requested = self.requested or signal.Signals(number)
+
+
+@contextmanager
+def raised_at_once(how: str) -> Iterator[None]:
+    """In the block SIGTERM raises :class:`Stopped` wherever the program is, as Ctrl-C raises KeyboardInterrupt.
+
+    For work that can be left at any instant. An ignored signal stays ignored, as in :class:`Interruptions`.
+    """
+    found = signal.getsignal(signal.SIGTERM)
+    if threading.current_thread() is not threading.main_thread() or found in (signal.SIG_IGN, None):
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Stopped(signal.Signals(number), how)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, found)

@@ -1,11 +1,19 @@
 """The only code that writes into a run's directory. Every file is complete or absent."""
 
 from fastiseat.checkpoint.atomic import write_atomically
-from fastiseat.checkpoint.directory import WEIGHTS, RunDirectory, as_json, changes, weights_content
+from fastiseat.checkpoint.directory import (
+    WEIGHTS,
+    WEIGHTS_FILES,
+    RunDirectory,
+    as_json,
+    changes,
+    weights_content,
+)
 from fastiseat.checkpoint.store import Checkpoints, Found
 
 __all__ = [
     "WEIGHTS",
+    "WEIGHTS_FILES",
     "Checkpoints",
     "Found",
     "RunDirectory",

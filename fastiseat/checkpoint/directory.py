@@ -6,18 +6,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.checkpoint.store import Checkpoints
-from fastiseat.config import Config
+from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 
-WEIGHTS = {"best": Path("weights", "best.safetensors"), "last": Path("weights", "last.safetensors")}
+WEIGHTS_FILES = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
+"""Where a run's weights lie, if it has them."""
+WEIGHTS = {which: WEIGHTS_FILES[which] for which in ("best", "last")}
+"""Those that every run writes."""
 
 
 def weights_content(model: nn.Module, metadata: dict[str, str]) -> bytes:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
+from datetime import timedelta
 from types import TracebackType
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 # Seconds between two lines where there is no terminal.
 _INTERVAL = 10.0
+
+
+class _Task(NamedTuple):
+    bar: TaskID
+    began: float
+    first: int
 
 
 class ConsoleProgress:
@@ -26,7 +34,7 @@ class ConsoleProgress:
             disable=not self.console.is_terminal,
             transient=True,
         )
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[str, _Task] = {}
         self._shown = time.perf_counter()
 
     def __enter__(self) -> ConsoleProgress:
@@ -42,12 +50,30 @@ class ConsoleProgress:
         """Print the line, above the bar in a terminal."""
         self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
-    def count(self, what: str, done: int, total: int) -> None:
-        """Move the bar, or print a line once an interval."""
-        if what not in self._tasks:
-            self._tasks[what] = self._bar.add_task(what)
-        self._bar.update(self._tasks[what], completed=done, total=total)
+    def count(self, what: str, done: int, total: int, detail: str = "") -> None:
+        """Move the bar, or print a line once an interval; ``detail`` is how the work goes."""
         now = time.perf_counter()
+        if what not in self._tasks:
+            self._tasks[what] = _Task(self._bar.add_task(what), now, done)
+        task = self._tasks[what]
+        described = f"{what}, {detail}" if detail else what
+        self._bar.update(task.bar, completed=done, total=total, description=described)
         if not self.console.is_terminal and now - self._shown >= _INTERVAL:
             self._shown = now
-            self.say(f"{what}: {done:,} of {total:,}")
+            left = _time_left(done - task.first, total - done, now - task.began)
+            self.say(", ".join(filter(None, (f"{what}: {done:,} of {total:,}", detail, left))))
+
+    def busy(self, what: str) -> None:
+        """A bar alone, for work of a length that nobody knows."""
+        self.forget()
+        self._tasks[what] = _Task(self._bar.add_task(what, total=None), time.perf_counter(), 0)
+
+    def forget(self) -> None:
+        """Take the bars of ended work away; the same names may begin again."""
+        for task in self._tasks.values():
+            self._bar.remove_task(task.bar)
+        self._tasks.clear()
+
+
+def _time_left(done: int, left: int, seconds: float) -> str:
+    return f"{timedelta(seconds=round(seconds / done * left))} left" if done > 0 else ""

@@ -9,11 +9,16 @@ from fastiseat.errors import UserError
 
 def weights_file(target: Path, which: str) -> Path:
     """The weights file that ``target``, a file or a run's directory, stands for."""
-    from fastiseat.checkpoint import WEIGHTS
+    from fastiseat.checkpoint import WEIGHTS_FILES
 
     if not target.is_dir():
         return target
-    file = target / WEIGHTS[which]
-    if not file.exists():
-        raise UserError(f"{target} holds no {WEIGHTS[which]}: give a run that finished an epoch, or a file")
-    return file
+    file = target / WEIGHTS_FILES[which]
+    if file.exists():
+        return file
+    if which == "averaged":
+        raise UserError(
+            f"{target} holds no {WEIGHTS_FILES[which]}: training writes best and last weights, and averages none; "
+            "average some yourself and give that file"
+        )
+    raise UserError(f"{target} holds no {WEIGHTS_FILES[which]}: give a run that finished an epoch, or a file")

@@ -17,6 +17,7 @@ class Standing:
 
     ``broken_by``: -1 not broken yet, 0 wrong without an attack, k broken by the ensemble's k-th part. ``part`` and
     ``round``: what the sample has to withstand next, both counted from 0; as many parts as there are is all of them.
+    Wherever an interrupt comes, what stands here can be gone on from.
     """
 
     broken_by: npt.NDArray[np.int64]
@@ -46,7 +47,8 @@ class Standing:
         elif round_ + 1 < rounds:
             self.round[row] = round_ + 1
         else:
-            self.part[row], self.round[row] = part + 1, 0
+            self.round[row] = 0  # first: a part begun in a later round would spare the sample
+            self.part[row] = part + 1
 
     def robust_after(self, part: int) -> int:
         """How many samples neither the network itself nor the first ``part`` parts have broken."""

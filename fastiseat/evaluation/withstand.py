@@ -116,7 +116,7 @@ class Withstand:
             images, labels = self._images(samples, rows)
             logits = self._judge.logits(images)
             count_classes(logits, len(rows))
-            _require_numbers(logits, first)
+            require_numbers(logits, first)
             wrong = (logits.argmax(1) != labels).cpu().numpy()
             standing.broken_by[rows[wrong & standing.unbroken[rows]]] = WRONG
             others = logits.scatter(1, labels[:, None], torch.inf)
@@ -153,7 +153,7 @@ def _sizes(batch_size: int, recorded: bool) -> tuple[int, ...]:
     return tuple(sorted(parts | set(halves), reverse=True))
 
 
-def _require_numbers(logits: Tensor, first: int) -> None:
+def require_numbers(logits: Tensor, first: int) -> None:
     """:class:`UserError` for a network that answers NaN or ∞, whose verdicts would mean nothing."""
     wrong = ~logits.isfinite().all(1)
     if wrong.any():

@@ -1,13 +1,21 @@
 """The commands as functions, on a few digits."""
 
+import json
+import shutil
 import subprocess
 import sys
+import types
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytest
 import tiny
 
 from fastiseat.__main__ import main
+from fastiseat.attacks.apgd import APGD
+from fastiseat.attacks.fab import FAB
+from fastiseat.attacks.square import Square
+from fastiseat.evaluation import ensembles
 
 
 class Result(NamedTuple):
@@ -60,6 +68,58 @@ def process(tmp_path):
         return Result(result.returncode, result.stdout, result.stderr)
 
     return run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of it, for commands that write into a run: ``run`` in the current folder."""
+    return shutil.copytree(finished, tmp_path / "run")
+
+
+@dataclass
+class Check:
+    """What the checks find about a network."""
+
+    name: str
+    finding: str
+    suspicious: bool
+
+
+@pytest.fixture(autouse=True)
+def sanity(monkeypatch):
+    """In place of the checks: one suspicious finding of two, and a list of what they were called with."""
+    calls = []
+
+    def sanity_checks(evaluator, samples, **more):
+        more.pop("progress")("fgsm")
+        calls.append({"samples": len(samples), **more})
+        return [Check("gradients", "they are there", False), Check("square", "it breaks what PGD spares", True)]
+
+    module = types.ModuleType("fastiseat.evaluation.sanity")
+    module.sanity_checks = sanity_checks
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return calls
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Ensembles of the same parts, of 10 steps, 2 targets and 30 queries."""
+    monkeypatch.setattr(ensembles, "APGD", lambda **words: APGD(**words | {"iterations": 10}))
+    monkeypatch.setattr(ensembles, "FAB", lambda **words: FAB(**words | {"iterations": 10}))
+    monkeypatch.setattr(ensembles, "Square", lambda **words: Square(**words, queries=30))
+    monkeypatch.setattr(ensembles, "_STANDARD_TARGETS", 2)
+
+
+@pytest.fixture
+def evaluate(fastiseat):
+    """What ``eval --json`` prints."""
+
+    def command(*words):
+        result = fastiseat("eval", *words, "--json")
+        assert result.code == 0, result
+        return json.loads(result.out)
+
+    return command
 
 
 @pytest.fixture(scope="session")

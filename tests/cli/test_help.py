@@ -27,8 +27,8 @@ TRAIN_FLAGS = """
 --seed --amp --no-amp --amp-dtype --tf32 --no-tf32 --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """
---help --attack --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split
---batch-size --seed
+--help --attack --norm --steps --step-size --restarts --eps --weights --variant --dataset --data-dir --subset --split
+--batch-size --seed --amp --engine --backend --no-sanity --compare --out --fresh
 --device --json
 """
 EXPORT_FLAGS = "--help --to --out --weights --variant --force"

@@ -1,0 +1,145 @@
+"""One network under attack: verdicts that are saved are not computed again, and those that are cut short go on."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fastiseat.cli.eval import Eval
+from fastiseat.cli.eval_facts import ensemble_on, facts_of, is_official
+from fastiseat.cli.eval_follow import Follower, saved_whatever_comes
+from fastiseat.cli.eval_target import Subject
+from fastiseat.cli.progress import ConsoleProgress
+from fastiseat.engine.accept import as_network_input
+from fastiseat.engine.precision import precision_for_amp
+from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation.confirm import confirmed
+from fastiseat.evaluation.official import PARTS, Official
+from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.records import Record, place
+from fastiseat.evaluation.robustness import evaluating
+from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.standing import WRONG
+from fastiseat.evaluation.withstand import require_numbers
+
+
+class Attacker:
+    """Verdicts on one subject, whose network lies on the device already."""
+
+    def __init__(self, subject: Subject, arguments: Eval, progress: ConsoleProgress) -> None:
+        self._subject, self._arguments, self._progress = subject, arguments, progress
+        self._weight = next(subject.model.parameters())
+        self._half = precision_for_amp(self._weight.device) if arguments.amp else "full"
+        if arguments.amp and self._half == "full":
+            progress.say("--amp: this CPU has no instructions for half precision, and computes in float32")
+        self._samples = Samples.of(subject.split)
+        self._looked_at = False
+
+    def __call__(self, attack: Attack | EnsembleAttack) -> tuple[Path, Record]:
+        """The verdicts under ``attack``, and the file that they are saved in."""
+        facts = facts_of(self._subject, attack, self._arguments, self._half)
+        weights, say = self._subject.weights, self._progress.say
+        path, record = place(weights.folder, facts, weights.which, say)
+        if record is None or self._arguments.fresh:
+            record = self._new(attack, facts)
+        elif record.left:
+            say(f"{attack.name}: goes on from {path}, with {record.left} of {len(record.robust)} samples left")
+        else:
+            say(f"{attack.name}: its verdicts are in {path}; --fresh attacks again")
+            return path, record
+        self._require_numbers()
+        with saved_whatever_comes(record, path, say):
+            self._run(attack, record, path)
+        self._progress.forget()
+        return path, record
+
+    @cached_property
+    def evaluator(self) -> Evaluator:
+        """In full precision."""
+        return self._made("full")
+
+    @cached_property
+    def _finder(self) -> Evaluator:
+        return self.evaluator if self._half == "full" else self._made(self._half)
+
+    def _made(self, precision: str) -> Evaluator:
+        return Evaluator(
+            self._subject.model,
+            precision=precision,
+            engine=self._arguments.engine,
+            batch_size=self._arguments.batch_size,
+            say=self._progress.say,
+        )
+
+    def _new(self, attack: Attack | EnsembleAttack, facts: dict[str, Any]) -> Record:
+        subject, device = self._subject, self._weight.device
+        parts: tuple[str, ...] = (attack.name,)
+        notes: tuple[str, ...] = ()
+        if isinstance(attack, EnsembleAttack):
+            ensemble = ensemble_on(subject, attack, self._arguments.seed)
+            parts, notes = tuple(part.name for part in ensemble.parts), ensemble.notes
+        made = {
+            "weights": str(subject.weights.file),
+            "official": subject.data.official,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+            "torch": torch.__version__,
+        }
+        standing = Standing.fresh(len(subject.split))
+        return Record(facts=facts, made=made, parts=parts, notes=notes, standing=standing)
+
+    def _run(self, attack: Attack | EnsembleAttack, record: Record, path: Path) -> None:
+        if isinstance(attack, Attack):
+            record.conclude(self._verdicts(attack, record), broken_by=1 if attack.steps else WRONG)
+        elif is_official(attack, self._arguments):
+            self._run_official(attack, record, Follower(record, path, self._progress))
+        else:
+            self._run_ensemble(attack, record, Follower(record, path, self._progress))
+
+    def _verdicts(self, attack: Attack, record: Record) -> Any:
+        seed, split = self._arguments.seed, self._subject.split
+
+        def progress(done: int) -> None:
+            self._progress.count(attack.name, done, len(split))
+
+        if record.facts["precision"] == "full":
+            return self.evaluator(split, attack, seed=seed, progress=progress)
+        return confirmed(self.evaluator, self._finder, split, attack, seed=seed, progress=progress)
+
+    def _run_ensemble(self, attack: EnsembleAttack, record: Record, follower: Follower) -> None:
+        seed = self._arguments.seed
+        ensemble = ensemble_on(self._subject, attack, seed)
+        self._finder.withstand(
+            self._samples,
+            attack,
+            ensemble,
+            record.standing,
+            seed=seed,
+            told=lambda part, _: follower(ensemble.parts.index(part)),
+        )
+
+    def _run_official(self, attack: EnsembleAttack, record: Record, follower: Follower) -> None:
+        official = Official(
+            self._subject.model,
+            eps=attack.eps,
+            norm=attack.norm,
+            num_classes=self._subject.model.spec.num_classes,
+            batch_size=self._arguments.batch_size,
+            seed=self._arguments.seed,
+            say=self._progress.say,
+        )
+        official.withstand(self._samples, record.standing, lambda part, _: follower(PARTS.index(part)))
+
+    def _require_numbers(self) -> None:
+        """Before the first attack: an ensemble looks at all samples' logits itself, the other attacks at none."""
+        if self._looked_at:
+            return
+        rows = np.arange(min(self._arguments.batch_size, len(self._samples)))
+        images, _ = self._samples.take(rows, self._weight.device)
+        with evaluating(self._subject.model):
+            logits = Passes(model=self._subject.model).logits(as_network_input(images, self._weight))
+        require_numbers(logits, 0)
+        self._looked_at = True

@@ -1,0 +1,105 @@
+"""From a target of ``fastiseat eval`` to networks and the images that they are evaluated on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fastiseat import models
+from fastiseat.cli.eval import Eval
+from fastiseat.cli.target import weights_file
+from fastiseat.errors import UserError
+from fastiseat.models import Network
+from fastiseat.pipelines import datasets
+from fastiseat.pipelines.base import DataSet, Split
+from fastiseat.rundata import limited
+
+FOLDER = "evaluations"
+_SAVED = ".json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A weights file: ``which`` of a run's, or its own name, and the folder that its verdicts are kept in."""
+
+    file: Path
+    which: str
+    folder: Path
+    of_a_run: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network, the images it is asked about, and the ε it was trained with, if its file tells."""
+
+    weights: Weights
+    model: Network
+    data: DataSet
+    split: Split
+    facts: dict[str, Any]
+    """Which images these are."""
+    trained_eps: str | None
+
+
+def is_saved(target: Path) -> bool:
+    """Whether it names a saved evaluation."""
+    return target.suffix == _SAVED and not target.is_dir()
+
+
+def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
+    """The weights files that a target stands for; :class:`UserError` for those that a run lacks."""
+    if not target.is_dir():
+        folder = arguments.out or Path(FOLDER)
+        yield Weights(file=target, which=target.stem, folder=folder, of_a_run=False)
+        return
+    for which in dict.fromkeys(arguments.weights):
+        yield Weights(
+            file=weights_file(target, which), which=which, folder=arguments.out or target / FOLDER, of_a_run=True
+        )
+
+
+def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subject:
+    """The network, channels-last on the CPU, and its data; :class:`UserError` where they do not fit."""
+    metadata = models.read_weights(weights.file).metadata
+    model = models.load_model(weights.file, variant=arguments.variant)
+    trained_on = metadata.get("dataset")
+    data = datasets.load(told("dataset", arguments.dataset, trained_on), data_dir=arguments.data_dir)
+    _check_fit(model, data, weights.file)
+    if trained_on not in (None, arguments.dataset, data.name):
+        say(f"{weights.file} was trained on {trained_on}, and is evaluated on {data.name}")
+    whole = data.test if arguments.split == "test" else data.train
+    subset = arguments.subset if arguments.subset and arguments.subset < len(whole) else None
+    return Subject(
+        weights=weights,
+        model=model.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
+        data=data,
+        split=limited(whole, subset),
+        facts={
+            "dataset": data.name,
+            "fingerprint": data.fingerprint,
+            "split": arguments.split,
+            "subset": subset,
+            "samples": subset or len(whole),
+        },
+        trained_eps=metadata.get("eps"),
+    )
+
+
+def told(name: str, flag: Any, metadata: str | None) -> Any:
+    """The flag, or what the file says instead; :class:`UserError` where neither tells."""
+    if flag is None and metadata is None:
+        raise UserError(f"the weights file does not tell {name}: give --{name}")
+    return metadata if flag is None else flag
+
+
+def _check_fit(model: Network, data: DataSet, file: Path) -> None:
+    spec = model.spec
+    if (spec.in_channels, spec.num_classes) != (data.num_channels, data.num_classes):
+        raise UserError(
+            f"{file} is for {spec.in_channels} channels and {spec.num_classes} classes, {data.name} has "
+            f"{data.num_channels} and {data.num_classes}: give the network's own data set with --dataset"
+        )

@@ -1,0 +1,126 @@
+"""AutoAttack by its authors' code, as the package pyautoattack has it: to compare with, and slower."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fastiseat.engine.accept import as_network_input
+from fastiseat.engine.precision import autocast, strict_float32
+from fastiseat.errors import UserError
+from fastiseat.evaluation.robustness import evaluating
+from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.standing import WRONG, Standing
+
+PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+_NORMS = {"linf": "Linf", "l2": "L2"}
+_STANDARD_TARGETS = 9
+# Its targeted loss divides by a distance of the first from the third and fourth logit.
+_FEWEST_CLASSES = 4
+
+
+def package_version() -> str:
+    """Of pyautoattack; :class:`UserError` where it is missing."""
+    _package()
+    return version("pyautoattack")
+
+
+def _package() -> Any:
+    try:
+        import pyautoattack
+    except ImportError as error:
+        raise UserError("--backend official: pip install pyautoattack") from error
+    return pyautoattack
+
+
+class Official:
+    """Its standard version against one network, part by part, so that each part's verdicts can be kept."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        eps: float,
+        norm: str,
+        num_classes: int,
+        batch_size: int,
+        seed: int,
+        say: Callable[[str], None],
+    ) -> None:
+        if num_classes < _FEWEST_CLASSES:
+            raise UserError(
+                f"--backend official: its loss needs {_FEWEST_CLASSES} classes, the network has {num_classes}; take "
+                "--backend fastiseat"
+            )
+        self._model, self._batch_size, self._say = model, batch_size, say
+        self._weight = next(model.parameters())
+        self._attack = _package().AutoAttack(
+            model, norm=_NORMS[norm], eps=eps, seed=seed, version="standard", device=self._weight.device
+        )
+        self.targets = min(_STANDARD_TARGETS, num_classes - 1)
+        self._attack.apgd_targeted.n_target_classes = self.targets
+        self._attack.fab.n_target_classes = self.targets
+
+    def withstand(
+        self, samples: Samples, standing: Standing, told: Callable[[str, Standing], None] = lambda *_: None
+    ) -> None:
+        """Bring ``standing`` from the part it is at to the end; ``told`` after each part, with its name."""
+        with evaluating(self._model), strict_float32(), autocast("full", self._weight.device):
+            self._clean(samples, standing)
+            for number, part in enumerate(PARTS):
+                rows = np.flatnonzero(standing.unbroken & (standing.part == number))
+                if len(rows):
+                    self._part(samples, rows, number, standing)
+                told(part, standing)
+
+    def _clean(self, samples: Samples, standing: Standing) -> None:
+        for first in range(0, len(samples), self._batch_size):
+            rows = np.arange(first, min(first + self._batch_size, len(samples)))
+            images, labels = self._take(samples, rows)
+            with torch.no_grad():
+                wrong = (self._model(images).argmax(1) != labels).cpu().numpy()
+            standing.broken_by[rows[wrong & standing.unbroken[rows]]] = WRONG
+
+    def _part(self, samples: Samples, rows: Any, number: int, standing: Standing) -> None:
+        images, labels = self._take(samples, rows)
+        self._attack.attacks_to_run = [PARTS[number]]
+        with _seeds_kept(images.device), _warnings_said(self._say):
+            _, found = self._attack.run_standard_evaluation(images, labels, batch_size=self._batch_size)
+        standing.broken_by[rows[(found != labels).cpu().numpy()]] = number + 1
+        standing.part[rows] = number + 1
+
+    def _take(self, samples: Samples, rows: Any) -> tuple[Tensor, Tensor]:
+        images, labels = samples.take(rows, self._weight.device)
+        return as_network_input(images, self._weight).contiguous(), labels
+
+
+@contextmanager
+def _seeds_kept(device: torch.device) -> Iterator[None]:
+    """The package seeds torch's generators of every device."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield
+
+
+@contextmanager
+def _warnings_said(say: Callable[[str], None]) -> Iterator[None]:
+    """What the package warns of is said, and printed by nobody else."""
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            say(f"pyautoattack: {record.getMessage()}")
+
+    logger, handler = logging.getLogger("auto-attack"), Handler(logging.WARNING)
+    propagates, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagates
