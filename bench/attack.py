@@ -21,15 +21,16 @@ from fastiseat.bench.attack_inputs import (
     victim,
 )
 from fastiseat.bench.attackers import Attacker, Run, official, ours
-from fastiseat.bench.baselines.autoattack import NAME, require
 from fastiseat.bench.inputs import images_of
 from fastiseat.bench.steps import Plan
 from fastiseat.errors import UserError
+from fastiseat.evaluation.official import PACKAGE as NAME
+from fastiseat.evaluation.official import package_version
 
 UNBROKEN_EPS = 1e-4
 """Within it next to nothing succeeds, so that every image has every part to the end."""
 AGREEMENT, SPARED, HIGHER = 0.998, 2, 0.002
-"""Verdicts that must agree, but for so many images; how much more than the authors' code may be left robust."""
+"""Verdicts that must agree, but for so many images; what may be left robust beyond the authors' code, or one image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +127,7 @@ def _rows(case: AttackCase, found: Victim, attacks: Attacks, plan: Plan) -> list
         rows.append(Row(variant=name, engine=engine, precision=precision, attacker=attacker))
     if attacks.official:
         try:
-            require()
+            package_version()
             rows.append(Row(variant=NAME, attacker=official(found.model, case)))
         except UserError as error:
             rows.append(Row(variant=NAME, problem=f"absent: {error}"))
@@ -163,5 +164,5 @@ def judge(rows: Sequence[Row], size: int) -> None:
         excess = max(int(a.sum()) - int(b.sum()) for a, b in pairs)
         if row.alike < AGREEMENT * size - SPARED:
             row.problem = f"not comparable: {row.alike} of {size} verdicts are those of {NAME}"
-        elif excess > HIGHER * size:
+        elif excess > max(HIGHER * size, 1):
             row.problem = f"not comparable: {excess} of {size} images more than by {NAME} are left robust"

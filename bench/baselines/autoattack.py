@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastiseat.engine.borrow import own_randomness
-from fastiseat.errors import UserError
+from fastiseat.evaluation.official import standard_attack
 
-NAME = "pyautoattack"
-_NORMS = {"linf": "Linf", "l2": "L2"}
 # The attribute that runs each part.
 _ATTACKS = {"apgd-ce": "apgd", "apgd-t": "apgd_targeted", "fab-t": "fab", "square": "square"}
 Around = Callable[[str, Callable[[], Any]], Any]
 """Told of each batch's attack by its part, calls it and gives its result back."""
-
-
-def require() -> Any:
-    """The package; :class:`UserError` where it is not installed."""
-    try:
-        return import_module(NAME)
-    except ImportError as error:
-        raise UserError(
-            f"baseline {NAME}: the package is not here; pip install {NAME}==0.2.0, or leave it out by --baseline none"
-        ) from error
 
 
 class OfficialAutoAttack:
@@ -38,12 +25,9 @@ class OfficialAutoAttack:
         self, model: nn.Module, *, eps: float, norm: str, num_classes: int, device: torch.device, seed: int = 0
     ) -> None:
         self.model, self.device, self.seed = copy.deepcopy(model).eval(), device, seed
-        self.official = require().AutoAttack(
-            self.model, eps=eps, norm=_NORMS[norm], device=device, seed=seed, version="standard"
+        self.official = standard_attack(
+            self.model, eps=eps, norm=norm, num_classes=num_classes, seed=seed, device=device
         )
-        # More targets than there are wrong classes would be a class twice.
-        targets = min(9, num_classes - 1)
-        self.official.apgd_targeted.n_target_classes = self.official.fab.n_target_classes = targets
 
     def __call__(self, x: Tensor, y: Tensor, *, parts: Sequence[str], batch_size: int, around: Around) -> Tensor:
         """bool (n,), on the CPU: which images are classified correctly after ``parts``."""

@@ -155,15 +155,15 @@ def _selection(arguments: Bench, device: torch.device) -> Selection:
 def _attacks(arguments: Bench, base: Preset) -> Attacks:
     """Other parts' engines and precisions are not those of an evaluation, unless it is all that is asked for."""
     from fastiseat.bench.attack_inputs import require_network
-    from fastiseat.bench.baselines.autoattack import NAME, require
+    from fastiseat.evaluation.official import PACKAGE, package_version
 
     variants: tuple[tuple[str, str], ...] = (("auto", "full"),)
     baseline = arguments.baseline
     if arguments.what == "attack":
-        if unknown_ones := set(baseline) - {NAME, "none"}:
-            raise unknown("baseline of attack", min(unknown_ones), (NAME, "none"))
+        if unknown_ones := set(baseline) - {PACKAGE, "none"}:
+            raise unknown("baseline of attack", min(unknown_ones), (PACKAGE, "none"))
         if baseline != ("none",):
-            require()
+            package_version()
         variants = tuple(product(arguments.engine or ("auto",), arguments.precision or ("full",)))
     attacks = arguments.attacks(
         base,

@@ -50,6 +50,13 @@ class Eval:
     """Which weights of a run, one or more; averaged ones where a run has them."""
     variant: Literal["released", "common"] | None = None
     """What the network's blocks are, for a file that does not tell."""
+    mean: tuple[float, ...] | None = None
+    """What the network's own code subtracts from images in [0, 1], one number or one a colour, for a file of others
+    that does not hold it; with --std."""
+    std: tuple[float, ...] | None = None
+    """What it divides them by."""
+    entry: str | None = None
+    """The name of the state dict in a torch file that holds several."""
     dataset: str | None = None
     """Data set; default: what the network was trained on, as its file says."""
     data_dir: Path | None = None
@@ -68,6 +75,9 @@ class Eval:
     """Look in half precision first. What is found is confirmed in float32, and what is left has the whole attack in
     float32 before it: never more robust than without, and sooner. With --restarts above 1 pgd and cw stay in
     float32."""
+    tf32: FlagCreatePairsOff[bool] = False
+    """Search in TF32 where the card has it, which is PyTorch's default and thus how the authors' code is run; verdicts
+    are in float32 all the same."""
     engine: Literal["auto", "eager", "graph", "tape"] = "auto"
     """Call by call (eager), or by a recording; auto records on a GPU."""
     backend: Literal["fastiseat", "official"] = "fastiseat"

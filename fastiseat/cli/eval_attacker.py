@@ -72,6 +72,7 @@ class Attacker:
             precision=precision,
             engine=self._arguments.engine,
             batch_size=self._arguments.batch_size,
+            strict=not self._arguments.tf32,
             say=self._progress.say,
         )
 
@@ -129,6 +130,7 @@ class Attacker:
             num_classes=self._subject.model.spec.num_classes,
             batch_size=self._arguments.batch_size,
             seed=self._arguments.seed,
+            strict=not self._arguments.tf32,
             say=self._progress.say,
         )
         official.withstand(self._samples, record.standing, lambda part, _: follower(PARTS.index(part)))

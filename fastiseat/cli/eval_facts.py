@@ -14,6 +14,7 @@ from fastiseat.evaluation import Attack, EnsembleAttack
 from fastiseat.evaluation.confirm import gains_from_half
 from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
 from fastiseat.evaluation.official import package_version
+from fastiseat.models import Network
 from fastiseat.version import __version__
 
 
@@ -23,10 +24,13 @@ def facts_of(subject: Subject, attack: Attack | EnsembleAttack, arguments: Eval,
     facts = {
         "weights_sha256": _checksum(subject.weights.file),
         "network": str(subject.model.spec),
+        "normalize": _normalization(subject.model),
+        "entry": arguments.entry,
         **subject.facts,
         "attack": _constants(subject, attack, arguments.seed) | ({"code": package_version()} if official else {}),
         "backend": "official" if official else "fastiseat",
         "precision": half if gains_from_half(attack) and not official else "full",
+        "tf32": arguments.tf32,
         "seed": arguments.seed,
         # Random starts, and the official code's random numbers, are drawn a batch at a time.
         "batch_size": arguments.batch_size if official or _restarts(attack) > 1 else None,
@@ -60,6 +64,12 @@ def _constants(subject: Subject, attack: Attack | EnsembleAttack, seed: int) -> 
         for part in ensemble_on(subject, attack, seed).parts
     ]
     return asdict(attack) | {"parts": parts}
+
+
+def _normalization(model: Network) -> list[list[float]] | None:
+    if model.normalize is None:
+        return None
+    return [buffer.tolist() for buffer in (model.normalize.mean, model.normalize.std)]
 
 
 def _restarts(attack: Attack | EnsembleAttack) -> int:

@@ -54,7 +54,7 @@ def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
     """The weights files that a target stands for; :class:`UserError` for those that a run lacks."""
     if not target.is_dir():
         folder = arguments.out or Path(FOLDER)
-        yield Weights(file=target, which=target.stem, folder=folder, of_a_run=False)
+        yield Weights(file=weights_file(target, "best"), which=target.stem, folder=folder, of_a_run=False)
         return
     for which in dict.fromkeys(arguments.weights):
         yield Weights(
@@ -64,8 +64,10 @@ def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
 
 def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subject:
     """The network, channels-last on the CPU, and its data; :class:`UserError` where they do not fit."""
-    metadata = models.read_weights(weights.file).metadata
-    model = models.load_model(weights.file, variant=arguments.variant)
+    metadata = models.read_weights(weights.file, entry=arguments.entry).metadata
+    model = models.load_model(
+        weights.file, variant=arguments.variant, mean=arguments.mean, std=arguments.std, entry=arguments.entry
+    )
     trained_on = metadata.get("dataset")
     data = datasets.load(told("dataset", arguments.dataset, trained_on), data_dir=arguments.data_dir)
     _check_fit(model, data, weights.file)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.models.shipped import shipped
 
 
 def weights_file(target: Path, which: str) -> Path:
-    """The weights file that ``target``, a file or a run's directory, stands for."""
+    """What ``target`` stands for: a weights file, one of a run, or one that comes with the package."""
     from fastiseat.checkpoint import WEIGHTS_FILES
 
     if not target.is_dir():
-        return target
+        return shipped(target) or target
     file = target / WEIGHTS_FILES[which]
     if file.exists():
         return file

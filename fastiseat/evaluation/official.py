@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
@@ -19,6 +20,7 @@ from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import WRONG, Standing
 
+PACKAGE = "pyautoattack"
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _STANDARD_TARGETS = 9
@@ -29,15 +31,27 @@ _FEWEST_CLASSES = 4
 def package_version() -> str:
     """Of pyautoattack; :class:`UserError` where it is missing."""
     _package()
-    return version("pyautoattack")
+    return version(PACKAGE)
 
 
 def _package() -> Any:
     try:
-        import pyautoattack
+        return import_module(PACKAGE)
     except ImportError as error:
-        raise UserError("--backend official: pip install pyautoattack") from error
-    return pyautoattack
+        raise UserError(f"the authors' AutoAttack is not installed: pip install {PACKAGE}") from error
+
+
+def standard_attack(
+    model: nn.Module, *, eps: float, norm: str, num_classes: int, seed: int, device: torch.device
+) -> Any:
+    """Its ``AutoAttack`` in the standard version; targets are all wrong classes where there are fewer than nine.
+
+    :class:`UserError` where it is not installed.
+    """
+    attack = _package().AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, version="standard", device=device)
+    targets = min(_STANDARD_TARGETS, num_classes - 1)
+    attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+    return attack
 
 
 class Official:
@@ -53,26 +67,26 @@ class Official:
         batch_size: int,
         seed: int,
         say: Callable[[str], None],
+        strict: bool = True,
     ) -> None:
+        """``strict`` keeps TF32 out of it."""
         if num_classes < _FEWEST_CLASSES:
             raise UserError(
                 f"--backend official: its loss needs {_FEWEST_CLASSES} classes, the network has {num_classes}; take "
                 "--backend fastiseat"
             )
-        self._model, self._batch_size, self._say = model, batch_size, say
+        self._model, self._batch_size, self._say, self._strict = model, batch_size, say, strict
         self._weight = next(model.parameters())
-        self._attack = _package().AutoAttack(
-            model, norm=_NORMS[norm], eps=eps, seed=seed, version="standard", device=self._weight.device
+        self._attack = standard_attack(
+            model, eps=eps, norm=norm, num_classes=num_classes, seed=seed, device=self._weight.device
         )
-        self.targets = min(_STANDARD_TARGETS, num_classes - 1)
-        self._attack.apgd_targeted.n_target_classes = self.targets
-        self._attack.fab.n_target_classes = self.targets
 
     def withstand(
         self, samples: Samples, standing: Standing, told: Callable[[str, Standing], None] = lambda *_: None
     ) -> None:
         """Bring ``standing`` from the part it is at to the end; ``told`` after each part, with its name."""
-        with evaluating(self._model), strict_float32(), autocast("full", self._weight.device):
+        arithmetic = strict_float32() if self._strict else nullcontext()
+        with evaluating(self._model), arithmetic, autocast("full", self._weight.device):
             self._clean(samples, standing)
             for number, part in enumerate(PARTS):
                 rows = np.flatnonzero(standing.unbroken & (standing.part == number))
