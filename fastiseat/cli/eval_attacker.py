@@ -18,7 +18,7 @@ from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing
 from fastiseat.evaluation.confirm import confirmed
-from fastiseat.evaluation.official import PARTS, Official
+from fastiseat.evaluation.official import Official
 from fastiseat.evaluation.passes import Passes
 from fastiseat.evaluation.records import Record, place
 from fastiseat.evaluation.robustness import evaluating
@@ -119,7 +119,8 @@ class Attacker:
             ensemble,
             record.standing,
             seed=seed,
-            told=lambda part, _: follower(ensemble.parts.index(part)),
+            told=lambda *_: follower.told(),
+            beat=lambda part, left: follower.beat(ensemble.parts.index(part), left),
         )
 
     def _run_official(self, attack: EnsembleAttack, record: Record, follower: Follower) -> None:
@@ -133,7 +134,13 @@ class Attacker:
             strict=not self._arguments.tf32,
             say=self._progress.say,
         )
-        official.withstand(self._samples, record.standing, lambda part, _: follower(PARTS.index(part)))
+
+        def told(part: str, standing: Standing) -> None:
+            follower.told()
+            self._progress.busy(f"{part} is through, robust so far {100 * standing.unbroken.mean():.2f}%")
+
+        self._progress.busy("the authors' code")
+        official.withstand(self._samples, record.standing, told)
 
     def _require_numbers(self) -> None:
         """Before the first attack: an ensemble looks at all samples' logits itself, the other attacks at none."""

@@ -15,33 +15,32 @@ _SAVED_EVERY, _SHOWN_EVERY = 20.0, 0.2
 
 
 class Follower:
-    """Told after each sample that a part is through with, of the part's number."""
+    """Follows one ensemble on one network."""
 
     def __init__(self, record: Record, path: Path, progress: ConsoleProgress) -> None:
         self._record, self._path, self._progress = record, path, progress
-        self._part, self._jobs = -1, 0
+        self._part, self._size = -1, 0.0
         self._saved, self._shown = time.monotonic(), 0.0
 
-    def __call__(self, part: int) -> None:
-        """Save and show, if it is time."""
+    def told(self) -> None:
+        """A sample's verdict or place has changed: save them all, if it is time."""
         now = time.monotonic()
-        if part != self._part or now - self._shown >= _SHOWN_EVERY:
-            self._shown = now
-            self._show(part)
         if now - self._saved >= _SAVED_EVERY:
             self._saved = now
             self._record.save(self._path)
 
-    def _show(self, part: int) -> None:
-        standing = self._record.standing
-        left = int((standing.unbroken & (standing.part <= part)).sum())
+    def beat(self, part: int, left: float) -> None:
+        """Show how far ``part`` is, if it is time: so many samples' whole runs are ``left``."""
+        now = time.monotonic()
+        if part == self._part and now - self._shown < _SHOWN_EVERY:
+            return
+        self._shown = now
         if part != self._part:
-            self._part, self._jobs = part, left + 1  # one of them is just through
+            self._part, self._size = part, max(left, 1.0)
             self._progress.forget()
-        share = 100 * standing.unbroken.mean()
-        self._progress.count(
-            self._record.parts[part], self._jobs - left, self._jobs, f"robust so far {share:.2f}%"
-        )
+        share = 100 * self._record.standing.unbroken.mean()
+        done = round(self._size - left)
+        self._progress.count(self._record.parts[part], done, round(self._size), f"robust so far {share:.2f}%")
 
 
 @contextmanager

@@ -94,16 +94,30 @@ class Pursuit:
         self._state: State = {}
         self._seats = Seats.free(0)
         self._queue: deque[Job] = deque()
+        self._waiting = 0.0
 
-    def __call__(self, jobs: Iterable[Job], ended: Ended) -> None:
-        """From each job's round on; ``ended`` may be told of them in any order."""
+    def __call__(self, jobs: Iterable[Job], ended: Ended, beat: Callable[[float], None] = lambda _: None) -> None:
+        """From each job's round on; ``ended`` may be told of them in any order, ``beat`` of :attr:`left` each step."""
         self._queue = deque(jobs)
+        self._waiting = sum(map(self._share, self._queue))
         self._seats = Seats.free(self._fitting(len(self._queue)))
         while self._queue or self._seats.taken.any():
             self._seat()
             self._state |= self._runner(self._steps, self._state, seed=self._seed)
             self._seats.age += self._steps.repeat
             self._dismiss(ended)
+            beat(self.left)
+
+    @property
+    def left(self) -> float:
+        """How many samples' whole runs are left at most: a sample that is broken needs less."""
+        seats, length = self._seats, self._steps.search.length
+        rounds = self._rounds - seats.round - np.minimum(seats.age, length) / length
+        return self._waiting + float(rounds[seats.taken].sum()) / self._rounds
+
+    def _share(self, job: Job) -> float:
+        """What a job and those after it are of a sample's whole run."""
+        return 1 - job[1] / self._rounds
 
     def _fitting(self, count: int) -> int:
         """The smallest size for so many, or the largest there is."""
@@ -115,6 +129,7 @@ class Pursuit:
         places = np.flatnonzero(~seats.taken)[: len(self._queue)]
         if len(places):
             jobs = [self._queue.popleft() for _ in places]
+            self._waiting -= sum(map(self._share, jobs))
             seats.row[places], seats.round[places] = np.array(jobs).T
             seats.age[places] = 0
             self._start(places)
@@ -158,6 +173,7 @@ class Pursuit:
             ended(row, round_, False)
             if round_ + 1 < self._rounds:
                 self._queue.appendleft((row, round_ + 1))
+                self._waiting += self._share((row, round_ + 1))
         seats.row[broken] = seats.row[spent] = _FREE
 
     def _confirmed(self, places: Ints) -> Ints:

@@ -22,7 +22,8 @@ from fastiseat.evaluation.runners import Eager, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
 from fastiseat.evaluation.trial import Trial
-from fastiseat.evaluation.withstand import Told, Withstand
+from fastiseat.evaluation.withstand import Beat, Told, Withstand
+from fastiseat.models import Network
 from fastiseat.pipelines.base import Split
 
 BATCH_SIZE = 512
@@ -38,10 +39,22 @@ def _silent(done: int) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the block; each submodule's own flag afterwards."""
+    """Eval mode for the block; each submodule's own flag afterwards.
+
+    Our own networks' weights want no gradient meanwhile: their BatchNorm would compute it beside that of the input.
+    """
+    wanting = (
+        [weight for weight in model.parameters() if weight.requires_grad] if isinstance(model, Network) else []
+    )
     with modes_restored(model):
         model.eval()
-        yield
+        try:
+            for weight in wanting:
+                weight.requires_grad_(False)
+            yield
+        finally:
+            for weight in wanting:
+                weight.requires_grad_(True)
 
 
 def correct_under(trial: Trial, run: Runner, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
@@ -116,17 +129,19 @@ class Evaluator:
         *,
         seed: int = 0,
         told: Told = lambda *_: None,
+        beat: Beat = lambda *_: None,
     ) -> None:
         """Bring ``standing`` from where it is to the end of ``ensemble``, which is that of ``attack``.
 
         In half precision APGD-CE looks first for what it can break; all that is left has the whole ensemble in full
-        precision before it. What the verdict on a sample is depends on no other sample and no batch, but for the
+        precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the time that it takes. What the
+        verdict on a sample is depends on no other sample and no batch, but for the
         rounding of the passes.
         """
         passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
         withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed, say=self._say)
         with evaluating(self.model):
-            withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told)
+            withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told, beat=beat)
 
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
         trial = Trial(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,7 +16,7 @@ from fastiseat.engine.recorder import UnrecordableError
 from fastiseat.errors import UserError
 from fastiseat.evaluation.ensembles import Ensemble, Part
 from fastiseat.evaluation.passes import Passes
-from fastiseat.evaluation.pursuit import Ended, Ints, Pursuit, Steps
+from fastiseat.evaluation.pursuit import Ints, Pursuit, Steps
 from fastiseat.evaluation.runners import Eager, Runner
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import WRONG, Standing
@@ -23,12 +24,25 @@ from fastiseat.evaluation.standing import WRONG, Standing
 Told = Callable[[Part, Standing], None]
 """Told, after each sample that a part is through with, of the part and of all samples."""
 
+Beat = Callable[[Part, float], None]
+"""Told, after every step, of the part and of how many samples' whole runs it still has to make at most."""
+
 # Batches shrink by so much where samples run out: each new size costs a library's choice of algorithms.
 _SIXTEENTHS = 16
 # Of a recording, sizes are halves of one another; more would push each other out.
 _RECORDED_SIZES = 4
 # Steps of one replay on a device that has to be waited for: the others run on beside a sample that is broken.
 _STEPS_A_REPLAY = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Course:
+    """One evaluation under way."""
+
+    victims: Callable[[Ints, Ints], State]
+    standing: Standing
+    told: Told
+    beat: Beat
 
 
 class Withstand:
@@ -48,43 +62,41 @@ class Withstand:
         self._weight = next(passes.model.parameters())
 
     def __call__(
-        self, samples: Samples, ensemble: Ensemble, standing: Standing, *, eps: float, told: Told = lambda *_: None
+        self,
+        samples: Samples,
+        ensemble: Ensemble,
+        standing: Standing,
+        *,
+        eps: float,
+        told: Told = lambda *_: None,
+        beat: Beat = lambda *_: None,
     ) -> None:
         """Go on from ``standing``, which is changed sample by sample, to the end of the ensemble."""
         targets = self._clean(samples, standing)
         victims = partial(self._victims, samples, targets, self._weight.new_full((), eps))
+        course = _Course(victims=victims, standing=standing, told=told, beat=beat)
         if self._passes.precision != "full":
-            self._find(ensemble.parts[0], standing, victims, told)
+            self._pursue(0, ensemble.parts[0], course, self._passes, only_found=True)
+        full = Passes(model=self._passes.model, strict=self._passes.strict)
         for number, part in enumerate(ensemble.parts):
-            search = Passes(model=self._passes.model, strict=self._passes.strict)
-            self._pursue(
-                part, number, standing, victims, search, partial(self._ended, part, number, standing, told)
-            )
-
-    def _ended(
-        self, part: Part, number: int, standing: Standing, told: Told, row: int, round_: int, broken: bool
-    ) -> None:
-        standing.ended(row, number, round_, rounds=part.rounds, broken=broken)
-        told(part, standing)
-
-    def _find(self, part: Part, standing: Standing, victims: Callable[[Ints, Ints], State], told: Told) -> None:
-        def ended(row: int, round_: int, broken: bool) -> None:
-            if broken:
-                self._ended(part, 0, standing, told, row, round_, broken)
-
-        self._pursue(part, 0, standing, victims, self._passes, ended)
+            self._pursue(number, part, course, full)
 
     def _pursue(
-        self,
-        part: Part,
-        number: int,
-        standing: Standing,
-        victims: Callable[[Ints, Ints], State],
-        passes: Passes,
-        ended: Ended,
+        self, number: int, part: Part, course: _Course, passes: Passes, *, only_found: bool = False
     ) -> None:
+        """Run ``part``; if ``only_found``, those that it does not break have it before them still."""
+
+        def ended(row: int, round_: int, broken: bool) -> None:
+            if broken or not only_found:
+                course.standing.ended(row, number, round_, rounds=part.rounds, broken=broken)
+                course.told(part, course.standing)
+
+        def run() -> None:
+            pursuit = self._pursuit(part, course.victims, passes)
+            pursuit(course.standing.jobs(number), ended, partial(course.beat, part))
+
         try:
-            self._pursuit(part, victims, passes)(standing.jobs(number), ended)
+            run()
             return
         except (UnrecordableError, torch.OutOfMemoryError) as error:
             if isinstance(self._runner, Eager):
@@ -93,7 +105,7 @@ class Withstand:
         # Out of the handler, whose traceback holds the tensors of the failed recording.
         self._say(f"evaluation takes engine eager: {part.name} cannot be recorded: {reason}")
         self._runner = Eager()
-        self._pursuit(part, victims, passes)(standing.jobs(number), ended)
+        run()
 
     def _pursuit(self, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes) -> Pursuit:
         recorded = not isinstance(self._runner, Eager)

@@ -27,8 +27,8 @@ TRAIN_FLAGS = """
 --seed --amp --no-amp --amp-dtype --tf32 --no-tf32 --deterministic --no-deterministic --final-steps
 """
 EVAL_FLAGS = """
---help --attack --norm --steps --step-size --restarts --eps --weights --variant --mean --std --entry --dataset --data-dir
---subset --split --tf32
+--help --attack --norm --steps --step-size --restarts --eps --weights --variant --mean --std --entry --dataset
+--data-dir --subset --split --tf32
 --batch-size --seed --amp --engine --backend --no-sanity --compare --out --fresh
 --device --json
 """

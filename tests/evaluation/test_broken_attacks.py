@@ -170,7 +170,7 @@ MUTANTS: list[tuple[str, Any, str, str, str, Check]] = [
         repeats,
     ),
     ("half precision is believed", Withstand, "_pursuit", "judge=self._judge", "judge=self._passes", half),
-    ("half precision spares a part", Withstand, "_find", "if broken:", "if True:", passes),
+    ("half precision spares a part", Withstand, "_pursue", "if broken or not only_found:", "if True:", passes),
     (
         "the unlikeliest class first",
         Withstand,
