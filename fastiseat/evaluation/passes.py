@@ -13,6 +13,9 @@ from fastiseat.attacks.search import Ascent
 from fastiseat.engine.accept import layout_of
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
 
+# So many at a time on a CPU: the memory of larger tensors comes from the system anew, page by page, in every layer.
+_CPU_PIXELS = 2**17
+
 
 @dataclass(frozen=True, kw_only=True)
 class Passes:
@@ -30,6 +33,8 @@ class Passes:
     def logits(self, x: Tensor) -> Tensor:
         """(m, classes), without a gradient."""
         with self._arithmetic():
+            if x.is_cpu and len(x) > (most := max(_CPU_PIXELS // x[0, 0].numel(), 1)):
+                return torch.cat([self._forward(part) for part in x.split(most)])
             return self._forward(x)
 
     def ascent(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Ascent:

@@ -27,8 +27,9 @@ Told = Callable[[Part, Standing], None]
 Beat = Callable[[Part, float], None]
 """Told, after every step, of the part and of how many samples' whole runs it still has to make at most."""
 
-# Batches shrink by so much where samples run out: each new size costs a library's choice of algorithms.
-_SIXTEENTHS = 16
+# Where samples run out a batch shrinks to 15 of 16 parts: rows of nobody cost as much as others, and each new size a
+# library's choice of its algorithms.
+_SHRINKING = 15
 # Of a recording, sizes are halves of one another; more would push each other out.
 _RECORDED_SIZES = 4
 # Steps of one replay on a device that has to be waited for: the others run on beside a sample that is broken.
@@ -156,13 +157,11 @@ class Withstand:
 
 def _sizes(batch_size: int, recorded: bool) -> tuple[int, ...]:
     """The sizes of batches, the largest first."""
-    halves = [batch_size]
-    while halves[-1] > 1:
-        halves.append(-(-halves[-1] // 2))
-    if recorded:
-        return tuple(halves[:_RECORDED_SIZES])
-    parts = {-(-batch_size * part // _SIXTEENTHS) for part in range(1, _SIXTEENTHS + 1)}
-    return tuple(sorted(parts | set(halves), reverse=True))
+    sizes = [batch_size]
+    while sizes[-1] > 1 and not (recorded and len(sizes) == _RECORDED_SIZES):
+        last = sizes[-1]
+        sizes.append(-(-last // 2) if recorded else min(last - 1, last * _SHRINKING // (_SHRINKING + 1)))
+    return tuple(sizes)
 
 
 def require_numbers(logits: Tensor, first: int) -> None:
