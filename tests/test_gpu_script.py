@@ -52,6 +52,7 @@ MODES = (
 REST = [
     f"-m fastiseat bench step {FIRST} {MODES} {COMMON}",
     *(f"-m fastiseat bench {part} {FIRST} {COMMON}" for part in ("kernels", "epoch", "loaders")),
+    f"-m fastiseat bench attack --weights digits-iseat --subset 100 --engine graph eager --baseline none {COMMON}",
     f"-m fastiseat bench step {SECOND} --engine graph --baseline eager {COMMON}",
     "-m fastiseat.bench.results",
 ]
@@ -92,7 +93,7 @@ def test_where_compiling_takes_too_long_the_quick_baselines_are_measured(tmp_pat
 def test_without_time_the_tests_and_the_readme_are_left(tmp_path: Path) -> None:
     code, ran, printed = run(tmp_path, TOTAL_LIMIT="30")
     assert (code, len(ran), ran[-1]) == (0, 2, REST[-1])
-    assert printed.count("no time left for: fastiseat bench") == 7
+    assert printed.count("no time left for: fastiseat bench") == 8
 
 
 WATCHED = "-m pytest tests/kernels -m gpu -k native"

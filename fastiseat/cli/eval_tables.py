@@ -14,7 +14,7 @@ from fastiseat.cli.eval_together import comparison, means
 from fastiseat.cli.tables import titled_table
 from fastiseat.report.marks import data_mark
 
-_COLUMNS = ("attack", "ε", "norm", "steps", "step size", "restarts", "correct", "accuracy")
+_COLUMNS = ("attack", "ε", "norm", "step size", "restarts", "correct", "accuracy")
 _NORMS = {"linf": "L∞", "l2": "L2"}
 
 
@@ -75,11 +75,12 @@ def _name(row: Mapping[str, Any]) -> str:
 
 
 def _parameters(row: Mapping[str, Any]) -> list[str]:
+    """How many steps there are is told by the attack's name."""
     if row["steps"] == 0:
-        return ["-"] * 5
-    of_pgd = ["-"] * 3
+        return ["-"] * 4
+    of_pgd = ["-"] * 2
     if row["steps"]:
-        of_pgd = [str(row["steps"]), f"{row['step_size']:.4g}", str(row["restarts"])]
+        of_pgd = [f"{row['step_size']:.4g}", str(row["restarts"])]
     return [f"{row['eps']:.4g}", _NORMS[row["norm"]], *of_pgd]
 
 
