@@ -9,7 +9,6 @@ from fastiseat.attacks.search import at_class
 from fastiseat.errors import unknown
 
 LOSSES = ("ce", "dlr-t", "margin-t", "margin")
-TARGETED = ("dlr-t", "margin-t")
 
 
 def losses_of(name: str, logits: Tensor, labels: Tensor, target: Tensor) -> Tensor:

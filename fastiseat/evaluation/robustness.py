@@ -134,9 +134,8 @@ class Evaluator:
         """Bring ``standing`` from where it is to the end of ``ensemble``, which is that of ``attack``.
 
         In half precision APGD-CE looks first for what it can break; all that is left has the whole ensemble in full
-        precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the time that it takes. What the
-        verdict on a sample is depends on no other sample and no batch, but for the
-        rounding of the passes.
+        precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the work that is left. What the
+        verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
         """
         passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
         withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed, say=self._say)

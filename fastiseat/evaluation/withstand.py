@@ -106,6 +106,8 @@ class Withstand:
         # Out of the handler, whose traceback holds the tensors of the failed recording.
         self._say(f"evaluation takes engine eager: {part.name} cannot be recorded: {reason}")
         self._runner = Eager()
+        if self._weight.is_cuda:
+            torch.cuda.empty_cache()
         run()
 
     def _pursuit(self, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes) -> Pursuit:
