@@ -1,5 +1,6 @@
 # make train         train a network with what this command installs into .venv
 # make test          everything that has to pass: lint, types and the test suite
+# make test-long     the long forms of tests, which make test leaves out
 # make test-gpu      what only a CUDA device can show: the tests that need one, and measurements
 #
 # PYTHON=python3.13  the interpreter that .venv is made of
@@ -24,7 +25,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_FILES := pyproject.toml setup.py cuda_toolkit.py constraints.txt CMakeLists.txt \
   $(wildcard kernels/csrc/*.h kernels/csrc/cpu/* kernels/csrc/cuda/*)
 
-.PHONY: help train test test-gpu suite lint types format wheel clean system
+.PHONY: help train test test-long test-gpu suite lint types format wheel clean system
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -35,12 +36,15 @@ train: $(VENV)/.installed ## install into .venv and train (ARGS="--dataset cifar
 
 test: system lint types suite ## everything that has to pass
 
+test-long: $(VENV)/.tools ## the long forms of tests, which make test leaves out
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m long $(ARGS)
+
 test-gpu: $(VENV)/.tools ## what needs a CUDA device: its tests, then measurements into bench/results
 	PYTHON=$(BIN)/python ARGS='$(ARGS)' .ci/gpu
 
 # A worker a core, each with one thread: small tensors gain nothing from threads, and workers would fight over cores.
 suite: $(VENV)/.tools
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m "not long" $(ARGS)
 
 lint: $(VENV)/.tools ## style and formatting
 	$(BIN)/ruff check .

@@ -13,8 +13,7 @@ from killed_run import kill_again_and_again, result, start, train
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.report.reader import read_metrics
 
-# The long form: KILLS=200 pytest tests/test_killed_runs.py
-KILLS = int(os.environ.get("KILLS", "20"))
+KILLS = [8, pytest.param(int(os.environ.get("KILLS", "80")), marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +27,16 @@ def rows(out):
     return [{name: value for name, value in row.items() if name not in tiny.CLOCKS} for row in read_metrics(out)]
 
 
-@pytest.mark.timeout(60 + 30 * KILLS)
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.parametrize("part", range(4))
-def test_a_run_that_was_killed_is_the_unbroken_one(tmp_path, unbroken, part):
+def test_a_run_that_was_killed_is_the_unbroken_one(tmp_path, unbroken, part, kills):
     draw = random.Random(part)
     survived = 0
     number = 0
-    while survived < KILLS // 4:
+    while survived < kills // 4:
         out = tmp_path / f"run-{number}"
-        survived += kill_again_and_again(out, KILLS // 4 - survived, lambda: draw.randrange(1, 40))
+        survived += kill_again_and_again(out, kills // 4 - survived, lambda: draw.randrange(1, 40))
         assert result(out) == result(unbroken)
         assert rows(out) == rows(unbroken)
         number += 1
