@@ -14,7 +14,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from fastiseat.errors import UserError
-from fastiseat.models.names import canonical_arch, canonical_variant
+from fastiseat.models.names import Initialization, canonical_arch, canonical_initialization, canonical_variant
 
 WhichWeights = Literal["best", "last", "averaged"]
 """The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
@@ -119,12 +119,17 @@ class Network:
     """small, prn18 or wrn-DEPTH-WIDTH. Paper: wrn-34-10 on CIFAR-10, else prn18."""
     variant: Literal["released", "common"] = "released"
     """The blocks of the authors' code, or those that RobustBench and TRADES use."""
+    initialization: Initialization = "torch"
+    """How the first weights are drawn. torch: PyTorch's defaults (released code; PreActResNets in other papers' codes).
+    he: convolutions from N(0, 2/(k²·out)), the head's bias 0 (Wide ResNets in TRADES' and Rice's codes and those built
+    on them)."""
     init: Path | None = None
     """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arch", canonical_arch(self.arch))
         canonical_variant(self.variant)
+        canonical_initialization(self.initialization)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,13 +63,14 @@ class Observer(Protocol):
 
 
 def build_network(network: Network, *, in_channels: int, num_classes: int, seed: int) -> models.Network:
-    """The network with its first weights: PyTorch's defaults drawn from ``seed``, or those of ``init``."""
+    """The network with its first weights: drawn from ``seed`` as ``initialization`` says, or those of ``init``."""
     with own_randomness(torch.device("cpu"), seed):
         model = models.build(
             network.arch,
             variant=network.variant,
             in_channels=in_channels,
             num_classes=num_classes,
+            initialization=network.initialization,
         )
     if network.init is not None:
         models.init_from(model, network.init)

@@ -7,36 +7,55 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastiseat.models.blocks import Network, PreActBlock
-from fastiseat.models.names import ModelSpec, canonical_arch, canonical_variant, wrn_size
+from fastiseat.models.initialization import initialize
+from fastiseat.models.names import (
+    ModelSpec,
+    canonical_arch,
+    canonical_initialization,
+    canonical_variant,
+    wrn_size,
+)
 from fastiseat.models.norm import BatchNormReLU
 from fastiseat.models.preact_resnet import SIZES, PreActResNet
 from fastiseat.models.rewrite import has_hooks
 from fastiseat.models.wide_resnet import WideResNet
 
 
-def build(arch: str, *, variant: str = "released", in_channels: int = 3, num_classes: int = 10) -> Network:
-    """A freshly initialised network (PyTorch's defaults) in train mode, of the default dtype and device.
+def build(
+    arch: str,
+    *,
+    variant: str = "released",
+    in_channels: int = 3,
+    num_classes: int = 10,
+    initialization: str = "torch",
+) -> Network:
+    """A freshly initialised network in train mode, of the default dtype and device.
 
     Args:
         arch: any spelling that :func:`~fastiseat.models.names.canonical_arch` takes.
         variant: ``released`` (the ISEAT authors' networks) or ``common`` (RobustBench's and TRADES').
         in_channels: colour planes of the images.
         num_classes: logits per image.
+        initialization: ``torch`` (PyTorch's defaults) or ``he``; see
+            :func:`~fastiseat.models.initialization.initialize`.
 
     Raises:
-        UserError: an unknown name or variant, or a count below 1.
+        UserError: an unknown name, variant or initialization, or a count below 1.
     """
+    how = canonical_initialization(initialization)
     spec = ModelSpec(
         arch=canonical_arch(arch),
         variant=canonical_variant(variant),
         in_channels=in_channels,
         num_classes=num_classes,
     )
-    return build_spec(spec)
+    model = build_spec(spec)
+    initialize(model, how)
+    return model
 
 
 def build_spec(spec: ModelSpec) -> Network:
-    """:func:`build` for a spec whose names are canonical already."""
+    """:func:`build` for a spec whose names are canonical already, with PyTorch's first weights."""
     if size := wrn_size(spec.arch):
         depth, width = size
         return WideResNet(spec, depth=depth, width=width)

@@ -13,6 +13,11 @@ Variant = Literal["released", "common"]
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 
+Initialization = Literal["torch", "he"]
+"""How first weights are drawn: PyTorch's defaults, or :func:`fastiseat.models.initialization.initialize`'s other."""
+
+INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
+
 ARCHS: tuple[str, ...] = ("small", "prn18", "wrn-28-10", "wrn-34-10")
 """The names shown in help; any ``wrn-<depth>-<width>`` of depth 6n + 4 is accepted beside them."""
 
@@ -81,6 +86,17 @@ def canonical_variant(name: str) -> Variant:
     """
     if name not in VARIANTS:
         raise unknown("network variant", name, VARIANTS)
+    return name
+
+
+def canonical_initialization(name: str) -> Initialization:
+    """``name`` itself if first weights are drawn so.
+
+    Raises:
+        UserError: it is neither ``torch`` nor ``he``.
+    """
+    if name not in INITIALIZATIONS:
+        raise unknown("initialization", name, INITIALIZATIONS)
     return name
 
 

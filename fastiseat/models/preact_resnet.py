@@ -23,7 +23,7 @@ class PreActResNet(Network):
     Every stage but the first halves the image in its first block's conv1. The two variants differ in what
     the shortcut convolutions read (see :class:`~fastiseat.models.blocks.PreActBlock`). State-dict keys, the
     same in both: ``conv1``, ``layer{stage}.{block}.{bn1,conv1,bn2,conv2,shortcut.0}``, ``bn``, ``linear``.
-    PyTorch's default initialisation.
+    Layers draw PyTorch's first weights.
 
     Args:
         spec: what the network is; its variant, channels and classes shape it.

@@ -16,7 +16,7 @@ class WideResNet(Network):
     GMAC for WRN-34-10 at 32x32. The common one (RobustBench, TRADES) strides in conv1 and its shortcut
     convolutions read relu(bn1(input)): 6.66 GMAC. State-dict keys, for both: ``conv1``,
     ``layer{1-3}.block{i}.{bn1,conv1,bn2,conv2,shortcut.0}`` with i from 0, ``bn1``, ``fc0``;
-    :mod:`fastiseat.models.layouts` translates. PyTorch's default initialisation.
+    :mod:`fastiseat.models.layouts` translates. Layers draw PyTorch's first weights.
 
     Args:
         spec: what the network is; its variant, channels and classes shape it.

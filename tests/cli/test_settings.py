@@ -64,7 +64,7 @@ def test_every_flag_reaches_its_setting(plan):
     words = """--dataset digits --batch-size 10 --val-split 0.2
         --flip --crop-padding 2 --padding-mode reflect
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
-        --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --method lsi
+        --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --initialization he --method lsi
         --lam 0.3 --weighting top --distance kl --smoothness lsi
         --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-norm global --awp-gradient half-batch
@@ -86,7 +86,7 @@ def test_every_flag_reaches_its_setting(plan):
             "limit_test": 9,
             "val_split": 0.2,
         },
-        "network": {"arch": "wrn-10-1", "variant": "common", "init": None},
+        "network": {"arch": "wrn-10-1", "variant": "common", "initialization": "he", "init": None},
         "objective": {
             "method": "lsi",
             "lam": 0.3,

@@ -83,3 +83,17 @@ class PreActResNet(nn.Module):
     def forward(self, x):
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
         return self.linear(F.avg_pool2d(F.relu(self.bn(x)), 4).flatten(1))
+
+
+def initialized(model):
+    """With the first weights that TRADES' code, RobustBench's source, gives a Wide ResNet."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels
+            module.weight.data.normal_(0, (2.0 / fan_out) ** 0.5)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.weight.data.fill_(1)
+            module.bias.data.zero_()
+        elif isinstance(module, nn.Linear):
+            module.bias.data.zero_()
+    return model
