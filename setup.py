@@ -27,6 +27,12 @@ FOLDERS = {
 NATIVE = "fastiseat.kernels.libfastiseat_native"
 CUDA = "fastiseat.kernels.libfastiseat_cuda"
 AGAIN = "then install fastiseat again"
+# The finder of an editable install is asked last, when a folder named fastiseat (the clone, seen from beside it) has been
+# taken for a namespace package already. Files of this kind run in their names' order at each start: after setuptools'.
+FIRST = (
+    "fastiseat_first.pth",
+    "import sys; sys.meta_path.sort(key=lambda one: not str(one.__module__).startswith('__editable___fastiseat_'))\n",
+)
 # What a failed build leaves.
 INSTEAD = {
     NATIVE: "fastiseat is installed without its native library and computes in PyTorch on CPUs; for the library, "
@@ -70,11 +76,18 @@ class BuildNative(build_ext):
 
     def run(self) -> None:
         """Build what this machine can: the CUDA library only where nvcc is found."""
+        if self.editable_mode:
+            self._come_before_folders()
         self._remove_libraries()  # a failed build must not leave an older library in use
         with suppress(CompileError):  # build_extension meets it again
             if not cuda_toolkit.archs(cuda_toolkit.find_nvcc()):
                 self.extensions = [ext for ext in self.extensions if ext.name != CUDA]
         super().run()
+
+    def _come_before_folders(self) -> None:
+        """An editable wheel holds what lies where it would be installed to."""
+        name, line = FIRST
+        Path(self.get_finalized_command("install").install_lib, name).write_text(line, encoding="ascii")
 
     def _remove_libraries(self) -> None:
         inplace = self.inplace

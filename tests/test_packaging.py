@@ -124,10 +124,10 @@ LOADED = (
 SHIPPED = "from fastiseat.models import read_weights; print(read_weights('digits-iseat').metadata['method'])"
 
 
-def test_the_installed_wheel_loads_its_libraries(wheel, tmp_path):
+def test_the_installed_wheel_loads_its_libraries(source, wheel, tmp_path):
     python = make_venv(tmp_path / "venv")
     pip_install(python, wheel, cwd=tmp_path)
-    answer = ask(python, LOADED, tmp_path)
+    answer = ask(python, LOADED, source.parent)  # beside a folder of the package's name
     assert answer.startswith(str(tmp_path / "venv"))
     assert answer.endswith(f"True {find_nvcc() is not None}")
     assert (tmp_path / "venv" / "bin" / "fastiseat").exists()
@@ -142,6 +142,49 @@ def test_editable(source, tmp_path):
     assert ask(python, LOADED, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True False"
     assert not stale.exists()
     assert ask(python, SHIPPED, tmp_path) == "iseat"
+
+
+WHERE = "import fastiseat; print(fastiseat.__file__, fastiseat.PGD.__name__)"
+SPAWNED = f"""import multiprocessing
+
+def where():
+    {WHERE}
+
+if __name__ == "__main__":
+    where()
+    child = multiprocessing.get_context("spawn").Process(target=where)
+    child.start()
+    child.join()
+"""
+
+
+@pytest.fixture(scope="module")
+def beside(source, tmp_path_factory) -> tuple[Path, Path]:
+    """The Python of an editable install, and the folder in which its clone lies, named fastiseat."""
+    folder = tmp_path_factory.mktemp("beside")
+    shutil.copytree(source, folder / "fastiseat", ignore=shutil.ignore_patterns("*.so", "build", "*.egg-info"))
+    python = make_venv(folder / "venv")
+    pip_install(python, "-e", folder / "fastiseat", cwd=folder, CXX="/nowhere/c++", **NO_CUDA)
+    return python, folder
+
+
+@pytest.mark.parametrize("place", [".", "fastiseat", "fastiseat/fastiseat", "venv"])
+def test_an_editable_install_comes_before_the_folder_of_its_clone(beside, place):
+    python, folder = beside
+    code = "import fastiseat.kernels as k; print(k.__file__)"
+    clone = folder / "fastiseat"
+    assert ask(python, WHERE, folder / place) == f"{clone / 'fastiseat' / '__init__.py'} PGD"
+    assert ask(python, code, folder / place) == str(clone / "kernels" / "__init__.py")
+
+
+def test_so_do_scripts_modules_spawned_processes_and_paths(beside, tmp_path):
+    python, folder = beside
+    found = f"{folder / 'fastiseat' / 'fastiseat' / '__init__.py'} PGD"
+    (folder / "script.py").write_text(SPAWNED)
+    assert run(python, "script.py", cwd=folder).split("\n") == [found, found, ""]
+    assert run(python, "-m", "script", cwd=folder).split("\n") == [found, found, ""]
+    assert run(python, "-c", WHERE, cwd=tmp_path, PYTHONPATH=str(folder)).strip() == found
+    assert run(python, "-m", "fastiseat", "--version", cwd=folder).strip() == f"fastiseat {__version__}"
 
 
 @pytest.mark.parametrize("name", ["kernels", "pipelines", "bench"])
