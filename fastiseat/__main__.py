@@ -7,29 +7,21 @@ import os
 import sys
 from importlib import import_module
 
+from fastiseat.cli import COMMANDS
 from fastiseat.errors import UserError, unknown
 from fastiseat.signals import Stopped
 from fastiseat.version import __version__
 
-COMMANDS = {
-    "train": "train a robust network; without arguments ISEAT on handwritten digits",
-    "data": "prepare, verify or show a data set",
-    "eval": "accuracy of a run or a weights file, clean and under attack",
-    "export": "a network as a file for others: safetensors, RobustBench, torch.export or ONNX, with a model card",
-    "list": "names and what they stand for: methods, datasets, recipes or models",
-    "bench": "measure this machine: steps against baselines, kernels, loaders",
-    "doctor": "what this machine has, what it lacks, how to get it, and what auto will choose",
-}
 HELP = f"""\
 usage: fastiseat COMMAND [OPTIONS]
 
 Adversarial training by ISEAT and the methods it is compared with.
 
 commands:
-{"".join(f"  {name:<8}{summary}{chr(10)}" for name, summary in COMMANDS.items())}
+{"".join(f"  {name:<11}{summary}{chr(10)}" for name, summary in COMMANDS.items())}
 options:
-  --help     this text; after a command, its options
-  --version  the version
+  --help       this text; after a command, its options
+  --version    the version
 
 exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output;
 2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted;

@@ -20,12 +20,20 @@ WhichWeights = Literal["best", "last", "averaged"]
 """The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
 
 
-def _pixels(words: list[str]) -> float:
-    numerator, slash, denominator = words[0].partition("/")
+def pixels(text: str) -> float:
+    """The number that ``8/255`` or ``0.031`` stands for; ``ValueError`` for anything else."""
+    numerator, slash, denominator = text.partition("/")
     divisor = float(denominator) if slash else 1.0
     if divisor == 0:
         raise ValueError("division by 0")  # the type that tyro words as a usage error
     return float(numerator) / divisor
+
+
+def pixels_in_words(value: float) -> str:
+    """``8/255`` where it is a whole number of levels, else six digits."""
+    levels = value * 255
+    whole = 1 <= levels < 255 and abs(levels - round(levels)) < 1e-6
+    return f"{round(levels)}/255" if whole else format(value, ".6g")
 
 
 Pixels = Annotated[
@@ -33,9 +41,9 @@ Pixels = Annotated[
     PrimitiveConstructorSpec[Any](
         nargs=1,
         metavar="FLOAT|A/B",
-        instance_from_str=_pixels,
+        instance_from_str=lambda words: pixels(words[0]),
         is_instance=lambda value: isinstance(value, float | int),
-        str_from_instance=lambda value: [format(value, ".6g")],
+        str_from_instance=lambda value: [pixels_in_words(value)],
     ),
 ]
 """A length in pixel values 0 … 1, written 0.031 or 8/255."""

@@ -8,10 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.bench_attack import AttackOptions
+from fastiseat.cli.flags import command_line
 from fastiseat.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -91,9 +91,12 @@ class Bench(AttackOptions):
     """Print the tables as Markdown."""
 
 
+ARGUMENTS = Bench
+
+
 def main(argv: list[str]) -> None:
     """Measure and print."""
-    arguments = tyro.cli(Bench, prog="fastiseat bench", args=argv)
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat bench")
     _check(arguments)
     from fastiseat.bench.results import save
     from fastiseat.bench.steps import Plan

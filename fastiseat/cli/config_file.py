@@ -1,8 +1,9 @@
-"""Settings from a file: a run's ``config.json``, or any part of its ``config``."""
+"""Settings from a file: a run's ``config.json``, or any part of its ``config``, as JSON or TOML."""
 
 from __future__ import annotations
 
 import json
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,19 +11,20 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fastiseat.checkpoint import as_json
-from fastiseat.config import Config
+from fastiseat.config import Config, pixels
 from fastiseat.errors import UserError, unknown
 from fastiseat.recipes import recipe
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The nested settings of a JSON file; :class:`UserError` where there are none."""
+    """The nested settings of a JSON file, or of one named *.toml; :class:`UserError` where there are none."""
+    name, parse = ("TOML", tomllib.loads) if path.suffix.lower() == ".toml" else ("JSON", json.loads)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is not JSON: {error}") from error
+        raise UserError(f"--config {path} is not {name}: {error}") from error
     settings = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} holds no settings: an object like that of a run's config.json is needed")
@@ -58,5 +60,15 @@ def _over(base: dict[str, Any], settings: Mapping[str, Any], prefix: str) -> dic
             if not isinstance(value, dict):
                 raise UserError(f"--config: {prefix}{name}={value!r}: an object of settings is needed")
             value = _over(base[name], value, f"{prefix}{name}.")
-        merged[name] = value
+        merged[name] = _number(value) if isinstance(base[name], float) else value
     return merged
+
+
+def _number(value: object) -> object:
+    """A fraction in quotes, ``"8/255"``, is the number that it is on the command line."""
+    if not isinstance(value, str) or "/" not in value:
+        return value
+    try:
+        return pixels(value)
+    except ValueError:
+        return value  # which is no number, and is told so

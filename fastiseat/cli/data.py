@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
+from fastiseat.cli.flags import command_line
 from fastiseat.errors import UserError
 from fastiseat.pipelines.places import BUNDLED, roots
 from fastiseat.pipelines.releases import verdict
@@ -71,7 +71,7 @@ class Info:
     """The folder that holds it."""
 
 
-Command = (
+ARGUMENTS = (
     Annotated[Prepare, subcommand(name="prepare")]
     | Annotated[Verify, subcommand(name="verify")]
     | Annotated[Info, subcommand(name="info")]
@@ -80,7 +80,7 @@ Command = (
 
 def main(argv: list[str]) -> None:
     """Prepare, verify or show a data set."""
-    command: Prepare | Verify | Info = tyro.cli(Command, prog="fastiseat data", args=argv)
+    command: Prepare | Verify | Info = command_line(ARGUMENTS, argv, prog="fastiseat data")
     match command:
         case Prepare():
             _prepare(command)

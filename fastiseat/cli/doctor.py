@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
+from fastiseat.cli.flags import command_line
 from fastiseat.version import __version__
 
 if TYPE_CHECKING:
@@ -36,9 +36,12 @@ class Doctor:
     """Print the findings as JSON instead of tables."""
 
 
+ARGUMENTS = Doctor
+
+
 def main(argv: list[str]) -> None:
     """Look and print."""
-    arguments = tyro.cli(Doctor, prog="fastiseat doctor", args=argv)
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat doctor")
     from fastiseat.diagnosis import examine
 
     diagnosis = examine()

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from fastiseat.cli.flags import command_line
 from fastiseat.config import Pixels, WhichWeights
 from fastiseat.errors import UserError
 
@@ -94,9 +94,12 @@ class Eval:
     """Attack again although the verdicts are there, and replace them."""
 
 
+ARGUMENTS = Eval
+
+
 def main(argv: list[str]) -> None:
     """Evaluate and print."""
-    arguments = tyro.cli(Eval, prog="fastiseat eval", args=argv)
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat eval")
     _check(arguments)
     from fastiseat.cli.eval_run import evaluations
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from fastiseat.cli.flags import command_line
 from fastiseat.cli.target import weights_file
 
 if TYPE_CHECKING:
@@ -47,9 +47,12 @@ class Export:
     """Overwrite files that exist."""
 
 
+ARGUMENTS = Export
+
+
 def main(argv: list[str]) -> None:
     """Export and say what was written."""
-    arguments = tyro.cli(Export, prog="fastiseat export", args=argv)
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat export")
     file = weights_file(arguments.target, arguments.weights)
     out = _out(arguments)
     from fastiseat.export import export, read_source

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from fastiseat.cli.flags import command_line
+from fastiseat.config import pixels_in_words
 from fastiseat.models.names import ARCHS, VARIANTS
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Row = dict[str, Any]
+_PIXELS = ("eps", "step size")
+"""Columns of lengths in pixel values."""
 _OWN_PATHS = {"imagefolder": "DIR", "npz": "PATH"}
 _ARCHS = {
     "small": "a small residual network, for 8×8 digits and first tries",
@@ -42,9 +45,12 @@ class List:
     """Print JSON instead of a table."""
 
 
+ARGUMENTS = List
+
+
 def main(argv: list[str]) -> None:
     """List one kind of name."""
-    arguments = tyro.cli(List, prog="fastiseat list", args=argv)
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat list")
     rows = list(_rows(arguments))
     if arguments.as_json:
         print(json.dumps(rows, indent=2))
@@ -132,26 +138,28 @@ def _models() -> Iterator[Row]:
 
 
 def _table(title: str, rows: list[Row]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.text import Text
 
     from fastiseat.cli.tables import titled_table
 
     table = titled_table(title)
+    table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)  # ten columns of numbers fit a terminal of 80
     for name in rows[0]:
-        table.add_column(name, no_wrap=name in ("method", "data set", "arch"))
+        table.add_column(name, no_wrap=name in ("method", "data set", "arch"), overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_in_words(value)) for value in row.values()))
+        table.add_row(*(Text(_in_words(name, value)) for name, value in row.items()))
     return table
 
 
-def _in_words(value: object) -> str:
+def _in_words(name: str, value: object) -> str:
     match value:
         case None:
             return ""
         case bool():
             return "yes" if value else ""
         case list():
-            return " ".join(map(_in_words, value))
+            return " ".join(_in_words(name, each) for each in value)
         case float():
-            return f"{value:.4g}"
+            return pixels_in_words(value) if name in _PIXELS else f"{value:.4g}"
     return str(value)

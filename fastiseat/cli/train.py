@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
+from fastiseat.cli.flags import command_line
 from fastiseat.config import Config, Execution
 from fastiseat.errors import UserError
 from fastiseat.recipes import FINE_TUNING, check, recipe
@@ -28,7 +28,7 @@ class Train:
 
     config: OmitArgPrefixes[Config] = field(default_factory=Config)
     config_file: Annotated[Path | None, arg(name="config")] = None
-    """Take the settings of this file: a run's config.json, or any part of one."""
+    """Take the settings of this file: a run's config.json, or any part of one, as JSON or TOML."""
     out: Path | None = None
     """The run's directory; default: runs/DATASET-METHOD-sSEED-TIME. One that is not empty is refused."""
     resume: FlagCreatePairsOff[bool] = False
@@ -64,6 +64,9 @@ class Train:
     data set need not be there; steps_per_epoch is null until it is prepared."""
 
 
+ARGUMENTS = Train
+
+
 def parse(argv: list[str]) -> Train:
     """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -77,7 +80,7 @@ def parse(argv: list[str]) -> Train:
     defaults = _defaults(named.dataset, named.method, named.arch, named.config)
     if named.fine_tune in FINE_TUNING:
         defaults = FINE_TUNING[named.fine_tune](defaults)
-    arguments = tyro.cli(Train, prog="fastiseat train", args=argv, default=Train(config=defaults))
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat train", default=Train(config=defaults))
     check(arguments.config)
     if arguments.fine_tune and arguments.config.network.init is None:
         raise UserError(

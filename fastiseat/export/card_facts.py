@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
+from fastiseat.config import pixels_in_words
 from fastiseat.export.source import Source
 from fastiseat.models.names import wrn_size
 from fastiseat.recipes import METHODS
@@ -157,8 +157,6 @@ def _provenance(run: Mapping[str, Any]) -> dict[str, str]:
 def _pixels(value: Any) -> str:
     """In 255ths where it is some."""
     try:
-        levels = float(value) * 255
+        return pixels_in_words(float(value))
     except (ValueError, TypeError):
         return text(value)
-    whole = math.isfinite(levels) and levels >= 1 and abs(levels - round(levels)) < 1e-6
-    return f"{round(levels)}/255" if whole else f"{float(value):.4g}"

@@ -154,6 +154,17 @@ def test_part_of_a_file_is_enough(plan, tmp_path):
     assert plan("--config", tiny.settings_file(tmp_path, {}))["config"] == as_json(recipe())
 
 
+def test_a_file_may_be_toml(plan, fastiseat, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text('[attack]\neps = "8/255"\nstep_size = 0.007\n[schedule]\nepochs = 4\nlr_drops = [0.25]\n')
+    settings = {"attack": {"eps": 8 / 255, "step_size": 0.007}, "schedule": {"epochs": 4, "lr_drops": [0.25]}}
+    assert plan("--config", path) == plan("--config", tiny.settings_file(tmp_path, settings))
+    path.write_text("[attack]\neps = 8/255\n")
+    assert fastiseat("train", "--config", path).complaint.startswith(f"--config {path} is not TOML: ")
+    path.write_text('[attack]\neps = "8/x"\n')
+    assert fastiseat("train", "--config", path).complaint.startswith("--config: attack.eps='8/x': ")
+
+
 def test_flag_over_file_over_recipe(plan, tmp_path):
     path = tiny.settings_file(
         tmp_path, {"config": {"optimizer": {"lr": 0.5, "momentum": 0.5}, "run": {"seed": 3}}}
