@@ -27,8 +27,8 @@ FOLDERS = {
 NATIVE = "fastiseat.kernels.libfastiseat_native"
 CUDA = "fastiseat.kernels.libfastiseat_cuda"
 AGAIN = "then install fastiseat again"
-# The finder of an editable install is asked last, when a folder named fastiseat (the clone, seen from beside it) has been
-# taken for a namespace package already. Files of this kind run in their names' order at each start: after setuptools'.
+# The finder of an editable install is asked last, when a folder named fastiseat (the clone, seen from beside it) has
+# been taken for a namespace package already. Files of this kind run in their names' order at each start: after setuptools'.
 FIRST = (
     "fastiseat_first.pth",
     "import sys; sys.meta_path.sort(key=lambda one: not str(one.__module__).startswith('__editable___fastiseat_'))\n",

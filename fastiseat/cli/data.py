@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
@@ -80,7 +80,7 @@ ARGUMENTS = (
 
 def main(argv: list[str]) -> None:
     """Prepare, verify or show a data set."""
-    command: Prepare | Verify | Info = command_line(ARGUMENTS, argv, prog="fastiseat data")
+    command = command_line(cast(type[Prepare | Verify | Info], ARGUMENTS), argv, prog="fastiseat data")
     match command:
         case Prepare():
             _prepare(command)

@@ -48,7 +48,7 @@ def command_line(
         )
     if left:
         raise unexpected(left[0], prog, set(options(kind)))
-    return found
+    return cast(Command, found)
 
 
 @lru_cache
