@@ -28,7 +28,8 @@ NATIVE = "fastiseat.kernels.libfastiseat_native"
 CUDA = "fastiseat.kernels.libfastiseat_cuda"
 AGAIN = "then install fastiseat again"
 # The finder of an editable install is asked last, when a folder named fastiseat (the clone, seen from beside it) has
-# been taken for a namespace package already. Files of this kind run in their names' order at each start: after setuptools'.
+# been taken for a namespace package already. Files of this kind run at each start in the order of their names: after
+# setuptools' own.
 FIRST = (
     "fastiseat_first.pth",
     "import sys; sys.meta_path.sort(key=lambda one: not str(one.__module__).startswith('__editable___fastiseat_'))\n",
