@@ -12,6 +12,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.bench_attack import AttackOptions
 from fastiseat.cli.flags import command_line
+from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def main(argv: list[str]) -> None:
     """Measure and print."""
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat bench")
     _check(arguments)
+    refuse_ranks("bench")
     from fastiseat.bench.results import save
     from fastiseat.bench.steps import Plan
     from fastiseat.bench.suite import PARTS, measure

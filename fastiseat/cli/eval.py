@@ -11,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.flags import command_line
 from fastiseat.config import Pixels, WhichWeights
+from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def main(argv: list[str]) -> None:
     """Evaluate and print."""
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat eval")
     _check(arguments)
+    refuse_ranks("eval")
     from fastiseat.cli.eval_run import evaluations
 
     found = evaluations(arguments)

@@ -13,6 +13,7 @@ from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.cli.flags import command_line
 from fastiseat.config import Config, Execution
+from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 from fastiseat.recipes import FINE_TUNING, check, recipe
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
@@ -106,6 +107,7 @@ def main(argv: list[str]) -> None:
     if arguments.dry_run:
         print(json.dumps(plan(arguments.config, arguments.data_dir), indent=2))
         return
+    refuse_ranks("train")
     from fastiseat.cli.display import Display, print_line, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress

@@ -10,6 +10,17 @@ from torch import Tensor, nn
 from fastiseat.errors import UserError
 
 
+def check_alone() -> None:
+    """:class:`UserError` in one of several ranks of a process group: each would go on with its own gradient."""
+    group = torch.distributed
+    if group.is_available() and group.is_initialized() and group.get_world_size() > 1:
+        raise UserError(
+            f"torch.distributed runs here with a world size of {group.get_world_size()}: a step does not average its "
+            "gradient over ranks, so their weights would drift apart; train in one process, or destroy the process "
+            "group first where each rank trains a network of its own"
+        )
+
+
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that a step perturbs and updates, tied ones once; :class:`UserError` if it can't."""
     _check_module(model)

@@ -89,6 +89,7 @@ class TrainStep:
         """
         if clean_graph not in CLEAN_GRAPHS:
             raise unknown("clean_graph", clean_graph, CLEAN_GRAPHS)
+        accept.check_alone()
         self.model = model
         self.weights = accept.trainable(model)
         self.settings = Settings(
@@ -184,6 +185,7 @@ class TrainStep:
 
     def _look_at(self, given: Given) -> None:
         """Take in the module as it is now, and refuse what can't be trained."""
+        accept.check_alone()
         if self._surroundings.state() != self._adopted:
             self.weights = accept.trainable(self.model)
             self._update.refresh(self.weights)
