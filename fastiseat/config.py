@@ -131,11 +131,22 @@ class Network:
     """How the first weights are drawn. torch: PyTorch's defaults (released code; PreActResNets in other papers' codes).
     he: convolutions from N(0, 2/(k²·out)), the head's bias 0 (Wide ResNets in TRADES' and Rice's codes and those built
     on them)."""
+    mean: tuple[float, ...] = ()
+    """What is subtracted from images in [0, 1] before all else, for all colour planes or for each; with --std. ε stays
+    in pixel values. None by default; Rice et al., Wu et al.: the data set's."""
+    std: tuple[float, ...] = ()
+    """What they are divided by then."""
     init: Path | None = None
     """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt)."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "arch", canonical_arch(self.arch))
+        _require(
+            bool(self.mean) == bool(self.std),
+            "mean" if self.mean else "std",
+            " ".join(map(str, self.mean or self.std)),
+            "says no normalisation alone; give both --mean and --std, or none of them",
+        )
         canonical_variant(self.variant)
         canonical_initialization(self.initialization)
 

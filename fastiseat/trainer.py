@@ -72,8 +72,11 @@ def build_network(network: Network, *, in_channels: int, num_classes: int, seed:
             num_classes=num_classes,
             initialization=network.initialization,
         )
-    if network.init is not None:
-        models.init_from(model, network.init)
+    numbers = {"mean": network.mean or None, "std": network.std or None}
+    if network.init is None:
+        models.set_normalization(model, **numbers)
+    else:
+        models.init_from(model, network.init, **numbers)
     return model
 
 

@@ -127,7 +127,7 @@ def test_settings(tmp_path, member):
     run.write_config(recipe(), {"data_fingerprint": "f"})
     if member:
         path.write_text(json.dumps(json.loads(path.read_text())[member]))
-    try_all(tmp_path, [path], lambda: settle(read_settings(path), dataset=None, method=None), rounds=300)
+    try_all(tmp_path, [path], lambda: settle(read_settings(path)), rounds=300)
 
 
 def test_a_runs_config(tmp_path):

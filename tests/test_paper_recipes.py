@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
 from fastiseat import UserError
-from fastiseat.recipes import check, recipe
+from fastiseat.recipes import METHODS, check, recipe, recipe_of
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 # data set: (network, λ, γ) as in the paper's section 6 and its released code
@@ -75,15 +76,16 @@ def test_a_path_where_none_belongs_and_none_where_one_does(dataset: str) -> None
         recipe(dataset)
 
 
-# Of other papers, on CIFAR-10: ε, α and their unit, epochs, lr, weight decay, β, γ, the epochs of the drops from 0.
+# Of other papers, on CIFAR-10: network, ε, α and their unit, epochs, lr, weight decay, β, γ, the epochs of the drops
+# from 0.
 OTHERS = {
-    "at-rice": (8, 2, 255, 200, 0.1, 5e-4, None, 0.0, (100, 150)),
-    "awp-wu": (8, 2, 255, 200, 0.1, 5e-4, None, 0.01, (100, 150)),
-    "trades": (31, 7, 1000, 76, 0.1, 2e-4, None, 0.0, (74,)),
-    "trades-awp": (8, 2, 255, 200, 0.1, 5e-4, None, 0.005, (100, 150)),
-    "mart": (31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.0, (74, 89)),
-    "mart-awp": (31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.005, (74, 89)),
-    "slore-mart": (31, 7, 1000, 120, 0.1, 7e-4, 6.0, 0.0, (74, 89, 99)),
+    "at-rice": ("prn18", 8, 2, 255, 200, 0.1, 5e-4, None, 0.0, (100, 150)),
+    "awp-wu": ("prn18", 8, 2, 255, 200, 0.1, 5e-4, None, 0.01, (100, 150)),
+    "trades": ("wrn-34-10", 31, 7, 1000, 76, 0.1, 2e-4, None, 0.0, (74,)),
+    "trades-awp": ("wrn-34-10", 8, 2, 255, 200, 0.1, 5e-4, None, 0.005, (100, 150)),
+    "mart": ("wrn-34-10", 31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.0, (74, 89)),
+    "mart-awp": ("wrn-34-10", 31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.005, (74, 89)),
+    "slore-mart": ("wrn-34-10", 31, 7, 1000, 120, 0.1, 7e-4, 6.0, 0.0, (74, 89, 99)),
 }
 # Attacked in eval mode from a start that is normally distributed.
 NOISY = ("trades", "trades-awp", "mart", "mart-awp", "slore-mart")
@@ -92,11 +94,11 @@ REFLECTED = ("at-rice", "awp-wu")
 
 @pytest.mark.parametrize("method", OTHERS)
 def test_the_numbers_of_other_papers_on_cifar10(method: str) -> None:
-    eps, step_size, unit, epochs, lr, decay, beta, gamma, drops = OTHERS[method]
+    arch, eps, step_size, unit, epochs, lr, decay, beta, gamma, drops = OTHERS[method]
     config = recipe("cifar10", method)
     attack, optimizer, plan = config.attack, config.optimizer, config.schedule
     assert check(config) is config
-    assert (config.network.arch, config.data.batch_size, plan.epochs) == ("wrn-34-10", 128, epochs)
+    assert (config.network.arch, config.data.batch_size, plan.epochs) == (arch, 128, epochs)
     assert (attack.eps, attack.step_size, attack.steps) == pytest.approx((eps / unit, step_size / unit, 10))
     assert (attack.bn_mode, attack.noise) == (("eval", 0.001) if method in NOISY else ("train", 0.0))
     assert (attack.random_start, plan.lr_per_step) == ((True, True) if method in REFLECTED else (False, False))
@@ -108,6 +110,74 @@ def test_the_numbers_of_other_papers_on_cifar10(method: str) -> None:
     stages = [0.1**n for n, (a, b) in enumerate(pairwise(limits)) for _ in range(b - a)]
     rates = [lr_at(config, epoch, 0, 391) for epoch in range(epochs)]
     assert rates == pytest.approx([lr * stage for stage in stages])
+
+
+# By data set: what Rice et al.'s and Wu et al.'s codes subtract and divide by.
+NORMALIZED = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616)),
+    "cifar100": (
+        (0.5070751592371323, 0.48654887331495095, 0.4409178433670343),
+        (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
+    ),
+    "svhn": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+@pytest.mark.parametrize("arch", [None, "prn18", "wrn-28-10"])
+@pytest.mark.parametrize("dataset", SETTINGS)
+@pytest.mark.parametrize("method", METHODS)
+def test_each_paper_has_its_own_network(dataset: str, method: str, arch: str | None) -> None:
+    """The ISEAT authors' own, or the common ones, whose Wide ResNets begin as He et al. draw them."""
+    network = recipe(dataset, method, arch).network
+    assert arch in (None, network.arch)
+    ours = method in PARTS
+    wide = network.arch.startswith("wrn")
+    assert network.variant == ("released" if ours else "common")
+    assert network.initialization == ("he" if wide and not ours else "torch")
+    normalized = NORMALIZED.get(dataset, ((), ())) if method in REFLECTED else ((), ())
+    assert (network.mean, network.std) == normalized
+
+
+@pytest.mark.parametrize(
+    ("method", "arch"), [("at-rice", "prn18"), ("consistency", "prn18"), ("hat", "prn18"), ("rst", "wrn-28-10")]
+)
+def test_the_networks_of_other_papers_on_cifar10(method: str, arch: str) -> None:
+    assert recipe("cifar10", method).network.arch == arch
+    assert recipe("cifar10", method, "wrn-16-4").network.arch == "wrn-16-4"  # what is asked for outranks it
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_with_extra_images_all_train_the_same_network(method: str) -> None:
+    assert recipe("cifar10", method, extra=Path("x.npz")).network.arch == "wrn-28-10"
+    assert recipe("cifar10", method, "prn18", extra=Path("x.npz")).network.arch == "prn18"
+    assert recipe("svhn", method, extra=Path("x.npz")).network.arch == "prn18"
+
+
+# (data set, augmentation, extra images): λ, γ, epochs of ISEAT and of AT.
+VARIED = {
+    ("cifar10", "standard", False): (0.1, 0.007, 200, 200),
+    ("cifar10", "idbh-cifar10-weak", False): (0.1, 0.005, 400, 200),
+    ("cifar10", "idbh-cifar10-strong", False): (0.1, 0.005, 400, 200),
+    ("cifar10", "standard", True): (0.01, 0.005, 200, 200),
+    ("cifar10", "idbh-cifar10-strong", True): (0.01, 0.005, 400, 200),
+    ("imagefolder:x", "idbh-cifar10-strong", False): (0.1, 0.005, 400, 200),
+    ("npz:x", "standard", True): (0.01, 0.005, 200, 200),
+    ("svhn", "idbh-svhn", False): (0.1, 0.009, 200, 200),
+    ("cifar100", "standard", True): (0.1, 0.005, 200, 200),
+    ("digits", "standard", True): (0.1, 0.007, 20, 20),
+}
+
+
+@pytest.mark.parametrize(("dataset", "augment", "with_extra"), VARIED)
+def test_augmentation_and_extra_images_choose_the_numbers(dataset: str, augment: str, with_extra: bool) -> None:
+    lam, gamma, epochs, epochs_of_at = VARIED[dataset, augment, with_extra]
+    file = Path("x.npz") if with_extra else None
+    config, at = (recipe(dataset, method, augment=augment, extra=file) for method in ("iseat", "at"))
+    assert (config.objective.lam, config.awp.gamma, config.schedule.epochs) == (lam, gamma, epochs)
+    assert (at.objective.lam, at.awp.gamma, at.schedule.epochs) == (0, 0, epochs_of_at)
+    assert (config.data.augment, config.data.extra) == (augment, file)
+    assert recipe_of(config) == config
+    assert check(config) is config
 
 
 @pytest.mark.parametrize("method", REFLECTED)

@@ -8,7 +8,8 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from fastiseat.config import Execution
+from fastiseat import UserError
+from fastiseat.config import Execution, Network
 from fastiseat.models import export_state_dict, load_model, metadata
 from fastiseat.models.normalization import Normalization, Normalize
 from fastiseat.trainer import Trainer
@@ -39,6 +40,36 @@ def test_it_keeps_the_normalisation(tmp_path, config):
     assert tiny.same_weights(model.state_dict(), trainer.model.state_dict())
     assert model.normalize.mean.item() == pytest.approx(0.3)
     assert model.normalize.std.item() == pytest.approx(0.4)
+
+
+def test_a_run_normalises_as_its_settings_say(tmp_path, config):
+    """From the first weights on, one number for all colour planes; the attack stays in pixel values."""
+    network = replace(config.network, init=None, mean=(0.3,), std=(0.4,))
+    trainer = run(tmp_path / "run", replace(config, network=network))
+    assert trainer.step.attack.eps == config.attack.eps
+    best, plain = load_model(tmp_path / "run" / "weights" / "best.safetensors"), load_model("digits-iseat")
+    assert best.normalize.mean.item() == pytest.approx(0.3)
+    assert plain.normalize is None
+    images = torch.rand(4, 1, 8, 8)
+    raw = load_model(tmp_path / "run" / "weights" / "best.safetensors")
+    raw.normalize = None
+    assert torch.allclose(best(images), raw((images - 0.3) / 0.4), atol=1e-5)
+
+
+def test_numbers_that_contradict_the_file_are_refused(tmp_path, config):
+    other = replace(config, network=replace(config.network, mean=(0.5,), std=(0.5,)))
+    with pytest.raises(UserError, match=r"holds mean=\(0.3\), std=\(0.4\), which mean=\(0.5\).* contradicts"):
+        tiny.trainer(other, tmp_path / "run")
+    without = replace(other, network=replace(other.network, init=Path("digits-iseat")))
+    with pytest.raises(UserError, match=r"holds mean=\(0\), std=\(1\), which .* contradicts"):
+        tiny.trainer(without, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("given", "message"), [("mean", "mean=0.5: says no"), ("std", "std=0.5: says no")])
+def test_one_number_alone_is_refused(given, message):
+    with pytest.raises(UserError, match=message):
+        Network(**{given: (0.5,)})
 
 
 def test_a_recording_computes_the_same(tmp_path, config):

@@ -31,16 +31,28 @@ def read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
+# Where a file says what a recipe is chosen by.
+_CHOOSING = {
+    "dataset": ("data", "dataset"),
+    "method": ("objective", "method"),
+    "arch": ("network", "arch"),
+    "augment": ("data", "augment"),
+    "extra": ("data", "extra"),
+}
+_ABSENT = object()
+
+
 def settle(
-    settings: Mapping[str, Any], *, dataset: str | None, method: str | None, arch: str | None = None
+    settings: Mapping[str, Any],
+    names: Mapping[str, str] | None = None,
+    *,
+    fallback: Mapping[str, str] | None = None,
 ) -> Config:
-    """``settings`` over the recipe that they name, or that ``dataset``, ``method`` and ``arch`` name instead."""
-    named = {group: value for group, value in settings.items() if isinstance(value, dict)}
-    base = recipe(
-        dataset or str(named.get("data", {}).get("dataset", "digits")),
-        method or str(named.get("objective", {}).get("method", "iseat")),
-        arch or named.get("network", {}).get("arch"),
-    )
+    """``settings`` over the recipe that they choose, by what else ``names`` says, :func:`recipe`'s arguments.
+
+    ``fallback`` has arguments for those that neither names.
+    """
+    base = recipe(**{**(fallback or {}), **_chosen_by(settings), **(names or {})})
     merged = _over(as_json(base), settings, "")
     try:
         # Strict: true and "12" are no numbers. As JSON, because there a list still makes a tuple.
@@ -49,6 +61,18 @@ def settle(
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         raise UserError(f"--config: {where}={first['input']!r}: {first['msg']}") from error
+
+
+def _chosen_by(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Of those names the ones that a file has; as text, so that what is no name is refused as an unknown one."""
+    groups = {name: group for name, group in settings.items() if isinstance(group, dict)}
+    said = {name: groups.get(group, {}).get(field, _ABSENT) for name, (group, field) in _CHOOSING.items()}
+    required = ("dataset", "method")
+    return {
+        name: str(value)
+        for name, value in said.items()
+        if value is not _ABSENT and (value is not None or name in required)
+    }
 
 
 def _over(base: dict[str, Any], settings: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.config import Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
-from fastiseat.recipes import FINE_TUNING, check, recipe
+from fastiseat.recipes import FINE_TUNING, check, origin, recipe, recipe_of
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 
@@ -61,8 +61,8 @@ class Train:
     quiet: FlagCreatePairsOff[bool] = False
     """Print the result only."""
     dry_run: FlagCreatePairsOff[bool] = False
-    """Print the resolved settings, the schedule of each epoch and the network's size as JSON, and stop. A released
-    data set need not be there; steps_per_epoch is null until it is prepared."""
+    """Print the recipe and what was changed of it, the resolved settings, the schedule of each epoch and the network's
+    size as JSON, and stop. A released data set need not be there; steps_per_epoch is null until it is prepared."""
 
 
 ARGUMENTS = Train
@@ -70,17 +70,7 @@ ARGUMENTS = Train
 
 def parse(argv: list[str]) -> Train:
     """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    nothing = argparse.Namespace(dataset=None, method=None, arch=None, config=None, fine_tune=None)
-    for name in ("--dataset", "--method", "--arch", "--config", "--fine-tune"):
-        first.add_argument(name)
-    try:
-        named, _ = first.parse_known_args(argv)
-    except argparse.ArgumentError:
-        named = nothing  # tyro words the error
-    defaults = _defaults(named.dataset, named.method, named.arch, named.config)
-    if named.fine_tune in FINE_TUNING:
-        defaults = FINE_TUNING[named.fine_tune](defaults)
+    defaults = _defaults(**_named(argv))
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat train", default=Train(config=defaults))
     check(arguments.config)
     if arguments.fine_tune and arguments.config.network.init is None:
@@ -92,20 +82,40 @@ def parse(argv: list[str]) -> Train:
     return arguments
 
 
-def _defaults(dataset: str | None, method: str | None, arch: str | None, file: str | None) -> Config:
-    if file is None:
-        return recipe(dataset or "digits", method or "iseat", arch)
-    from fastiseat.cli.config_file import read_settings, settle
+# What chooses the defaults of all the other flags.
+_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune")
 
-    settings = read_settings(Path(file))
-    return settle(settings, dataset=dataset, method=method, arch=arch)
+
+def _named(argv: list[str]) -> dict[str, str | None]:
+    """Those of the choosing flags that are given; none where one lacks its value, for which tyro has the words."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in _CHOOSING:
+        first.add_argument(f"--{name.replace('_', '-')}")
+    try:
+        return vars(first.parse_known_args(argv)[0])
+    except argparse.ArgumentError:
+        return dict.fromkeys(_CHOOSING)
+
+
+def _defaults(*, config: str | None, fine_tune: str | None, **named: str | None) -> Config:
+    """The recipe that the names choose, with a file's settings and a study's over it."""
+    study = FINE_TUNING.get(fine_tune or "")
+    names = {name: value for name, value in named.items() if value is not None}
+    fallback = {} if study is None else {"method": study.method}
+    if config is None:
+        defaults = recipe(**fallback | names)
+    else:
+        from fastiseat.cli.config_file import read_settings, settle
+
+        defaults = settle(read_settings(Path(config)), names, fallback=fallback)
+    return defaults if study is None else study.change(defaults)
 
 
 def main(argv: list[str]) -> None:
     """Train, or with ``--dry-run`` say what would be trained."""
     arguments = parse(argv)
     if arguments.dry_run:
-        print(json.dumps(plan(arguments.config, arguments.data_dir), indent=2))
+        print(json.dumps(plan(arguments.config, arguments.data_dir), indent=2, ensure_ascii=False))
         return
     refuse_ranks("train")
     from fastiseat.cli.display import Display, print_line, result_table
@@ -164,13 +174,16 @@ def default_directory(config: Config) -> Path:
 
 def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     """What ``--dry-run`` prints."""
-    from fastiseat.checkpoint import as_json
+    from fastiseat.checkpoint import as_json, changes
     from fastiseat.trainer import build_network
 
     in_channels, num_classes, steps = _sizes(config, data_dir)
     model = build_network(config.network, in_channels=in_channels, num_classes=num_classes, seed=config.run.seed)
+    settings = as_json(config)
     return {
-        "config": as_json(config),
+        "recipe": origin(config),
+        "changed": changes(as_json(recipe_of(config)), settings),
+        "config": settings,
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps_per_epoch": steps,
         "schedule": [_row(config, epoch, steps) for epoch in range(config.schedule.epochs)],

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fastiseat.models.factory import build
     from fastiseat.models.files import Weights, read_weights
     from fastiseat.models.preact_resnet import PreActResNet
-    from fastiseat.models.transfer import export_state_dict, init_from, load_model, metadata
+    from fastiseat.models.transfer import export_state_dict, init_from, load_model, metadata, set_normalization
     from fastiseat.models.wide_resnet import WideResNet
 
 _LAZY = {
@@ -36,6 +36,7 @@ _LAZY = {
     "load_model": "transfer",
     "metadata": "transfer",
     "read_weights": "files",
+    "set_normalization": "transfer",
 }
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "load_model",
     "metadata",
     "read_weights",
+    "set_normalization",
 ]
 
 

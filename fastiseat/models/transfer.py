@@ -60,7 +60,7 @@ def load_model(
     dtype = torch.float64 if weights.state["conv1.weight"].dtype == torch.float64 else torch.float32
     model = model.to(dtype).to_empty(device="cpu")
     model.load_state_dict(weights.state)
-    _set_normalization(model, normalization)
+    _put_before(model, normalization)
     return model.eval()
 
 
@@ -104,9 +104,19 @@ def init_from(
             f"{path} holds {weights}, but the model is {model.spec}; they must agree in "
             f"{', '.join(differing)}: build the model to match, or give another file"
         )
-    _set_normalization(model, None)
+    _put_before(model, None)
     model.load_state_dict(weights.state)
-    _set_normalization(model, normalization)
+    _put_before(model, normalization)
+
+
+def set_normalization(model: Network, *, mean: Numbers | None, std: Numbers | None) -> None:
+    """Have the network subtract ``mean`` from images in [0, 1] and divide them by ``std`` first; neither where both
+    are None.
+
+    Raises:
+        UserError: one without the other, another count than the network's channels, values out of range.
+    """
+    _put_before(model, stated(mean, std, in_channels=model.spec.in_channels))
 
 
 def export_state_dict(model: nn.Module, layout: str = "released") -> dict[str, Tensor]:
@@ -151,12 +161,22 @@ def _normalization(
         raise UserError(
             f"{path}: {weights.normalization_open}; say mean= and std= (0 and 1 if images are taken as they are)"
         )
+    if held is None and _tells_all(weights):
+        held = Normalization((0.0,) * weights.in_channels, (1.0,) * weights.in_channels)
     if told is not None and held is not None and not held.agrees(told):
-        raise UserError(f"{path} holds {held}, which {told} contradicts; leave mean and std out")
+        raise UserError(
+            f"{path} holds {held}, which {told} contradicts; leave mean and std out (--mean and --std without numbers, "
+            "where a recipe has some)"
+        )
     return held or told
 
 
-def _set_normalization(model: Network, normalization: Normalization | None) -> None:
+def _tells_all(weights: Weights) -> bool:
+    """Whether a file is of this package's writing: it would hold a normalisation if there were one."""
+    return {"arch", "variant", "in_channels", "num_classes"} <= weights.metadata.keys()
+
+
+def _put_before(model: Network, normalization: Normalization | None) -> None:
     if normalization is None or normalization.is_identity:
         model.normalize = None
     else:

@@ -1,27 +1,90 @@
-"""Complete settings by name: one function a data set, and what each method changes in it. Imports no torch."""
+"""Complete settings by name: one function a data set, and what augmentation, extra images and each method change in it.
+
+Imports no torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
-from fastiseat.config import Config, Objective
+from fastiseat.config import Config, Network, Objective
 from fastiseat.errors import UserError, unknown
+from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
 from fastiseat.recipes.papers import unchanged
 from fastiseat.recipes.table import METHODS, NEEDED, Ingredients
+from fastiseat.recipes.variations import NETWORKS_WITH_EXTRA, variations, varied
 
-__all__ = ["DATASETS", "FINE_TUNING", "METHODS", "NEEDED", "OWN_DATA", "Ingredients", "check", "recipe"]
+__all__ = [
+    "DATASETS",
+    "FINE_TUNING",
+    "METHODS",
+    "NEEDED",
+    "OWN_DATA",
+    "Ingredients",
+    "check",
+    "origin",
+    "recipe",
+    "recipe_of",
+]
 
 # Kinds of data set that are named with a path, as in imagefolder:DIR.
 OWN_DATA = ("imagefolder", "npz")
 
 
-def recipe(dataset: str = "digits", method: str = "iseat", arch: str | None = None) -> Config:
-    """The complete config for a (data set, method) pair; :class:`UserError` for an unknown name.
+def recipe(
+    dataset: str = "digits",
+    method: str = "iseat",
+    arch: str | None = None,
+    *,
+    augment: str | None = None,
+    extra: Path | str | None = None,
+) -> Config:
+    """The complete config for a (data set, method, augmentation, extra images); :class:`UserError` for an unknown name.
 
-    ``arch`` takes the place of the data set's own network, by which some methods choose their numbers.
+    ``augment`` and ``extra`` are :class:`~fastiseat.config.Data`'s, by default standard and none. ``arch`` takes the
+    place of the network that the recipe names; some methods choose their numbers by it.
     """
+    kind, uses = _kind(dataset), _ingredients(method)
+    base = DATASETS[kind]()
+    base = replace(
+        base,
+        data=replace(base.data, dataset=dataset, augment=augment or base.data.augment, extra=_path(extra)),
+        network=_network(base.network, arch or _arch(kind, uses, extra), uses.variant),
+        objective=replace(base.objective, method=method),
+    )
+    config = varied(base)
+    config = replace(
+        config,
+        objective=Objective(method=method, lam=config.objective.lam if uses.stability else 0.0),
+        awp=replace(config.awp, gamma=config.awp.gamma if uses.awp else 0.0),
+    )
+    return uses.published.get(kind, unchanged)(uses.constants(config))
+
+
+def recipe_of(config: Config) -> Config:
+    """The recipe that ``config`` began with, by its data set, method, network, augmentation and extra images."""
+    data = config.data
+    return recipe(
+        data.dataset, config.objective.method, config.network.arch, augment=data.augment, extra=data.extra
+    )
+
+
+def origin(config: Config) -> str:
+    """Which recipe that is and where its numbers are from, in a line."""
+    data, method = config.data, config.objective.method
+    parts = [f"{method} on {data.dataset} with {config.network.arch}"]
+    parts += [data.augment] if data.augment != "standard" else []
+    parts += ["extra images"] if data.extra is not None else []
+    theirs = METHODS[method].constants
+    changes = [*variations(config), *([] if theirs is unchanged else [theirs])]
+    said = [" ".join((change.__doc__ or "").partition("\n\n")[0].split()) for change in changes]
+    return " ".join([f"{', '.join(parts)}: the data set's recipe.", *said])
+
+
+def _kind(dataset: str) -> str:
     kind, _, path = dataset.partition(":")
     if kind not in DATASETS:
         raise unknown("data set", dataset, DATASETS)
@@ -29,17 +92,31 @@ def recipe(dataset: str = "digits", method: str = "iseat", arch: str | None = No
         raise UserError(
             f"data set {dataset!r}: own data is named {' or '.join(f'{own}:PATH' for own in OWN_DATA)}"
         )
+    return kind
+
+
+def _ingredients(method: str) -> Ingredients:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
-    base, uses = DATASETS[kind](), METHODS[method]
-    config = replace(
-        base,
-        data=replace(base.data, dataset=dataset),
-        network=base.network if arch is None else replace(base.network, arch=arch),
-        objective=Objective(method=method, lam=base.objective.lam if uses.stability else 0.0),
-        awp=replace(base.awp, gamma=base.awp.gamma if uses.awp else 0.0),
-    )
-    return uses.published.get(kind, unchanged)(uses.constants(config))
+    return METHODS[method]
+
+
+def _path(file: Path | str | None) -> Path | None:
+    return None if file is None else Path(file)
+
+
+def _network(own: Network, arch: str | None, variant: Variant) -> Network:
+    """As the method's authors build it; ``small`` is nobody's but ours."""
+    network = replace(own, arch=arch or own.arch)
+    if variant == "released" or network.arch == "small":
+        return network
+    initialization: Initialization = "he" if wrn_size(network.arch) else "torch"
+    return replace(network, variant=variant, initialization=initialization)
+
+
+def _arch(kind: str, uses: Ingredients, extra: Path | str | None) -> str | None:
+    """The network that others have trained there, where it is not the data set's own."""
+    return (NETWORKS_WITH_EXTRA.get(kind) if extra else None) or uses.networks.get(kind)
 
 
 # What some methods have and others have not.

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fastiseat.config import Config
 from fastiseat.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """One of the paper's studies: what it changes in a method's recipe, and the method where none is named."""
+
+    change: Callable[[Config], Config]
+    method: str
 
 
 def _ablation(config: Config) -> Config:
@@ -27,5 +36,5 @@ def _fine_tuned(config: Config, *, epochs: int) -> Config:
     return replace(config, optimizer=replace(config.optimizer, lr=0.01), schedule=plan)
 
 
-FINE_TUNING = {"ablation": _ablation, "eq7": _eq7}
+FINE_TUNING = {"ablation": Study(change=_ablation, method="iseat"), "eq7": Study(change=_eq7, method="lsi")}
 """The ISEAT paper's studies that begin with an AT-trained network, over the recipe of their method."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fastiseat.config import Config
+from fastiseat.models.names import Variant
 from fastiseat.recipes.papers import (
     awp_wu,
     awp_wu_svhn,
@@ -13,7 +14,6 @@ from fastiseat.recipes.papers import (
     consistency,
     cropped,
     hat,
-    hat_cifar10,
     hat_epochs,
     mart,
     mart_awp,
@@ -35,6 +35,8 @@ class Ingredients:
     summary: str
     home: str
     """``package.module:Class``, a :class:`fastiseat.methods.Method`."""
+    variant: Variant = "released"
+    """Of its networks: those of the ISEAT authors' code, or the ``common`` ones of nearly all others."""
     options: tuple[str, ...] = ()
     """The fields of :class:`fastiseat.config.Objective` that it reads."""
     needs: str = ""
@@ -45,6 +47,8 @@ class Ingredients:
     """Whether its recipe perturbs weights; None where it never may."""
     constants: Callable[[Config], Config] = unchanged
     """Its own settings for any data set, whose ε, step and epochs stay."""
+    networks: Mapping[str, str] = field(default_factory=dict)
+    """By data set, what its authors train there where that is not the data set's own."""
     published: Mapping[str, Callable[[Config], Config]] = field(default_factory=dict)
     """By data set, what its paper sets there beyond that."""
     units: int | None = None
@@ -95,21 +99,26 @@ METHODS = {
     "at-rice": Ingredients(
         summary="AT of Rice et al., 2020: random start",
         home="fastiseat.methods.at:AT",
+        variant="common",
         units=23,
         constants=rice,
+        networks={"cifar10": "prn18"},
         published={"cifar10": reflected},
     ),
     "awp-wu": Ingredients(
         summary="AT-AWP of Wu et al., 2020",
         home="fastiseat.methods.at:AT",
+        variant="common",
         units=26,
         awp=True,
         constants=awp_wu,
+        networks={"cifar10": "prn18"},
         published={"cifar10": reflected, "svhn": awp_wu_svhn},
     ),
     "trades": Ingredients(
         summary="TRADES (Zhang et al., 2019)",
         home="fastiseat.methods.trades:TRADES",
+        variant="common",
         units=27,
         options=("beta",),
         constants=trades,
@@ -118,6 +127,7 @@ METHODS = {
     "trades-awp": Ingredients(
         summary="TRADES with weight perturbation (Wu et al., 2020)",
         home="fastiseat.methods.trades:TRADES",
+        variant="common",
         units=33,
         options=("beta",),
         awp=True,
@@ -126,6 +136,7 @@ METHODS = {
     "mart": Ingredients(
         summary="MART (Wang et al., 2020)",
         home="fastiseat.methods.mart:MART",
+        variant="common",
         units=26,
         options=("beta",),
         constants=mart,
@@ -134,6 +145,7 @@ METHODS = {
     "mart-awp": Ingredients(
         summary="MART with weight perturbation",
         home="fastiseat.methods.mart:MART",
+        variant="common",
         units=32,
         options=("beta",),
         awp=True,
@@ -143,6 +155,7 @@ METHODS = {
     "slore-mart": Ingredients(
         summary="MART with a term on the wrong classes' probabilities",
         home="fastiseat.methods.mart:SLOREMART",
+        variant="common",
         units=26,
         options=("beta",),
         constants=mart,
@@ -151,27 +164,33 @@ METHODS = {
     "hat": Ingredients(
         summary="HAT (Rade & Moosavi-Dezfooli, 2022): helper images",
         home="fastiseat.methods.hat:HAT",
+        variant="common",
         units=31,
         options=("beta", "standard"),
         needs="standard",
         constants=hat,
-        published={"cifar10": hat_cifar10, **dict.fromkeys(("cifar100", "svhn", "tinyimagenet"), hat_epochs)},
+        networks={"cifar10": "prn18"},
+        published=dict.fromkeys(("cifar10", "cifar100", "svhn", "tinyimagenet"), hat_epochs),
     ),
     "consistency": Ingredients(
         summary="Consistency (Tack et al., 2022): two views of an image",
         home="fastiseat.methods.consistency:Consistency",
+        variant="common",
         units=46,
         num_views=2,
         constants=consistency,
+        networks={"cifar10": "prn18"},
         published={"digits": cropped(1), "svhn": cropped(4)},
     ),
     "rst": Ingredients(
         summary="TRADES with extra data (Carmon et al., 2019)",
         home="fastiseat.methods.trades:TRADES",
+        variant="common",
         units=27,
         options=("beta",),
         needs="extra",
         constants=rst,
+        networks={"cifar10": "wrn-28-10"},
         published={"cifar10": rst_cifar10},
     ),
 }

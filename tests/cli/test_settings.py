@@ -64,7 +64,8 @@ def test_every_flag_reaches_its_setting(plan):
     words = """--dataset digits --batch-size 10 --val-split 0.2
         --flip --crop-padding 2 --padding-mode reflect
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
-        --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --initialization he --method lsi
+        --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --mean 0.1 --std 0.2
+        --initialization he --method lsi
         --lam 0.3 --weighting top --distance kl --smoothness lsi
         --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-norm global --awp-gradient half-batch
@@ -86,7 +87,14 @@ def test_every_flag_reaches_its_setting(plan):
             "limit_test": 9,
             "val_split": 0.2,
         },
-        "network": {"arch": "wrn-10-1", "variant": "common", "initialization": "he", "init": None},
+        "network": {
+            "arch": "wrn-10-1",
+            "variant": "common",
+            "initialization": "he",
+            "mean": [0.1],
+            "std": [0.2],
+            "init": None,
+        },
         "objective": {
             "method": "lsi",
             "lam": 0.3,
@@ -191,6 +199,26 @@ def test_the_flags_of_trades_and_mart(plan):
     assert config["attack"]["random_start"] is False
 
 
+def test_a_dry_run_says_which_recipe_it_took_and_what_was_changed(plan):
+    planned = plan("--dataset", "cifar10", "--augment", "idbh-cifar10-weak", "--epochs", 7, "--lr", 0.2)
+    assert planned["recipe"].startswith("iseat on cifar10 with wrn-34-10, idbh-cifar10-weak: ")
+    assert "IDBH: γ = 0.005, and ISEAT trains twice as long" in planned["recipe"]
+    assert planned["changed"] == ["optimizer.lr: 0.1 -> 0.2", "schedule.epochs: 400 -> 7"]
+    assert "no published numbers" in plan("--dataset", "svhn", "--augment", "idbh-svhn")["recipe"]
+    assert "Rice et al., 2020" in plan("--dataset", "cifar10", "--method", "awp-wu")["recipe"]
+    assert plan("--method", "at")["recipe"] == "at on digits with small: the data set's recipe."
+
+
+def test_a_file_chooses_the_recipe_as_flags_do(plan, tmp_path):
+    data = {"dataset": "cifar10", "augment": "idbh-cifar10-strong"}
+    path = tiny.settings_file(tmp_path, {"data": data, "awp": {"gamma": 0.003}})
+    config = plan("--config", path)["config"]
+    assert (config["schedule"]["epochs"], config["awp"]["gamma"]) == (400, 0.003)  # the file outranks the recipe
+    config = plan("--config", path, "--augment", "standard", "--extra", "x.npz")["config"]
+    assert (config["schedule"]["epochs"], config["objective"]["lam"]) == (200, 0.01)
+    assert (config["network"]["arch"], config["awp"]["gamma"]) == ("wrn-28-10", 0.003)
+
+
 def test_a_dry_run_finds_a_batch_larger_than_the_data(fastiseat):
     assert "batch_size=5000: there are" in fastiseat("train", "--dry-run", "--batch-size", 5000).complaint
 
@@ -230,7 +258,8 @@ def test_a_recipe_knows_the_network_that_was_asked_for(plan):
 
 
 @pytest.mark.parametrize(
-    ("words", "epochs", "lam"), [("ablation --method iseat", 40, 0.1), ("eq7 --method lsi --lam 2.5", 10, 2.5)]
+    ("words", "epochs", "lam"),
+    [("ablation --method iseat", 40, 0.1), ("eq7", 10, 1.0), ("eq7 --lam 2.5", 10, 2.5)],
 )
 def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam):
     weights = finished / "weights" / "best.safetensors"
@@ -239,14 +268,20 @@ def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam
     assert len(rows) == epochs
     assert {row["lam"] for row in rows} == {lam}
     assert [row["lr"] for row in rows] == pytest.approx([0.01] * (epochs // 2) + [0.001] * (epochs // 2))
-    assert planned["config"]["objective"]["weighting"] == ("top" if "eq7" in words else "linear")
+    objective = planned["config"]["objective"]
+    assert (objective["method"], objective["weighting"]) == (
+        ("lsi", "top") if "eq7" in words else ("iseat", "linear")
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("--fine-tune ablation", "say which trained network to begin with by --init FILE"),
-        ("--fine-tune eq7 --init at.pt", "Eq. 7 is method lsi, without weight perturbation; not iseat"),
+        (
+            "--fine-tune eq7 --method iseat --init at.pt",
+            "Eq. 7 is method lsi, without weight perturbation; not iseat",
+        ),
     ],
 )
 def test_fine_tuning_that_lacks_something(fastiseat, words, complaint):
