@@ -17,7 +17,7 @@ TRAIN_FLAGS = """
 --loader --resume-anyway --checkpoint-every --keep --on-nan
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
 --extra --extra-ratio --limit-train --limit-test
---arch --variant --initialization --init
+--arch --variant --initialization --init --mean --std
 --method --standard --lam --weighting --distance --smoothness --beta
 --eps --step-size --steps --random-start --no-random-start --noise --attack-bn
 --awp-gamma --awp-norm --awp-gradient
