@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
@@ -68,6 +68,7 @@ def _require_fraction(name: str, value: float) -> None:
     _require(0 <= value <= 1, name, value, "is a fraction of the run and must lie in 0 … 1")
 
 
+Augment = Literal["standard", "idbh-cifar10-weak", "idbh-cifar10-strong", "idbh-svhn"]
 IDBH = "idbh-"
 """What the names of IDBH's policies begin with."""
 
@@ -86,7 +87,7 @@ class Data:
     """Crop training images at random after padding them by as many pixels on each side. Paper: 4, SVHN none."""
     padding_mode: Literal["zero", "reflect"] = "zero"
     """What they are padded with. Released code: zero."""
-    augment: Literal["standard", "idbh-cifar10-weak", "idbh-cifar10-strong", "idbh-svhn"] = "standard"
+    augment: Augment = "standard"
     """standard: what the three settings before say. idbh-…: a policy of IDBH in their place (CropShift, ColorShape,
     RandomErasing), for colour images."""
     images: Literal["packed", "jpeg"] = "packed"
@@ -110,7 +111,7 @@ class Data:
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
         _require_at_least(0, "crop_padding", self.crop_padding)
         _require(self.padding_mode in ("zero", "reflect"), "padding_mode", self.padding_mode, "is zero or reflect")
-        known = ("standard", *(f"{IDBH}{policy}" for policy in ("cifar10-weak", "cifar10-strong", "svhn")))
+        known = get_args(Augment)
         _require(self.augment in known, "augment", self.augment, f"is one of {', '.join(known)}")
         _require(0 < self.extra_ratio < 1, "extra_ratio", self.extra_ratio, "must lie in 0 … 1, both excluded")
         _require(self.images in ("packed", "jpeg"), "images", self.images, "is packed or jpeg")

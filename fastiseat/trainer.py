@@ -72,11 +72,11 @@ def build_network(network: Network, *, in_channels: int, num_classes: int, seed:
             num_classes=num_classes,
             initialization=network.initialization,
         )
-    numbers = {"mean": network.mean or None, "std": network.std or None}
+    mean, std = network.mean or None, network.std or None
     if network.init is None:
-        models.set_normalization(model, **numbers)
+        models.set_normalization(model, mean=mean, std=std)
     else:
-        models.init_from(model, network.init, **numbers)
+        models.init_from(model, network.init, mean=mean, std=std)
     return model
 
 

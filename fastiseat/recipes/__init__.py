@@ -49,9 +49,10 @@ def recipe(
     """
     kind, uses = _kind(dataset), _ingredients(method)
     base = DATASETS[kind]()
+    data = replace(base.data, dataset=dataset, extra=None if extra is None else Path(extra))
     base = replace(
         base,
-        data=replace(base.data, dataset=dataset, augment=augment or base.data.augment, extra=_path(extra)),
+        data=data if augment is None else replace(data, augment=augment),  # type: ignore[arg-type]  # it checks
         network=_network(base.network, arch or _arch(kind, uses, extra), uses.variant),
         objective=replace(base.objective, method=method),
     )
@@ -99,10 +100,6 @@ def _ingredients(method: str) -> Ingredients:
     if method not in METHODS:
         raise unknown("method", method, METHODS)
     return METHODS[method]
-
-
-def _path(file: Path | str | None) -> Path | None:
-    return None if file is None else Path(file)
 
 
 def _network(own: Network, arch: str | None, variant: Variant) -> Network:

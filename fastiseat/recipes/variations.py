@@ -45,5 +45,7 @@ def varied(config: Config) -> Config:
 def variations(config: Config) -> list[Change]:
     """Which of the changes above apply, in their order."""
     asked = {idbh: config.data.augment.startswith(IDBH), extra: config.data.extra is not None}
-    wanted = [change for change, is_wanted in asked.items() if is_wanted]
-    return wanted if config.data.dataset.partition(":")[0] in _TUNED else [unpublished] * bool(wanted)
+    wanted: list[Change] = [change for change, is_wanted in asked.items() if is_wanted]
+    if config.data.dataset.partition(":")[0] not in _TUNED:
+        return [unpublished] if wanted else []
+    return wanted
