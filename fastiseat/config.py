@@ -5,7 +5,6 @@ The same values configure the command line, a run's ``config.json`` and :class:`
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -13,27 +12,13 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from fastiseat.errors import UserError
-from fastiseat.models.names import (
-    Initialization,
-    Variant,
-    canonical_arch,
-    canonical_initialization,
-    canonical_variant,
-    check_variant,
-)
+from fastiseat.fields import check_types, pixels
+from fastiseat.fields import require as _require
+from fastiseat.fields import require_at_least as _require_at_least
+from fastiseat.models.names import Initialization, canonical_arch, canonical_initialization, canonical_variant
 
 WhichWeights = Literal["best", "last", "averaged"]
 """The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
-
-
-def pixels(text: str) -> float:
-    """The number that ``8/255`` or ``0.031`` stands for; ``ValueError`` for anything else."""
-    numerator, slash, denominator = text.partition("/")
-    divisor = float(denominator) if slash else 1.0
-    if divisor == 0:
-        raise ValueError("division by 0")  # the type that tyro words as a usage error
-    return float(numerator) / divisor
 
 
 def pixels_in_words(value: float) -> str:
@@ -54,16 +39,6 @@ Pixels = Annotated[
     ),
 ]
 """A length in pixel values 0 … 1, written 0.031 or 8/255."""
-
-
-def _require(condition: bool, name: str, value: object, rule: str) -> None:
-    if not condition:
-        raise UserError(f"{name}={value}: {rule}")
-
-
-def _require_at_least(minimum: float, name: str, value: float, *, what: str = "") -> None:
-    _require(value < math.inf, name, value, "must be a finite number")
-    _require(value >= minimum, name, value, f"must be at least {minimum}{what}")
 
 
 def _require_pixels(name: str, value: float, what: str) -> None:
@@ -114,6 +89,7 @@ class Data:
     set, which is the paper's protocol."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_at_least(1, "batch_size", self.batch_size)
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
         _require_at_least(0, "crop_padding", self.crop_padding)
@@ -133,10 +109,8 @@ class Network:
 
     arch: str = "small"
     """small, prn18 or wrn-DEPTH-WIDTH. Paper: wrn-34-10 on CIFAR-10, else prn18."""
-    variant: Variant = "released"
-    """Whose code's network. released: the authors'. common: RobustBench's and TRADES'. Of small and prn18 alone, with
-    no BatchNorm after the last block: released-no-bn (RobustBench's Wong2020Fast), common-no-bn (pytorch-cifar),
-    consistency (Tack et al., with one after the stem), consistency-stride-2 (the same on Tiny ImageNet)."""
+    variant: Literal["released", "common"] = "released"
+    """The blocks of the authors' code, or those that RobustBench and TRADES use."""
     initialization: Initialization = "torch"
     """How the first weights are drawn. torch: PyTorch's defaults (released code; PreActResNets in other papers' codes).
     he: convolutions from N(0, 2/(k²·out)), the head's bias 0 (Wide ResNets in TRADES' and Rice's codes and those built
@@ -150,6 +124,7 @@ class Network:
     """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt)."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         object.__setattr__(self, "arch", canonical_arch(self.arch))
         _require(
             bool(self.mean) == bool(self.std),
@@ -157,7 +132,7 @@ class Network:
             " ".join(map(str, self.mean or self.std)),
             "says no normalisation alone; give both --mean and --std, or none of them",
         )
-        check_variant(self.arch, canonical_variant(self.variant))
+        canonical_variant(self.variant)
         canonical_initialization(self.initialization)
 
 
@@ -186,6 +161,7 @@ class Objective:
     takes it. Train one with --method none."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_at_least(0, "lam", self.lam)
         for name, known in {
             "weighting": ("linear", "uniform", "top"),
@@ -216,6 +192,7 @@ class PGD:
     more forward a step where λ ≠ 0."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_pixels("eps", self.eps, "the radius of the perturbation")
         _require_pixels("step_size", self.step_size, "the length of a step")
         _require_at_least(1, "steps", self.steps)
@@ -246,6 +223,7 @@ class AWP:
     of the step before (25)."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_at_least(0, "gamma", self.gamma)
         _require(self.norm in ("tensor", "global"), "norm", self.norm, "must be tensor or global")
         known = ("exact", "last-attack-step", "half-batch", "previous-step")
@@ -269,6 +247,7 @@ class SGD:
     Apex was built from its source."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(self.implementation in ("own", "apex"), "optimizer", self.implementation, "is own or apex")
         _require_at_least(0, "lr", self.lr)
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "must lie in 0 … 1, 1 excluded")
@@ -312,6 +291,7 @@ class Schedule:
     200 epochs, 0.025."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require_at_least(1, "epochs", self.epochs)
         if self.max_steps is not None:
             _require_at_least(1, "max_steps", self.max_steps)
@@ -360,6 +340,7 @@ class Run:
     analyses: 50."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in 0 … 2**63 - 1")
         if self.amp_dtype is not None:
             _require(self.amp_dtype in ("bf16", "fp16"), "amp_dtype", self.amp_dtype, "is bf16 or fp16")
@@ -387,6 +368,7 @@ class Execution:
     and a forward more in each backward."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _require(
             self.engine in ("auto", "eager", "graph", "tape", "compile"),
             "engine",
@@ -413,6 +395,9 @@ class Config:
     optimizer: SGD = field(default_factory=SGD)
     schedule: Schedule = field(default_factory=Schedule)
     run: Run = field(default_factory=Run)
+
+    def __post_init__(self) -> None:
+        check_types(self)
 
     @property
     def approximations(self) -> list[str]:

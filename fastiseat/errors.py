@@ -14,9 +14,9 @@ class UserError(Exception):
     """
 
 
-def unknown(kind: str, name: str, known: Iterable[str], *, otherwise: str = "") -> UserError:
+def unknown(kind: str, name: object, known: Iterable[str], *, otherwise: str = "") -> UserError:
     """The error for a name that is not among ``known``: the nearest ones; ``otherwise``, or else all of them."""
     names = sorted(known)
-    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else otherwise or f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name!r}; {hint}")

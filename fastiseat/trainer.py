@@ -161,6 +161,7 @@ class Trainer:
             seed=config.run.seed,
             say=observer.say,
         )
+        self.step.method.require_start(config.attack)
         self.evaluator = Evaluator(
             self.model,
             precision=self.precision,

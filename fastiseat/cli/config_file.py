@@ -11,8 +11,9 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from fastiseat.checkpoint import as_json
-from fastiseat.config import Config, pixels
+from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
+from fastiseat.fields import pixels
 from fastiseat.recipes import recipe
 
 

@@ -175,10 +175,12 @@ def default_directory(config: Config) -> Path:
 def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     """What ``--dry-run`` prints."""
     from fastiseat.checkpoint import as_json, changes
+    from fastiseat.methods import from_config
     from fastiseat.trainer import build_network
 
     in_channels, num_classes, steps = _sizes(config, data_dir)
     model = build_network(config.network, in_channels=in_channels, num_classes=num_classes, seed=config.run.seed)
+    from_config(config.objective, standard=model).require_start(config.attack)
     settings = as_json(config)
     return {
         "recipe": origin(config),

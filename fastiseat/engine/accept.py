@@ -1,13 +1,23 @@
-"""What the step takes: each refusal names what it found, why it can't be trained, and what to do."""
+"""Which batches a step takes: each refusal names what it found, why it can't be trained, and what to do."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from fastiseat.errors import UserError
+from fastiseat.fields import full_name, shown
+
+ROUNDING = 1e-6
+"""How far beyond [0, 1] pixel values may lie, which arithmetic leaves there; x' is clamped to [0, 1]."""
+
+# How many planes an image has, as far as its layout can be told by that.
+_COLOURS = (1, 3)
+# From labels of other dtypes, floating or not.
+_WAYS = {
+    False: "; labels.long() is",
+    True: "; they are class numbers, no probabilities: labels.long(), or .argmax(1)",
+}
 
 
 def check_alone() -> None:
@@ -19,37 +29,6 @@ def check_alone() -> None:
             "gradient over ranks, so their weights would drift apart; train in one process, or destroy the process "
             "group first where each rank trains a network of its own"
         )
-
-
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that a step perturbs and updates, tied ones once; :class:`UserError` if it can't."""
-    _check_module(model)
-    weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    if not weights:
-        raise UserError("the model has no trainable parameter: set requires_grad on those to train")
-    for name, weight in weights.items():
-        if isinstance(weight, nn.parameter.UninitializedParameter):
-            raise UserError(f"parameter {name} has no shape yet: run one forward pass first (lazy module)")
-        if weight.dtype not in (torch.float32, torch.float64):
-            raise UserError(f"parameter {name} is {weight.dtype}: master weights are float32 or float64")
-    for what, found in {
-        "dtypes": {str(weight.dtype) for weight in weights.values()},
-        "devices": {str(weight.device) for weight in weights.values()},
-    }.items():
-        if len(found) > 1:
-            raise UserError(f"trainable parameters of several {what}, {', '.join(sorted(found))}: one is needed")
-    return weights
-
-
-def _check_module(model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}: a torch.nn.Module is needed")
-    if isinstance(model, torch.jit.ScriptModule):
-        raise UserError("model is a TorchScript module, whose weights can't be replaced: pass the eager module")
-    if isinstance(model, torch._dynamo.eval_frame.OptimizedModule):
-        raise UserError("model is compiled already: pass the module that torch.compile was given")
-    if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise UserError(f"model is wrapped in {type(model).__name__}: pass its .module")
 
 
 def as_network_input(images: Tensor, weight: Tensor) -> Tensor:
@@ -74,39 +53,90 @@ def layout_of(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def outside_inference(tensor: Tensor | None) -> Tensor | None:
+    """A tensor from ``torch.inference_mode`` as one that gradients may flow through; any other as it is."""
+    return tensor.clone() if isinstance(tensor, Tensor) and tensor.is_inference() else tensor
+
+
+def check_tensor(name: str, value: object) -> None:
+    """A dense tensor with values; :class:`UserError` with the way to one."""
+    if not isinstance(value, Tensor):
+        way = "torch.from_numpy" if hasattr(value, "__array_interface__") else "torch.tensor"
+        raise UserError(
+            f"{name}={shown(value)}: a tensor is needed, not a {full_name(type(value))}; {way}({name}) is one"
+        )
+    if value.layout != torch.strided:
+        raise UserError(f"{name} is {value.layout}: a dense tensor is needed, {name}.to_dense()")
+    if value.device.type == "meta":
+        raise UserError(f"{name} lies on the meta device, which holds no values: make it on the model's")
+    if value.is_quantized:
+        raise UserError(f"{name} is {value.dtype}: plain numbers are needed, {name}.dequantize()")
+
+
 def check_images(images: Tensor, weight: Tensor) -> None:
     """What can be told without their values; :class:`UserError` where they are not as described above."""
+    check_tensor("images", images)
     if images.dim() != 4:
         raise UserError(f"images have shape {tuple(images.shape)}: NCHW (float) or NHWC (uint8) is needed")
+    if not images.numel():
+        raise UserError(f"images have shape {tuple(images.shape)}, no images: give one at least")
     if images.device != weight.device:
         raise UserError(f"images lie on {images.device}, the model on {weight.device}: move one of them")
     if images.dtype not in (torch.uint8, weight.dtype):
         raise UserError(f"images are {images.dtype}, the model {weight.dtype}: convert one, or pass uint8")
+    if images.dtype == torch.uint8 and images.shape[1] in _COLOURS and min(images.shape[2:]) > max(_COLOURS):
+        raise UserError(
+            f"uint8 images of shape {tuple(images.shape)} look like NCHW: bytes are NHWC, images.permute(0, 2, 3, 1)"
+        )
+
+
+def check_layout(images: Tensor, error: RuntimeError) -> None:
+    """:class:`UserError` where the network failed on float images whose last dimension looks like that of colours."""
+    if images.is_floating_point() and images.shape[3] in _COLOURS and images.shape[1] not in _COLOURS:
+        raise UserError(
+            f"the model can't read images of shape {tuple(images.shape)}, which look like NHWC: floats are NCHW, "
+            "images.permute(0, 3, 1, 2)"
+        ) from error
 
 
 def check_labels(images: Tensor, labels: Tensor) -> None:
     """One int64 an image, beside it."""
+    check_tensor("labels", labels)
     if labels.shape != (len(images),) or labels.dtype != torch.int64:
         raise UserError(
             f"labels are {labels.dtype} of shape {tuple(labels.shape)}: int64 of shape ({len(images)},) is needed"
+            + _WAYS.get(labels.dtype.is_floating_point, "") * (labels.dtype != torch.int64)
         )
     if labels.device != images.device:
         raise UserError(f"labels lie on {labels.device}, images on {images.device}: move one of them")
 
 
-def check_perturbations(images: Tensor, delta: Tensor | None, start: Tensor | None, *, views: int = 1) -> None:
-    """Of the shape of the images (m, C, H, W), their number times ``views``, and one of them at most."""
+def check_perturbations(
+    images: Tensor, delta: Tensor | None, start: Tensor | None, weight: Tensor, *, views: int = 1
+) -> None:
+    """Like the images as the network reads them, (m, C, H, W), m times ``views``, and one of them at most."""
     shape = images.shape if images.dtype != torch.uint8 else images.permute(0, 3, 1, 2).shape
     shape = torch.Size((views * len(images), *shape[1:]))
     for name, perturbation in {"delta": delta, "start": start}.items():
-        if perturbation is not None and perturbation.shape != shape:
+        if perturbation is None:
+            continue
+        check_tensor(name, perturbation)
+        if perturbation.shape != shape:
             raise UserError(f"{name} has shape {tuple(perturbation.shape)}: that of the images, {tuple(shape)}")
+        if (perturbation.dtype, perturbation.device) != (weight.dtype, weight.device):
+            raise UserError(
+                f"{name} is {perturbation.dtype} on {perturbation.device}, the model {weight.dtype} on "
+                f"{weight.device}: convert or move it"
+            )
     if delta is not None and start is not None:
         raise UserError("delta and start exclude each other: delta is a finished perturbation, start a first one")
 
 
 def check_places(images: Tensor, index: Tensor | None, rows: Tensor | None, *, views: int = 1) -> None:
     """uint8 images to augment, by their places in the data set and among ``images``."""
+    for name, places in {"index": index, "rows": rows}.items():
+        if places is not None:
+            check_tensor(name, places)
     if index is None:
         if views > 1:
             raise UserError(
@@ -131,21 +161,12 @@ def count_classes(logits: Tensor, batch_size: int) -> int:
     if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != batch_size:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise UserError(f"the model returned {found}: logits of shape ({batch_size}, classes) are needed")
+    if logits.shape[1] < 2:
+        raise UserError(
+            f"the model returned {logits.shape[1]} logits an image: two classes at least are needed; for a binary head "
+            "return torch.stack([-z, z], 1) / 2, whose cross entropy is the sigmoid's"
+        )
     return logits.shape[1]
-
-
-def check_held(networks: Sequence[nn.Module], model: nn.Module) -> None:
-    """A method's own networks: of the trained one's dtype, on its device, and sharing no weight with it."""
-    trained = next(weight for weight in model.parameters() if weight.requires_grad)
-    own = {id(weight) for weight in model.parameters()}
-    for weight in (weight for network in networks for weight in network.parameters()):
-        if id(weight) in own:
-            raise UserError("the method's network shares weights with the model in training: pass a copy of it")
-        if (weight.dtype, weight.device) != (trained.dtype, trained.device):
-            raise UserError(
-                f"the method's network is {weight.dtype} on {weight.device}, the model {trained.dtype} on "
-                f"{trained.device}: convert or move one of them"
-            )
 
 
 def check_same_classes(logits: Tensor, batch_size: int, num_classes: int) -> None:
@@ -159,12 +180,31 @@ def check_same_classes(logits: Tensor, batch_size: int, num_classes: int) -> Non
 
 def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Ranges that need the values themselves; on a GPU this waits for it."""
-    low, high = images.aminmax() if images.is_floating_point() else (0, 1)
-    if not (low >= 0 and high <= 1):  # NaN fails too
-        raise UserError(f"images reach from {low:.4g} to {high:.4g}: pixel values lie in 0 … 1, unnormalised")
+    low, high = map(float, images.aminmax()) if images.is_floating_point() else (0.0, 1.0)
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
+        raise UserError(
+            f"images reach from {_digits(low)} to {_digits(high)}: pixel values lie in 0 … 1, unnormalised, but for "
+            f"{ROUNDING} of rounding"
+        )
     lowest, highest = labels.aminmax()
     if lowest < 0 or highest >= num_classes:
         wrong = lowest if lowest < 0 else highest
         raise UserError(
             f"label {wrong} is out of range: the model has {num_classes} classes, 0 … {num_classes - 1}"
         )
+
+
+def check_finite(**given: Tensor | None) -> None:
+    """Perturbations by name, or None; this waits for a GPU."""
+    for name, perturbation in given.items():
+        if perturbation is not None and not perturbation.isfinite().all():
+            raise UserError(f"{name} has entries that are no finite numbers: give others")
+
+
+def _digits(end: float) -> str:
+    """Of four digits, or as many as it takes to tell it from the ends of the range that is allowed."""
+    for digits in range(4, 17):
+        text = f"{end:.{digits}g}"
+        if float(text) == end or float(text) < -ROUNDING or float(text) > 1 + ROUNDING or 0 < float(text) < 1:
+            return text
+    return repr(end)

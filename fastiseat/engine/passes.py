@@ -14,6 +14,7 @@ from torch.func import functional_call
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
 from fastiseat.methods import Method
 from fastiseat.models import Network
+from fastiseat.models.answers import logits_of
 from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
 from fastiseat.weights import full_precision_names, perturbable
@@ -59,11 +60,11 @@ class Passes:
         ``weights`` replace θ; without ``trace`` the module's buffers, such as BatchNorm's running statistics, are
         left alone.
         """
-        logits: Tensor = self.raw(x, weights, trace=trace).to(x.dtype)
-        return logits
+        return logits_of(self.raw(x, weights, trace=trace)).to(x.dtype)
 
     def raw(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Any:
-        """Whatever the module returns."""
+        """Whatever the module returns; another's module may write to what it is given."""
+        x = x if isinstance(self.model, Network) else x.clone()
         weights, half = self.theta if weights is None else weights, DTYPES[self.precision]
         in_half = half is not None and any(weight.dtype == half for weight in weights.values())
         replaced = dict(weights) if in_half or weights is not self.theta else {}

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from fastiseat.config import AWP, PGD, SGD
 from fastiseat.errors import UserError, unknown
-from fastiseat.methods import Method
+from fastiseat.fields import typed
+from fastiseat.methods import ISEAT, Method, named
 from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.recipes import step_parts
 
 # Which part each number that may change belongs to.
 SCALARS = {
@@ -48,6 +50,28 @@ class Settings:
         object.__setattr__(self, "trained", self.method.reduced())
         object.__setattr__(self, "needs_clean", self.trained.attacked and self.trained.needs_clean)
         object.__setattr__(self, "perturbs", self.awp.gamma != 0)
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        method: Method | str | None,
+        attack: PGD | None,
+        awp: AWP | None,
+        optimizer: SGD | None,
+        augmentation: Augmentation | None,
+    ) -> Self:
+        """From what a step is given: a name brings its recipe's attack and weight perturbation where there are none."""
+        typed("method", method, Method | str | None)
+        found = ISEAT() if method is None else named(method) if isinstance(method, str) else method
+        its = step_parts(method) if isinstance(method, str) else None
+        return cls(
+            method=found,
+            attack=_given("attack", attack, PGD, its.attack if its else found.default_attack),
+            awp=_given("awp", awp, AWP, its.awp if its else AWP(gamma=0)),
+            optimizer=_given("optimizer", optimizer, SGD, SGD()),
+            augmentation=_given("augmentation", augmentation, Augmentation, Augmentation()),
+        )
 
     def set(self, scalars: Mapping[str, float]) -> Self:
         """With other numbers; :class:`UserError` for a name that no part has, or a value that its part refuses."""
@@ -85,6 +109,10 @@ class Settings:
             fixed = {name: value for name, value in vars(part).items() if _READ.get(name) != owner}
             parts.append((type(part), tuple(fixed.items())))
         return self.perturbs, tuple(parts)
+
+
+def _given(name: str, part: Any, kind: type[Any], otherwise: Any) -> Any:
+    return otherwise if part is None else typed(name, part, kind)
 
 
 def scalar_tensor(name: str, weight: Tensor) -> Tensor:

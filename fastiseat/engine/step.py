@@ -20,18 +20,37 @@ from fastiseat.engine.passes import Passes
 from fastiseat.engine.precision import LossScale
 from fastiseat.engine.recorder import Snapshot, UnrecordableError
 from fastiseat.engine.settings import Settings
+from fastiseat.engine.state import check_state
 from fastiseat.engine.surroundings import Surroundings
+from fastiseat.engine.trainable import check_held, trainable
 from fastiseat.errors import UserError, unknown
-from fastiseat.methods import ISEAT, Method
+from fastiseat.fields import require, shown, typed
+from fastiseat.methods import Method
+from fastiseat.models.answers import logits_of
 from fastiseat.models.trace import random_numbers
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import update
+
+# A caller's inference mode would make buffers that no gradient may ever flow through.
+_as_ever = torch.inference_mode(mode=False)
 
 CLEAN_GRAPHS = ("keep", "recompute", "auto")
 
 
 def _warn(line: str) -> None:
     warnings.warn(line, RuntimeWarning, stacklevel=2)
+
+
+def _check_choices(
+    precision: object, engine: object, clean_graph: object, overlap: object, seed: object, say: object
+) -> None:
+    for name, text in {"precision": precision, "engine": engine, "clean_graph": clean_graph}.items():
+        typed(name, text, str)
+    if clean_graph not in CLEAN_GRAPHS:
+        raise unknown("clean_graph", clean_graph, CLEAN_GRAPHS)
+    typed("overlap", overlap, bool)
+    typed("seed", seed, int)
+    require(callable(say), "say", shown(say), "a function of one line is needed, such as print")
 
 
 class TrainStep:
@@ -53,11 +72,12 @@ class TrainStep:
     label ranges are checked at every call on a CPU, at the first one on a GPU, where the check has to wait.
     """
 
+    @_as_ever
     def __init__(
         self,
         model: nn.Module,
         *,
-        method: Method | None = None,
+        method: Method | str | None = None,
         attack: PGD | None = None,
         awp: AWP | None = None,
         optimizer: SGD | None = None,
@@ -69,7 +89,11 @@ class TrainStep:
         seed: int = 0,
         say: Callable[[str], None] = _warn,
     ) -> None:
-        """``None`` takes the default: ``ISEAT()``, ``PGD()``, no weight perturbation, ``SGD()``.
+        """``None`` takes the default: ``ISEAT()``, the method's ``default_attack``, no weight perturbation, ``SGD()``.
+
+        ``method`` may be a name of ``fastiseat list methods``: the method with its own numbers and, where ``attack``
+        and ``awp`` are None, its recipe's start of the attack, BatchNorm mode and weight perturbation, with PGD's ε and
+        steps.
 
         ``precision`` is ``full`` (the parameters' own), ``bf16`` or ``fp16``: our own networks run on a copy of
         the weights that is rounded once a step, others by autocast, which rounds them alike.
@@ -87,17 +111,12 @@ class TrainStep:
         ``augmentation`` is what images go through that come with an ``index``. ``say`` is told in a line where
         ``auto`` had to choose the slower way; by default it warns.
         """
-        if clean_graph not in CLEAN_GRAPHS:
-            raise unknown("clean_graph", clean_graph, CLEAN_GRAPHS)
+        _check_choices(precision, engine, clean_graph, overlap, seed, say)
         accept.check_alone()
         self.model = model
-        self.weights = accept.trainable(model)
-        self.settings = Settings(
-            method=ISEAT() if method is None else method,
-            attack=PGD() if attack is None else attack,
-            awp=AWP(gamma=0) if awp is None else awp,
-            optimizer=SGD() if optimizer is None else optimizer,
-            augmentation=Augmentation() if augmentation is None else augmentation,
+        self.weights = trainable(model)
+        self.settings = Settings.of(
+            method=method, attack=attack, awp=awp, optimizer=optimizer, augmentation=augmentation
         )
         self.seed, self._say = seed, say
         self.steps_taken = 0
@@ -111,7 +130,7 @@ class TrainStep:
         self._update = update(
             self.settings.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
         )
-        accept.check_held(self.method.networks, model)
+        check_held(self.method.networks, model)
         self._algorithm = Algorithm1(
             model=model,
             passes=self._passes,
@@ -156,8 +175,10 @@ class TrainStep:
 
     def come_to(self, fraction: float) -> None:
         """``fraction`` of the run, 0 … 1, is over: a method in stages goes on with the one of now."""
+        typed("fraction", fraction, float)
         self.settings = replace(self.settings, method=self.method.at_progress(fraction))
 
+    @_as_ever
     def __call__(
         self,
         images: Tensor,
@@ -170,13 +191,16 @@ class TrainStep:
     ) -> dict[str, Tensor]:
         """Train on ``images`` (m, C, H, W) in [0, 1], or uint8 (m, H, W, C), and ``labels`` (m,) int64.
 
+        Images are taken up to 1e-6 beyond [0, 1], which rounding leaves; x' lies in it.
         ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
         which the attack then climbs from; both have a row for each view of an image. With ``index`` (m,) int64, each
         sample's place in the data set, uint8 images are augmented first; a method with two views needs it. With
         ``rows`` (m,) int64 too, images and labels are any number, whose samples ``rows`` are the batch: a data set that
         lies in the device's memory stays where it is.
         """
-        given = Given(images, labels, delta, start, index, rows)
+        given = Given(
+            *(accept.outside_inference(tensor) for tensor in (images, labels, delta, start, index, rows))  # type: ignore[arg-type]
+        )
         self._look_at(given)
         seed = counter_seed(self.seed, self.steps_taken)
         metrics = self._run(given, seed)
@@ -187,22 +211,26 @@ class TrainStep:
         """Take in the module as it is now, and refuse what can't be trained."""
         accept.check_alone()
         if self._surroundings.state() != self._adopted:
-            self.weights = accept.trainable(self.model)
+            self.weights = trainable(self.model)
             self._update.refresh(self.weights)
             self._may_draw = self._adopted is not None
             self._adopted = self._surroundings.state()
-        accept.check_images(given.images, next(iter(self.weights.values())))
+        weight = next(iter(self.weights.values()))
+        accept.check_images(given.images, weight)
         accept.check_labels(given.images, given.labels)
         views = self.settings.trained.views
         accept.check_places(given.images, given.index, given.rows, views=views)
         if given.rows is None:
-            accept.check_perturbations(given.images, given.delta, given.start, views=views)
+            accept.check_perturbations(given.images, given.delta, given.start, weight, views=views)
+        if given.delta is None and given.start is None:
+            self.settings.trained.require_start(self.settings.attack)
         twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
         if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
             self.num_classes, self._may_draw = self._try(given), False
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)
+        accept.check_finite(delta=given.delta, start=given.start)
 
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""
@@ -211,7 +239,7 @@ class TrainStep:
         with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
             before = random_state(self._device)
             self.model.train()
-            logits = self._passes.raw(x, trace=False)
+            logits = self._first_logits(x, given.images)
             now = random_state(self._device)
             answers = [self._algorithm.frozen(network, x) for network in self.settings.trained.networks]
         put_back()
@@ -220,6 +248,13 @@ class TrainStep:
         for answer in answers:
             accept.check_same_classes(answer, len(y), num_classes)
         return num_classes
+
+    def _first_logits(self, x: Tensor, images: Tensor) -> Tensor:
+        try:
+            return logits_of(self._passes.raw(x, trace=False))
+        except RuntimeError as error:
+            accept.check_layout(images, error)
+            raise
 
     def _run(self, given: Given, seed: int) -> dict[str, Tensor]:
         """By the engine; where it was ours to choose, by the humbler one if it can't be done."""
@@ -254,6 +289,7 @@ class TrainStep:
         self._algorithm.recompute_clean, self._may_recompute = True, False
         return self.engine(self.settings, given, seed=seed)
 
+    @_as_ever
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
         state = {
@@ -266,8 +302,10 @@ class TrainStep:
             state["last_gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
         return state
 
+    @_as_ever
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
+        check_state(state, self.weights)
         self._update.load_momentum(state["momentum_buffers"])
         if self.awp.gradient == "previous-step":
             self._update.load_last_gradients(state.get("last_gradients", {}))

@@ -17,7 +17,7 @@ from fastiseat.methods.mart import MART, SLOREMART
 from fastiseat.methods.outputs import Outputs
 from fastiseat.methods.standard import Standard
 from fastiseat.methods.trades import TRADES
-from fastiseat.recipes import METHODS, NEEDED
+from fastiseat.recipes import METHODS, NEEDED, step_parts
 
 
 def from_config(objective: Objective, *, standard: nn.Module | None = None) -> Method:
@@ -38,6 +38,16 @@ def from_config(objective: Objective, *, standard: nn.Module | None = None) -> M
     return kind(**{option: value for option, value in options.items() if value is not None})
 
 
+def named(name: str) -> Method:
+    """The method of a name with its class's numbers; :class:`UserError` where it holds what no name can give."""
+    if name in METHODS and "standard" in METHODS[name].options:
+        raise UserError(
+            f"method={name!r}: it holds a network without defence; give the method itself, "
+            "fastiseat.methods.HAT(standard=network)"
+        )
+    return from_config(step_parts(name).objective)
+
+
 __all__ = [
     "AT",
     "HAT",
@@ -51,4 +61,5 @@ __all__ = [
     "Outputs",
     "Standard",
     "from_config",
+    "named",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastiseat.config import PGD
+from fastiseat.errors import UserError
+from fastiseat.fields import check_types, require
 from fastiseat.methods.outputs import Outputs
 
 
@@ -27,8 +31,34 @@ class Method(ABC):
     needs_reference: ClassVar[bool] = False
     """Whether ``inner_loss`` takes the logits of the clean images, computed once before the attack in its mode."""
 
+    default_attack: ClassVar[PGD] = PGD()
+    """That of a step which is given none: its start and its BatchNorm mode are the paper's, ε and steps PGD's own."""
     views: ClassVar[int] = 1
     """How many augmentations of each image its batch holds: all of the first, then all of the second."""
+
+    def __post_init__(self) -> None:
+        """Its numbers are numbers; which, a method says itself."""
+        check_types(self)
+        for name, value in vars(self).items():
+            if isinstance(value, float | int):
+                require(abs(value) < math.inf, name, value, "must be a finite number")
+
+    @property
+    def flat_at_clean(self) -> bool:
+        """Whether ``inner_loss`` has no gradient at δ = 0, from where an attack would climb what rounding left.
+
+        A distance from the clean images' logits has none. What compares and is no such distance says False.
+        """
+        return self.needs_reference
+
+    def require_start(self, attack: PGD) -> None:
+        """:class:`UserError` where ``attack`` would begin at δ = 0 although the loss is flat there."""
+        begins = attack.random_start or attack.noise
+        if self.attacked and self.flat_at_clean and attack.eps and not begins:
+            raise UserError(
+                f"the attack starts at δ = 0, where the loss that {type(self).__name__} attacks has no gradient: give "
+                "it a start, noise 0.001 as TRADES has it (PGD(noise=0.001), --noise 0.001), or random_start"
+            )
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:

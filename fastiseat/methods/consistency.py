@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastiseat.config import PGD
+from fastiseat.fields import require, require_at_least
 from fastiseat.methods.base import Method
 from fastiseat.methods.outputs import Outputs
 
@@ -35,11 +37,17 @@ class Consistency(Method):
     """
 
     views: ClassVar[int] = 2
+    default_attack: ClassVar[PGD] = PGD(random_start=True, bn_mode="eval")
 
     weight: float = 1.0
     """λ."""
     temperature: float = 0.5
     """T."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, "weight", self.weight)
+        require(self.temperature > 0, "temperature", self.temperature, "must be above 0: logits are divided by it")
 
     def objective(self, at: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """Two terms, ``adversarial`` and ``stability`` (λ included)."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastiseat.fields import require_at_least
 from fastiseat.methods.base import Method
 from fastiseat.methods.outputs import Outputs
 from fastiseat.methods.trades import TRADES
@@ -32,6 +33,11 @@ class HAT(TRADES):
     """How far helper images lie from x, in lengths of x' - x."""
     gamma: float = 0.5
     """γ, the weight of their term; not that of the weight perturbation."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("h", "gamma"):
+            require_at_least(0, name, getattr(self, name))
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:

@@ -36,6 +36,7 @@ class ISEAT(Method):
     (x; θ+ν), 1 unit more; ``lsi``, (x'; θ) and (x; θ), 3 units more."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         # The one place that knows which are allowed.
         Objective(
             lam=self.lam,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastiseat.config import PGD
+from fastiseat.fields import require_at_least
 from fastiseat.methods.base import Method
 from fastiseat.methods.outputs import Outputs
 
@@ -24,6 +27,11 @@ class MART(Method):
     """
 
     beta: float = 6.0
+    default_attack: ClassVar[PGD] = PGD(noise=0.001, bn_mode="eval")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, "beta", self.beta)
 
     def objective(self, at: Outputs, labels: Tensor) -> dict[str, Tensor]:
         """Two terms, ``adversarial`` (boosted) and ``stability`` (β included)."""
@@ -62,6 +70,10 @@ class SLOREMART(MART):
     """θ."""
     late: bool = False
     """Whether the run has come to its second stage."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, "weight", self.weight)
 
     def at_progress(self, fraction: float) -> SLOREMART:
         """The second stage begins at the 100th of 120 epochs, in a shorter run at the same fraction."""

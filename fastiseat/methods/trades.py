@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastiseat.config import PGD
+from fastiseat.fields import require_at_least
 from fastiseat.methods.base import Method
 from fastiseat.methods.outputs import Outputs
 
@@ -32,6 +34,11 @@ class TRADES(Method):
 
     beta: float = 6.0
     needs_reference: ClassVar[bool] = True
+    default_attack: ClassVar[PGD] = PGD(noise=0.001, bn_mode="eval")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_at_least(0, "beta", self.beta)
 
     def inner_loss(self, logits: Tensor, labels: Tensor, reference: Tensor | None) -> Tensor:
         """Σ KL(p(x) ‖ p(x')), ``reference`` the logits of x."""

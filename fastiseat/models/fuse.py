@@ -136,7 +136,7 @@ class Fused(nn.Module):
         state, put_back = PythonState(self.model), random_numbers()
         try:
             with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-                output = functional_call(module, buffers, (x,))
+                output = functional_call(module, buffers, (x.clone(),))
         finally:
             state.restore()
             put_back()

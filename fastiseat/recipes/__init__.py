@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from fastiseat.config import Config, Network, Objective
+from fastiseat.config import AWP, Config, Network, Objective
 from fastiseat.errors import UserError, unknown
 from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
@@ -28,6 +28,7 @@ __all__ = [
     "origin",
     "recipe",
     "recipe_of",
+    "step_parts",
 ]
 
 # Kinds of data set that are named with a path, as in imagefolder:DIR.
@@ -114,6 +115,20 @@ def _network(own: Network, arch: str | None, variant: Variant) -> Network:
 def _arch(kind: str, uses: Ingredients, extra: Path | str | None) -> str | None:
     """The network that others have trained there, where it is not the data set's own."""
     return (NETWORKS_WITH_EXTRA.get(kind) if extra else None) or uses.networks.get(kind)
+
+
+def step_parts(method: str) -> Config:
+    """What a method is by its name alone, without a data set: its attack's start and its weight perturbation.
+
+    All else is as in ``Config()``: ε and the steps are the user's, and so is what his loop does with the learning rate.
+    """
+    uses = _ingredients(method)
+    base = Config(
+        objective=Objective(method=method, lam=Objective().lam if uses.stability else 0.0),
+        awp=AWP(gamma=AWP().gamma if uses.awp else 0.0),
+    )
+    theirs = uses.constants(base)
+    return replace(base, attack=theirs.attack, awp=theirs.awp)
 
 
 # What some methods have and others have not.

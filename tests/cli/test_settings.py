@@ -286,3 +286,10 @@ def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam
 )
 def test_fine_tuning_that_lacks_something(fastiseat, words, complaint):
     assert complaint in fastiseat("train", "--dry-run", *words.split()).complaint
+
+
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_an_attack_that_would_start_where_its_loss_is_flat_is_refused(fastiseat, tmp_path, more):
+    line = fastiseat("train", "--method", "trades", "--noise", 0, "--out", "run", *more).complaint
+    assert "no gradient: give it a start, noise 0.001 as TRADES has it (PGD(noise=0.001), --noise 0.001)" in line
+    assert not (tmp_path / "run").exists()

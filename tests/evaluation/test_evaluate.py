@@ -109,7 +109,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"model": Answering(math.nan), "attacks": ["aa"]}, "the network's logits on sample 1 are not finite numbers"),
     ({"model": Answering(math.inf), "attacks": ["aa"]}, "the network's logits on sample 1 are not finite numbers"),
     ({"model": Answering(0.0, shape=(5, 2))}, r"the model returned \(1, 5, 2\): logits of shape \(1, classes\)"),
-    ({"model": Answering(0.0, shape=(1,)), "attacks": ["aa"]}, "aa on a network of 1 class"),
+    (
+        {"model": Answering(0.0, shape=(1,)), "attacks": ["aa"]},
+        "the model returned 1 logits an image: two classes",
+    ),
 ]
 
 

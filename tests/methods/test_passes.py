@@ -71,7 +71,7 @@ def test_the_kinds_of_smoothness(smoothness: str, passes: tuple[int, int, int]) 
 
 def test_the_reference_of_trades_is_one_forward_and_leaves_nothing() -> None:
     """Also with a given perturbation, where no attack asks for it."""
-    one = step(small(), "eager", method=TRADES(), attack=PGD(bn_mode="eval"), awp=AWP(gamma=0))
+    one = step(small(), "eager", method=TRADES(), attack=PGD(bn_mode="eval", noise=0.001), awp=AWP(gamma=0))
     one(*batch(0, M))
     with Passes(one.model, M) as passes:
         one(*batch(1, M), torch.zeros_like(batch(1, M)[0]))

@@ -1,0 +1,173 @@
+"""What the fields of settings take, read off their annotations. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+import operator
+import os
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, SupportsFloat, Union, get_args, get_origin, get_type_hints
+
+from fastiseat.errors import UserError
+
+
+class NotTakenError(Exception):
+    """What would be needed instead, in a few words."""
+
+
+def require(condition: bool, name: str, value: object, rule: str) -> None:
+    """:class:`UserError` with value and rule, unless the condition holds."""
+    if not condition:
+        raise UserError(f"{name}={value}: {rule}")
+
+
+def require_at_least(minimum: float, name: str, value: float, *, what: str = "") -> None:
+    """A finite number from ``minimum`` on."""
+    require(value < math.inf, name, value, "must be a finite number")
+    require(value >= minimum, name, value, f"must be at least {minimum}{what}")
+
+
+def check_types(settings: Any) -> None:
+    """Every field of a dataclass is what its annotation says, or :class:`UserError`.
+
+    NumPy's numbers and tensors of one element become Python's, lists tuples, paths in words paths. Annotations of
+    other kinds than those below, and names that only a type checker knows, say nothing.
+    """
+    kinds: Mapping[str, Any] = _kinds(type(settings))  # type: ignore[arg-type]  # classes can be hashed
+    for name, kind in kinds.items():
+        value = getattr(settings, name)
+        taken = typed(name, value, kind)
+        if taken is not value:
+            object.__setattr__(settings, name, taken)
+
+
+def typed(name: str, value: Any, kind: Any) -> Any:
+    """``value`` as the annotation ``kind`` asks for it; :class:`UserError` where it can't be."""
+    try:
+        return _taken(value, kind)
+    except NotTakenError as needed:
+        raise UserError(f"{name}={shown(value)}: {needed} is needed, not a {full_name(type(value))}") from None
+
+
+def shown(value: object) -> str:
+    """Its representation, in one line of moderate length."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def full_name(kind: type) -> str:
+    """As it is imported."""
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def pixels(text: str) -> float:
+    """The number that ``8/255`` or ``0.031`` stands for; ``ValueError`` for anything else."""
+    numerator, slash, denominator = text.partition("/")
+    divisor = float(denominator) if slash else 1.0
+    if divisor == 0:
+        raise ValueError("division by 0")  # the type that tyro words as a usage error
+    return float(numerator) / divisor
+
+
+@cache
+def _kinds(settings: type) -> Mapping[str, Any]:
+    try:
+        hints = get_type_hints(settings, include_extras=True)
+    except NameError:
+        return {}
+    return {field.name: hints[field.name] for field in fields(settings)}
+
+
+def _taken(value: Any, kind: Any) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        return _annotated(value, *arguments)
+    if origin in (Union, types.UnionType):
+        return _one_of(value, arguments)
+    if origin is Literal:
+        return _choice(value, arguments)
+    if origin is tuple and arguments[1:] == (...,):
+        return _row(value, arguments[0])
+    return _plain(value, kind) if isinstance(kind, type) else value
+
+
+def _annotated(value: Any, kind: Any, *notes: Any) -> Any:
+    """A text where the command line would read it as a number."""
+    if kind is float and isinstance(value, str) and any(hasattr(note, "instance_from_str") for note in notes):
+        try:
+            return pixels(value)
+        except ValueError:
+            raise NotTakenError("a number or a fraction such as 8/255") from None
+    return _taken(value, kind)
+
+
+def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    needed = []
+    for kind in kinds:
+        try:
+            return _taken(value, kind)
+        except NotTakenError as error:
+            needed.append(str(error))
+    raise NotTakenError(" or ".join(needed))
+
+
+def _choice(value: Any, known: tuple[Any, ...]) -> Any:
+    """Whether it is one of them is asked, and worded, by the setting itself."""
+    if not isinstance(value, str):
+        raise NotTakenError(f"one of {', '.join(map(str, known))}")
+    return value
+
+
+def _row(value: Any, kind: Any) -> Any:
+    if not isinstance(value, tuple | list):
+        raise NotTakenError("a tuple of numbers")
+    row = tuple(_taken(entry, kind) for entry in value)
+    return value if row == value else row
+
+
+def _plain(value: Any, kind: type) -> Any:
+    taker = _TAKERS.get(kind)
+    return taker(value) if taker else _instance(value, kind, f"a {full_name(kind)}")
+
+
+def _instance(value: Any, kind: Any, needed: str) -> Any:
+    if not isinstance(value, kind):
+        raise NotTakenError(needed)
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise NotTakenError("a whole number")
+    try:
+        return value if isinstance(value, int) else operator.index(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise NotTakenError("a whole number") from None
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool | str) or not isinstance(value, SupportsFloat):
+        raise NotTakenError("a number")
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError):  # of several elements, or too large
+        raise NotTakenError("a number") from None
+    return value if isinstance(value, float | int) else number
+
+
+def _path(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_instance(value, str | os.PathLike, "a path"))
+
+
+_TAKERS: dict[type, Callable[[Any], Any]] = {
+    bool: lambda value: _instance(value, bool, "True or False"),
+    int: _whole,
+    float: _number,
+    str: lambda value: _instance(value, str, "a text"),
+    types.NoneType: lambda value: _instance(value, types.NoneType, "None"),
+    Path: _path,
+}
