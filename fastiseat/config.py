@@ -15,7 +15,14 @@ from tyro.constructors import PrimitiveConstructorSpec
 from fastiseat.fields import check_types, pixels
 from fastiseat.fields import require as _require
 from fastiseat.fields import require_at_least as _require_at_least
-from fastiseat.models.names import Initialization, canonical_arch, canonical_initialization, canonical_variant
+from fastiseat.models.names import (
+    Initialization,
+    Variant,
+    canonical_arch,
+    canonical_initialization,
+    canonical_variant,
+    check_variant,
+)
 
 WhichWeights = Literal["best", "last", "averaged"]
 """The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
@@ -109,8 +116,10 @@ class Network:
 
     arch: str = "small"
     """small, prn18 or wrn-DEPTH-WIDTH. Paper: wrn-34-10 on CIFAR-10, else prn18."""
-    variant: Literal["released", "common"] = "released"
-    """The blocks of the authors' code, or those that RobustBench and TRADES use."""
+    variant: Variant = "released"
+    """Whose code's network. released: the authors'. common: RobustBench's and TRADES'. Of small and prn18 alone, with
+    no BatchNorm after the last block: released-no-bn (RobustBench's Wong2020Fast), common-no-bn (pytorch-cifar),
+    consistency (Tack et al., with one after the stem), consistency-stride-2 (the same on Tiny ImageNet)."""
     initialization: Initialization = "torch"
     """How the first weights are drawn. torch: PyTorch's defaults (released code; PreActResNets in other papers' codes).
     he: convolutions from N(0, 2/(k²·out)), the head's bias 0 (Wide ResNets in TRADES' and Rice's codes and those built
@@ -132,7 +141,7 @@ class Network:
             " ".join(map(str, self.mean or self.std)),
             "says no normalisation alone; give both --mean and --std, or none of them",
         )
-        canonical_variant(self.variant)
+        check_variant(self.arch, canonical_variant(self.variant))
         canonical_initialization(self.initialization)
 
 

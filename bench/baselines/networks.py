@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.models import ModelSpec, Network
-from fastiseat.models.names import wrn_size
+from fastiseat.models.names import FORMS, wrn_size
 from fastiseat.models.preact_resnet import SIZES
 
 
@@ -35,7 +35,7 @@ def _build(spec: ModelSpec) -> nn.Module:
 class PreActBlock(nn.Module):
     """BatchNorm, ReLU, convolution, twice, and a shortcut."""
 
-    def __init__(self, in_planes: int, planes: int, strides: tuple[int, int], released: bool) -> None:
+    def __init__(self, in_planes: int, planes: int, strides: tuple[int, int], reads_input: bool) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_planes)
         self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=strides[0], padding=1, bias=False)
@@ -45,23 +45,23 @@ class PreActBlock(nn.Module):
         self.shortcut = nn.Sequential()
         if stride != 1 or in_planes != planes:
             self.shortcut.append(nn.Conv2d(in_planes, planes, 1, stride=stride, bias=False))
-        self.released = released
+        self.reads_input = reads_input
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of both paths."""
         out = torch.relu(self.bn1(x))
-        shortcut = self.shortcut(x if self.released or len(self.shortcut) == 0 else out)
+        shortcut = self.shortcut(x if self.reads_input or len(self.shortcut) == 0 else out)
         out = self.conv1(out)
         out = self.conv2(torch.relu(self.bn2(out)))
         return out + shortcut  # type: ignore[no-any-return]
 
 
 def _stage(
-    in_planes: int, planes: int, depth: int, strides: tuple[int, int], released: bool, name: str
+    in_planes: int, planes: int, depth: int, strides: tuple[int, int], reads_input: bool, name: str
 ) -> nn.Sequential:
-    blocks = OrderedDict({f"{name}0": PreActBlock(in_planes, planes, strides, released)})
+    blocks = OrderedDict({f"{name}0": PreActBlock(in_planes, planes, strides, reads_input)})
     for i in range(1, depth):
-        blocks[f"{name}{i}"] = PreActBlock(planes, planes, (1, 1), released)
+        blocks[f"{name}{i}"] = PreActBlock(planes, planes, (1, 1), reads_input)
     return nn.Sequential(blocks)  # type: ignore[arg-type]
 
 
@@ -70,23 +70,25 @@ class PreActResNet(nn.Module):
 
     def __init__(self, spec: ModelSpec, depths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(spec.in_channels, widths[0], 3, padding=1, bias=False)
+        form = FORMS[spec.variant]
+        self.conv1 = nn.Conv2d(spec.in_channels, widths[0], 3, stride=form.stem_stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0]) if form.stem_norm else None
         in_planes, self.num_stages = widths[0], len(depths)
         for i, (depth, planes) in enumerate(zip(depths, widths, strict=True), start=1):
             strides = (1 if i == 1 else 2, 1)
             self.add_module(
-                f"layer{i}", _stage(in_planes, planes, depth, strides, spec.variant == "released", name="")
+                f"layer{i}", _stage(in_planes, planes, depth, strides, form.shortcut_reads_input, name="")
             )
             in_planes = planes
-        self.bn = nn.BatchNorm2d(in_planes)
+        self.bn = nn.BatchNorm2d(in_planes) if form.last_norm else None
         self.linear = nn.Linear(in_planes, spec.num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits."""
-        x = self.conv1(x)
+        x = _normalised(self.conv1(x), self.bn1)
         for i in range(1, self.num_stages + 1):
             x = self.get_submodule(f"layer{i}")(x)
-        return _pooled(torch.relu(self.bn(x)), self.linear)
+        return _pooled(_normalised(x, self.bn), self.linear)
 
 
 class WideResNet(nn.Module):
@@ -94,12 +96,13 @@ class WideResNet(nn.Module):
 
     def __init__(self, spec: ModelSpec, depth: int, width: int) -> None:
         super().__init__()
-        released = spec.variant == "released"
-        n, halve = (depth - 4) // 6, (1, 2) if released else (2, 1)
+        form, n = FORMS[spec.variant], (depth - 4) // 6
+        reads_input, halve = form.shortcut_reads_input, form.wide_strides
+        assert halve is not None
         self.conv1 = nn.Conv2d(spec.in_channels, 16, 3, padding=1, bias=False)
-        self.layer1 = _stage(16, 16 * width, n, (1, 1), released, name="block")
-        self.layer2 = _stage(16 * width, 32 * width, n, halve, released, name="block")
-        self.layer3 = _stage(32 * width, 64 * width, n, halve, released, name="block")
+        self.layer1 = _stage(16, 16 * width, n, (1, 1), reads_input, name="block")
+        self.layer2 = _stage(16 * width, 32 * width, n, halve, reads_input, name="block")
+        self.layer3 = _stage(32 * width, 64 * width, n, halve, reads_input, name="block")
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.fc0 = nn.Linear(64 * width, spec.num_classes)
 
@@ -107,6 +110,10 @@ class WideResNet(nn.Module):
         """Logits."""
         x = self.layer3(self.layer2(self.layer1(self.conv1(x))))
         return _pooled(torch.relu(self.bn1(x)), self.fc0)
+
+
+def _normalised(x: Tensor, bn: nn.BatchNorm2d | None) -> Tensor:
+    return x if bn is None else torch.relu(bn(x))
 
 
 def _pooled(x: Tensor, head: nn.Linear) -> Tensor:

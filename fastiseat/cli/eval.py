@@ -13,6 +13,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.config import Pixels, WhichWeights
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
+from fastiseat.models.names import Variant
 
 if TYPE_CHECKING:
     from fastiseat.cli.eval_result import Evaluation
@@ -49,8 +50,8 @@ class Eval:
     that of the L∞ ball."""
     weights: tuple[WhichWeights, ...] = ("best",)
     """Which weights of a run, one or more; averaged ones where a run has them."""
-    variant: Literal["released", "common"] | None = None
-    """What the network's blocks are, for a file that does not tell."""
+    variant: Variant | None = None
+    """Whose code's network it is, for a file that does not tell: as in fastiseat train."""
     mean: tuple[float, ...] | None = None
     """What the network's own code subtracts from images in [0, 1], one number or one a colour, for a file of others
     that does not hold it; with --std."""

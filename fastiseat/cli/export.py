@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.flags import command_line
 from fastiseat.cli.target import weights_file
+from fastiseat.models.names import Variant
 
 if TYPE_CHECKING:
     from fastiseat.export import Exported, Source
@@ -24,8 +25,8 @@ class Export:
     The file is read back and compared with the network before it appears: logits on random images must agree.
 
     safetensors is fastiseat's own format, with all that is known of the network. robustbench is a torch file with a
-    state_dict: RobustBench's own classes load common Wide ResNets and PreActResNet-18 of either variant, for images
-    of 3×32×32; its Wide ResNet computes something else than the released variant, so that for the others
+    state_dict: RobustBench's own classes load common Wide ResNets and PreActResNet-18 of any variant but consistency,
+    for images of 3×32×32; its Wide ResNet computes something else than the released variant, so that for the others
     plain_networks.py, plain PyTorch, is put beside the file. torch-export (.pt2) and onnx hold the whole network in
     float32, for batches and images of any size, and need no fastiseat; onnx needs pip install 'fastiseat[onnx]'.
     """
@@ -41,8 +42,8 @@ class Export:
     """The file, or a folder for it; default: here, named after the run or the weights file. The card is FILE.md."""
     weights: Literal["best", "last"] = "best"
     """Which weights of a run."""
-    variant: Literal["released", "common"] | None = None
-    """What the network's blocks are, for a file that does not tell."""
+    variant: Variant | None = None
+    """Whose code's network it is, for a file that does not tell: as in fastiseat train."""
     force: FlagCreatePairsOff[bool] = False
     """Overwrite files that exist."""
 

@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.flags import command_line
 from fastiseat.config import pixels_in_words
-from fastiseat.models.names import ARCHS, VARIANTS
+from fastiseat.models.names import ARCHS, variants_of
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _title(arguments: List) -> str:
         case "recipes":
             return f"What each method trains with on {arguments.dataset}; where no beta, its own default"
         case "models":
-            return f"Networks; each in the variants {' and '.join(VARIANTS)}"
+            return "Networks, and whose code's each can be"
 
 
 def _methods() -> Iterator[Row]:
@@ -133,6 +133,7 @@ def _models() -> Iterator[Row]:
         yield {
             "arch": arch,
             "what it is": _ARCHS[arch],
+            "variants": list(variants_of(arch)),
             "default for": [kind for name, kind in default.items() if recipe(name).network.arch == arch],
         }
 

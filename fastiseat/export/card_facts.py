@@ -7,7 +7,7 @@ from typing import Any
 
 from fastiseat.config import pixels_in_words
 from fastiseat.export.source import Source
-from fastiseat.models.names import wrn_size
+from fastiseat.models.names import FORMS, wrn_size
 from fastiseat.recipes import METHODS
 
 ATTACK = (
@@ -57,7 +57,7 @@ def eps(source: Source) -> str:
 def network(source: Source) -> dict[str, str]:
     """What it is and what it takes."""
     spec = source.spec
-    made = {"released": "the ISEAT authors' code", "common": "RobustBench and TRADES"}[spec.variant]
+    made = FORMS[spec.variant].code
     count = sum(parameter.numel() for parameter in source.model.parameters())
     return {
         "architecture": f"{architecture(spec.arch)}, `{spec.variant}` variant: blocks as in {made}",

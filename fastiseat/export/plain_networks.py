@@ -1,7 +1,9 @@
 """Pre-activation residual networks in plain PyTorch, for the weights that fastiseat exports. Needs torch alone.
 
 Wide ResNets are the "released" ones of the ISEAT authors: a block strides in its second convolution, and shortcut
-convolutions read the block's raw input. Those of RobustBench differ in both. MIT License, the fastiseat authors.
+convolutions read the block's raw input. Those of RobustBench differ in both. PreActResNets are of any variant: in
+"released" ones shortcut convolutions read the raw input, "no-bn" ones have no BatchNorm after the last block, and
+"consistency" ones have theirs after the first convolution instead. MIT License, the fastiseat authors.
 """
 
 from __future__ import annotations
@@ -13,6 +15,17 @@ import torch.nn.functional as F
 from torch import nn
 
 SIZES = {"prn18": ((2, 2, 2, 2), (64, 128, 256, 512)), "small": ((1, 1, 1), (16, 32, 64))}
+
+# Whether shortcut convolutions read a block's raw input, whether BatchNorm and ReLU follow the first convolution, that
+# convolution's stride, and whether BatchNorm and ReLU follow the last block.
+VARIANTS = {
+    "released": (True, False, 1, True),
+    "common": (False, False, 1, True),
+    "released-no-bn": (True, False, 1, False),
+    "common-no-bn": (False, False, 1, False),
+    "consistency": (False, True, 1, False),
+    "consistency-stride-2": (False, True, 2, False),
+}
 
 
 class Block(nn.Module):
@@ -40,7 +53,10 @@ class Block(nn.Module):
 
 
 class ResidualNetwork(nn.Module):
-    """Stem, stages of blocks, BatchNorm, ReLU, global average pool, linear head: images in [0, 1] to logits."""
+    """Stem, stages of blocks, global average pool, linear head: images in [0, 1] to logits.
+
+    BatchNorm and ReLU follow the stem, or the last block, or neither.
+    """
 
     def __init__(
         self,
@@ -51,10 +67,16 @@ class ResidualNetwork(nn.Module):
         stages: list[tuple[int, int, tuple[int, int]]],
         reads_input: bool,
         names: tuple[str, str, str],
+        stem_norm: bool,
+        stem_stride: int,
+        last_norm: bool,
     ) -> None:
         super().__init__()
-        prefix, norm, head = names
-        self.conv1 = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
+        prefix, last, head = names
+        self.conv1 = nn.Conv2d(in_channels, stem, 3, stride=stem_stride, padding=1, bias=False)
+        self.order = ["conv1"]
+        if stem_norm:
+            self._add_norm("bn1", stem)
         in_width = stem
         for number, (depth, width, strides) in enumerate(stages, start=1):
             blocks = OrderedDict[str, nn.Module]()
@@ -62,22 +84,29 @@ class ResidualNetwork(nn.Module):
                 blocks[f"{prefix}{index}"] = Block(in_width, width, (1, 1) if index else strides, reads_input)
                 in_width = width
             self.add_module(f"layer{number}", nn.Sequential(blocks))
-        self.add_module(norm, nn.BatchNorm2d(in_width))
+            self.order.append(f"layer{number}")
+        if last_norm:
+            self._add_norm(last, in_width)
         self.add_module(head, nn.Linear(in_width, num_classes))
-        self.order = ["conv1", *(f"layer{number}" for number in range(1, len(stages) + 1)), norm]
         self.head = head
+
+    def _add_norm(self, name: str, width: int) -> None:
+        self.add_module(name, nn.BatchNorm2d(width))
+        self.order.append(name)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """(N, C, H, W) to (N, classes)."""
         x = images
         for name in self.order:
             x = self.get_submodule(name)(x)
-        out: torch.Tensor = self.get_submodule(self.head)(F.relu(x).mean(dim=(2, 3)))
+            x = F.relu(x) if name.startswith("bn") else x
+        out: torch.Tensor = self.get_submodule(self.head)(x.mean(dim=(2, 3)))
         return out
 
 
 def network(arch: str, variant: str, in_channels: int, num_classes: int) -> ResidualNetwork:
-    """``prn18``, ``small`` of either variant, or ``wrn-DEPTH-WIDTH`` of the released one."""
+    """``prn18``, ``small`` of any variant, or ``wrn-DEPTH-WIDTH`` of the released one."""
+    reads_input, stem_norm, stem_stride, last_norm = VARIANTS[variant]
     if arch in SIZES:
         stages = [
             (n, width, (1 if i == 0 else 2, 1)) for i, (n, width) in enumerate(zip(*SIZES[arch], strict=True))
@@ -88,5 +117,13 @@ def network(arch: str, variant: str, in_channels: int, num_classes: int) -> Resi
         stages = [((depth - 4) // 6, 16 * width * 2**i, (1, 1 if i == 0 else 2)) for i in range(3)]
         stem, names = 16, ("block", "bn1", "fc0")
     return ResidualNetwork(
-        in_channels, num_classes, stem=stem, stages=stages, reads_input=variant == "released", names=names
+        in_channels,
+        num_classes,
+        stem=stem,
+        stages=stages,
+        reads_input=reads_input,
+        names=names,
+        stem_norm=stem_norm,
+        stem_stride=stem_stride,
+        last_norm=last_norm,
     )

@@ -1,7 +1,8 @@
 """RobustBench's files: a torch file with a ``state_dict`` that RobustBench's own classes load, where it has one.
 
-Its ``WideResNet`` is the common variant, its ``PreActResNet`` has either variant's shortcuts by a flag, both for images
-of 3×32×32. For others :mod:`fastiseat.export.plain_networks` is put beside the file: RobustBench evaluates any module.
+Its ``WideResNet`` is the common variant, its ``PreActResNet`` has either shortcuts and a last BatchNorm or none by
+flags, both for images of 3×32×32. For others :mod:`fastiseat.export.plain_networks` is put beside the file: RobustBench
+evaluates any module.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 from fastiseat.export import plain_networks
 from fastiseat.export.source import Source
 from fastiseat.models import export_state_dict, load_model
-from fastiseat.models.names import wrn_size
+from fastiseat.models.names import FORMS, wrn_size
 
 _ZOO = "robustbench.model_zoo.architectures"
 
@@ -28,8 +29,9 @@ def own_class(source: Source) -> tuple[str, str] | None:
     # Its poolings are of fixed size: at 64×64 one fails, and the other gives four rows of logits for an image.
     if spec.in_channels != 3 or source.side != 32 or not _is_bare(source):
         return None
-    if spec.arch == "prn18":
-        more = f"bn_before_fc=True, out_shortcut={spec.variant == 'common'}"
+    form = FORMS[spec.variant]
+    if spec.arch == "prn18" and not form.stem_norm:
+        more = f"bn_before_fc={form.last_norm}, out_shortcut={not form.shortcut_reads_input}"
         call = f"PreActResNet(PreActBlock, [2, 2, 2, 2], {classes}, {more})"
         return f"from {_ZOO}.resnet import PreActBlock, PreActResNet", call
     size = wrn_size(spec.arch)
@@ -54,8 +56,9 @@ def beside(source: Source) -> Path | None:
 
 def encode(source: Source) -> bytes:
     """A torch file of tensors and strings, which ``torch.load`` reads with ``weights_only=True``."""
-    # A Wide ResNet's keys tell readers its variant; the other networks have the same keys in both.
-    state = {key: _float32(tensor) for key, tensor in export_state_dict(source.model, source.spec.variant).items()}
+    # A Wide ResNet's keys tell readers its variant; others have one layout.
+    layout = "released" if source.spec.variant == "released" else "common"
+    state = {key: _float32(tensor) for key, tensor in export_state_dict(source.model, layout).items()}
     told = {name: str(value) for name, value in {**asdict(source.spec), **source.metadata}.items()}
     buffer = io.BytesIO()
     torch.save({**told, "state_dict": state}, buffer)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from fastiseat.models.names import ModelSpec, Variant
+from fastiseat.models.names import FORMS, ModelSpec, Variant
 from fastiseat.models.norm import Addends, BatchNormReLU
 from fastiseat.models.normalization import Normalize
 from fastiseat.models.recompute import checkpointed
@@ -57,8 +57,8 @@ class PreActBlock(nn.Module):
     Input and output are sums still to be taken: a BatchNorm follows each, which adds in the same sweep.
 
     Where the block changes width or size the shortcut is a 1x1 convolution of stride s, the product of the
-    two convolutions' strides. It reads the raw input in the released variant and relu(bn1(input)) in the
-    common one. Elsewhere it is the identity on the raw input in both variants.
+    two convolutions' strides. It reads the raw input or relu(bn1(input)), as the variant has it. Elsewhere it is
+    the identity on the raw input in all variants.
     """
 
     def __init__(self, in_width: int, width: int, *, strides: tuple[int, int], variant: Variant) -> None:
@@ -73,7 +73,7 @@ class PreActBlock(nn.Module):
         self.shortcut = nn.Sequential()
         if not is_identity:
             self.shortcut.append(nn.Conv2d(in_width, width, kernel_size=1, stride=stride, bias=False))
-        self.shortcut_reads_input = is_identity or variant == "released"
+        self.shortcut_reads_input = is_identity or FORMS[variant].shortcut_reads_input
 
     def forward(self, addends: Addends) -> Addends:
         """(residual, shortcut), whose sum is the block's output for the sum of ``addends``."""
@@ -91,6 +91,12 @@ def stage(
     for index in range(1, depth):
         blocks[f"{prefix}{index}"] = PreActBlock(width, width, strides=(1, 1), variant=variant)
     return nn.Sequential(blocks)
+
+
+def summed(addends: Addends) -> Tensor:
+    """The sum of what no BatchNorm adds."""
+    a, b = addends
+    return a if b is None else a + b
 
 
 def classify(head: nn.Linear, x: Tensor) -> Tensor:

@@ -33,14 +33,15 @@ def build(
 
     Args:
         arch: any spelling that :func:`~fastiseat.models.names.canonical_arch` takes.
-        variant: ``released`` (the ISEAT authors' networks) or ``common`` (RobustBench's and TRADES').
+        variant: whose code's, a name in :data:`~fastiseat.models.names.FORMS`: ``released`` (the ISEAT authors'),
+            ``common`` (RobustBench's and TRADES'), ...
         in_channels: colour planes of the images.
         num_classes: logits per image.
         initialization: ``torch`` (PyTorch's defaults) or ``he``; see
             :func:`~fastiseat.models.initialization.initialize`.
 
     Raises:
-        UserError: an unknown name, variant or initialization, or a count below 1.
+        UserError: an unknown name, variant or initialization, a variant that ``arch`` lacks, or a count below 1.
     """
     how = canonical_initialization(initialization)
     spec = ModelSpec(

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.models.identify import identify
+from fastiseat.models.identify import Identity, identify
 from fastiseat.models.layouts import Layout, layout_of, strip_prefixes, to_released
 from fastiseat.models.names import Variant, canonical_variant, describe
 from fastiseat.models.normalization import Normalization, held
@@ -22,6 +22,7 @@ from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import read_torch
 
 _Origin = Literal["safetensors", "authors", "torch"]
+_TINY_IMAGENET_CLASSES = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +32,10 @@ class Weights:
     Attributes:
         state: the network's tensors on the CPU, in the released layout, complete for ``arch``.
         arch: canonical name.
-        variant: ``released``, ``common``, or None where nothing in the file speaks for either.
+        variant: one of ``variants``; None where nothing in the file speaks for any.
         variant_told: whether the file itself says so. A PreActResNet-18 in a torch file that is not the
-            authors' is taken to be ``common``, as RobustBench's are, but a caller may say otherwise.
+            authors' is taken to be what RobustBench's and Tack et al.'s are, but a caller may say otherwise.
+        variants: all that have these keys and shapes.
         in_channels: colour planes of the images.
         num_classes: logits per image.
         normalization: what the file holds of it, of a mean of 0 and a std of 1 too; None where it holds none.
@@ -45,6 +47,7 @@ class Weights:
     arch: str
     variant: Variant | None
     variant_told: bool
+    variants: tuple[Variant, ...]
     in_channels: int
     num_classes: int
     normalization: Normalization | None
@@ -60,7 +63,8 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
 
     A torch file is a bare state dict or a dict with one. The architecture is recognised from
     keys and shapes. The variant comes from the metadata of our own files, else from a Wide ResNet's key
-    layout, else (PreActResNet-18 in a torch file) from ``best_pgd``, which the authors' checkpoints have.
+    layout, else from ``best_pgd``, which the authors' checkpoints have, else (PreActResNet-18 in a torch file) from
+    what is usual among networks of these keys.
     Wrappers' prefixes come off; a normalisation of images beside the network is told apart from it.
 
     Args:
@@ -127,14 +131,16 @@ def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Or
             raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
     parts = take_apart(raw)
     state = _with_counters(to_released(parts.network))
-    arch, in_channels, num_classes = identify(state)
+    identity = identify(state)
+    arch, variants, in_channels, num_classes = identity
     layout = layout_of(strip_prefixes(parts.network))
-    variant, told = _variant(metadata, layout=layout, arch=arch, origin=origin)
+    variant, told = _variant(metadata, identity, layout=layout, origin=origin)
     return Weights(
         state=state,
         arch=arch,
         variant=variant,
         variant_told=told,
+        variants=variants,
         in_channels=in_channels,
         num_classes=num_classes,
         normalization=held(*parts.normalization, in_channels=in_channels) if parts.normalization else None,
@@ -144,16 +150,37 @@ def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Or
 
 
 def _variant(
-    metadata: Mapping[str, str], *, layout: Layout | None, arch: str, origin: _Origin
+    metadata: Mapping[str, str], identity: Identity, *, layout: Layout | None, origin: _Origin
 ) -> tuple[Variant | None, bool]:
     """The variant, and whether the file tells it."""
     if "variant" in metadata and (origin == "safetensors" or "arch" in metadata):  # a torch file of ours has both
-        return canonical_variant(metadata["variant"]), True
+        return _stated(metadata["variant"], identity), True
     if layout is not None:
         return layout, True
-    if arch != "prn18" or origin == "safetensors":
+    if len(identity.variants) == 1:
+        return identity.variants[0], True
+    if origin == "authors" and "released" in identity.variants:
+        return "released", True
+    if identity.arch != "prn18" or origin == "safetensors":
         return None, False
-    return ("released", True) if origin == "authors" else ("common", False)
+    return _usual(identity), False
+
+
+def _stated(name: str, identity: Identity) -> Variant:
+    variant = canonical_variant(name)
+    if variant not in identity.variants:
+        raise UserError(
+            f"its metadata says variant {variant}, its keys are those of {' or '.join(identity.variants)}; export it "
+            "again from its source"
+        )
+    return variant
+
+
+def _usual(identity: Identity) -> Variant:
+    """Of variants with the same keys, that of most files: RobustBench's, and Tack et al.'s on their data sets."""
+    if "consistency" in identity.variants:
+        return "consistency-stride-2" if identity.num_classes == _TINY_IMAGENET_CLASSES else "consistency"
+    return "common" if "common" in identity.variants else "released-no-bn"
 
 
 def _with_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:

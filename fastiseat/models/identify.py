@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,10 +11,16 @@ from torch import Tensor
 from fastiseat.errors import UserError
 from fastiseat.models.factory import build_spec
 from fastiseat.models.layouts import layout_of
-from fastiseat.models.names import ARCHS, ModelSpec, canonical_arch
+from fastiseat.models.names import ARCHS, FORMS, ModelSpec, Variant, canonical_arch, variants_of
 
-Identity = tuple[str, int, int]
-"""Canonical architecture, input channels, class count."""
+
+class Identity(NamedTuple):
+    """Canonical architecture, the variants that have these keys and shapes, input channels, class count."""
+
+    arch: str
+    variants: tuple[Variant, ...]
+    in_channels: int
+    num_classes: int
 
 
 def identify(state: Mapping[str, Tensor]) -> Identity:
@@ -31,9 +38,20 @@ def identify(state: Mapping[str, Tensor]) -> Identity:
             f"its keys ({_few(list(state))}) are those of no known network; known: {', '.join(ARCHS)} and "
             "any other wrn-<depth>-<width>"
         )
-    identity = arch, _size(state, "conv1.weight", axis=1), _size(state, head, axis=0)
+    in_channels, num_classes = _size(state, "conv1.weight", axis=1), _size(state, head, axis=0)
+    identity = Identity(arch, _variants(arch, state), in_channels, num_classes)
     _check_fit(state, identity)
     return identity
+
+
+def _variants(arch: str, state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
+    """Those of ``arch`` that have BatchNorms where ``state`` has them."""
+    known = variants_of(arch)
+    if layout_of(state) is not None:
+        return known
+    stem, last = (any(key.startswith(f"{name}.") for key in state) for name in ("bn1", "bn"))
+    found = tuple(name for name in known if (FORMS[name].stem_norm, FORMS[name].last_norm) == (stem, last))
+    return found or ("released",)  # its keys are the nearest, and what they differ in is told
 
 
 def _wide_resnet(state: Mapping[str, Tensor]) -> str:
@@ -56,9 +74,9 @@ def _size(state: Mapping[str, Tensor], key: str, *, axis: int) -> int:
 
 
 def _check_fit(state: Mapping[str, Tensor], identity: Identity) -> None:
-    arch, in_channels, num_classes = identity
-    # Shapes are the same in both variants, and building on the meta device draws no random number.
-    spec = ModelSpec(arch=arch, variant="released", in_channels=in_channels, num_classes=num_classes)
+    arch, variants, in_channels, num_classes = identity
+    # Their shapes are the same, and building on the meta device draws no random number.
+    spec = ModelSpec(arch=arch, variant=variants[0], in_channels=in_channels, num_classes=num_classes)
     with torch.device("meta"):
         expected = build_spec(spec).state_dict()
     missing = [key for key in expected if key not in state]

@@ -2,14 +2,14 @@
 
 Pure renaming, whatever the values are. Released: ``layer{1-3}.block{i}.{bn1,conv1,bn2,conv2,shortcut.0}``
 and ``fc0``. Common (RobustBench, TRADES): ``block{1-3}.layer.{i}.{bn1,conv1,bn2,conv2,convShortcut}`` and
-``fc``. The stem ``conv1`` and the final ``bn1`` have one name. PreActResNets have the same keys in both, so
-they pass unchanged. A layout is names alone: which forward pass they belong to is the network's variant.
+``fc``, which Tack et al. call ``linear``. The stem ``conv1`` and the final ``bn1`` have one name. PreActResNets have
+one layout, and pass unchanged. A layout is names alone: which forward pass they belong to is the network's variant.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, TypeVar, get_args
 
 from fastiseat.errors import UserError, unknown
@@ -39,12 +39,7 @@ def strip_prefixes(state: Mapping[str, T]) -> dict[str, T]:
     Raises:
         UserError: two keys become one.
     """
-    bare = {key.removeprefix("module.").removeprefix("model."): value for key, value in state.items()}
-    if len(bare) < len(state):
-        raise UserError(
-            "some keys differ only in a 'module.' or 'model.' prefix; give a file that holds one network"
-        )
-    return bare
+    return _renamed(state, lambda key: key.removeprefix("module.").removeprefix("model."))
 
 
 def to_released(state: Mapping[str, T]) -> dict[str, T]:
@@ -58,7 +53,8 @@ def to_released(state: Mapping[str, T]) -> dict[str, T]:
     bare = strip_prefixes(state)
     layout = layout_of(bare)
     if layout == "common":
-        return {_released_key(key): value for key, value in bare.items() if not key.startswith("sub_block1.")}
+        read = {key: value for key, value in bare.items() if not key.startswith("sub_block1.")}
+        return _renamed(read, _released_key)
     return _from_zero(bare) if layout == "released" else bare
 
 
@@ -85,11 +81,21 @@ def to_layout(state: Mapping[str, T], layout: str) -> dict[str, T]:
     return to_common(state) if layout == "common" else to_released(state)
 
 
+def _renamed(state: Mapping[str, T], rename: Callable[[str], str]) -> dict[str, T]:
+    named = {rename(key): value for key, value in state.items()}
+    if len(named) < len(state):
+        raise UserError(
+            "some keys differ only in a 'module.' or 'model.' prefix, or in the head's name; give a file that holds "
+            "one network"
+        )
+    return named
+
+
 def _released_key(key: str) -> str:
     if match := _COMMON_BLOCK.fullmatch(key):
         stage, index, rest = match.groups()
         return f"layer{stage}.block{index}.{rest.replace('convShortcut.', 'shortcut.0.')}"
-    return re.sub(r"^fc\.", "fc0.", key)
+    return re.sub(r"^(fc|linear)\.", "fc0.", key)
 
 
 def _common_key(key: str) -> str:

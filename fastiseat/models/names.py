@@ -8,10 +8,50 @@ from typing import Literal, get_args
 
 from fastiseat.errors import UserError, unknown
 
-Variant = Literal["released", "common"]
-"""``released`` is the networks of the ISEAT authors' code, ``common`` those of RobustBench and TRADES."""
+Variant = Literal["released", "common", "released-no-bn", "common-no-bn", "consistency", "consistency-stride-2"]
+"""Whose code a network is that of: the keys of :data:`FORMS`."""
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What sets the networks of a variant apart.
+
+    Attributes:
+        code: whose networks these are, in words.
+        shortcut_reads_input: whether shortcut convolutions read a block's raw input x, rather than relu(bn1(x)).
+        wide_strides: of conv1 and conv2 in a Wide ResNet's block that halves; None where there are no such networks.
+        stem_norm: whether BatchNorm and ReLU follow a PreActResNet's first convolution.
+        stem_stride: of that convolution.
+        last_norm: whether BatchNorm and ReLU follow a PreActResNet's last block.
+    """
+
+    code: str
+    shortcut_reads_input: bool
+    wide_strides: tuple[int, int] | None = None
+    stem_norm: bool = False
+    stem_stride: int = 1
+    last_norm: bool = True
+
+
+FORMS: dict[Variant, Form] = {
+    "released": Form(code="the ISEAT authors' code", shortcut_reads_input=True, wide_strides=(1, 2)),
+    "common": Form(code="RobustBench and TRADES", shortcut_reads_input=False, wide_strides=(2, 1)),
+    "released-no-bn": Form(
+        code="RobustBench's Wong2020Fast and Andriushchenko2020", shortcut_reads_input=True, last_norm=False
+    ),
+    "common-no-bn": Form(code="kuangliu's pytorch-cifar", shortcut_reads_input=False, last_norm=False),
+    "consistency": Form(code="Tack et al., 2022", shortcut_reads_input=False, stem_norm=True, last_norm=False),
+    "consistency-stride-2": Form(
+        code="Tack et al., 2022, on Tiny ImageNet",
+        shortcut_reads_input=False,
+        stem_norm=True,
+        stem_stride=2,
+        last_norm=False,
+    ),
+}
+"""Every variant; an entry more, and its name above, is all that another one needs."""
 
 Initialization = Literal["torch", "he"]
 """How first weights are drawn: PyTorch's defaults, or :func:`fastiseat.models.initialization.initialize`'s other."""
@@ -31,7 +71,7 @@ class ModelSpec:
 
     Attributes:
         arch: canonical name, such as ``prn18`` or ``wrn-34-10``.
-        variant: ``released`` or ``common``.
+        variant: one of :data:`FORMS` that ``arch`` has.
         in_channels: colour planes of the input images, at least 1.
         num_classes: logits per image, at least 1.
     """
@@ -42,6 +82,7 @@ class ModelSpec:
     num_classes: int
 
     def __post_init__(self) -> None:
+        check_variant(self.arch, self.variant)
         for name in ("in_channels", "num_classes"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}; a network needs at least 1")
@@ -82,11 +123,25 @@ def canonical_variant(name: str) -> Variant:
     """``name`` itself if it is a variant.
 
     Raises:
-        UserError: it is neither ``released`` nor ``common``.
+        UserError: it is none.
     """
-    if name not in VARIANTS:
+    if name not in FORMS:
         raise unknown("network variant", name, VARIANTS)
     return name
+
+
+def variants_of(arch: str) -> tuple[Variant, ...]:
+    """Those that a canonical ``arch`` has."""
+    return tuple(name for name, form in FORMS.items() if form.wide_strides or wrn_size(arch) is None)
+
+
+def check_variant(arch: str, variant: Variant) -> None:
+    """:class:`UserError` where a canonical ``arch`` has no such variant."""
+    if variant not in variants_of(arch):
+        raise UserError(
+            f"variant {variant!r}: {arch} has {' and '.join(variants_of(arch))} alone; take one of these, or small or "
+            "prn18"
+        )
 
 
 def canonical_initialization(name: str) -> Initialization:

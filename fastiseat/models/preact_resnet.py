@@ -1,4 +1,4 @@
-"""Pre-activation ResNets with a stride-1 3x3 stem: PreActResNet-18 and a small one for 8x8 digits."""
+"""Pre-activation ResNets with a 3x3 stem: PreActResNet-18 and a small one for 8x8 digits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import Network, classify, conv3x3, stage
-from fastiseat.models.names import ModelSpec
+from fastiseat.models.blocks import Network, classify, conv3x3, stage, summed
+from fastiseat.models.names import FORMS, ModelSpec
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -20,9 +20,11 @@ SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 class PreActResNet(Network):
     """Stem, stages of pre-activation blocks, bn, relu, global average pool, linear.
 
-    Every stage but the first halves the image in its first block's conv1. The two variants differ in what
-    the shortcut convolutions read (see :class:`~fastiseat.models.blocks.PreActBlock`). State-dict keys, the
-    same in both: ``conv1``, ``layer{stage}.{block}.{bn1,conv1,bn2,conv2,shortcut.0}``, ``bn``, ``linear``.
+    Every stage but the first halves the image in its first block's conv1. Variants differ in what the shortcut
+    convolutions read (see :class:`~fastiseat.models.blocks.PreActBlock`), in a BatchNorm and ReLU after the stem, in
+    those after the last block, and in the stem's stride: :class:`~fastiseat.models.names.Form`. State-dict keys:
+    ``conv1``, ``bn1`` after the stem, ``layer{stage}.{block}.{bn1,conv1,bn2,conv2,shortcut.0}``, ``bn`` after the
+    last block, ``linear``; those of two variants may be the same.
     Layers draw PyTorch's first weights.
 
     Args:
@@ -33,24 +35,27 @@ class PreActResNet(Network):
 
     def __init__(self, spec: ModelSpec, *, depths: Sequence[int], widths: Sequence[int]) -> None:
         super().__init__(spec)
-        self.num_stages = len(depths)
-        self.conv1 = conv3x3(spec.in_channels, widths[0])
+        form, self.num_stages = FORMS[spec.variant], len(depths)
+        self.conv1 = conv3x3(spec.in_channels, widths[0], stride=form.stem_stride)
+        self.bn1 = BatchNormReLU(widths[0]) if form.stem_norm else None
         in_width = widths[0]
         for number, (depth, width) in enumerate(zip(depths, widths, strict=True), start=1):
             strides = (1 if number == 1 else 2, 1)
             blocks = stage(in_width, width, depth=depth, strides=strides, variant=spec.variant)
             self.add_module(f"layer{number}", blocks)
             in_width = width
-        self.bn = BatchNormReLU(in_width)
+        self.bn = BatchNormReLU(in_width) if form.last_norm else None
         self.linear = nn.Linear(in_width, spec.num_classes)
 
     @one_pass()
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, C, H, W), in the images' dtype."""
         addends: Addends = self.conv1(self.normalized(images)), None
+        if self.bn1 is not None:
+            addends = self.bn1(*addends)[1], None
         for number in range(1, self.num_stages + 1):
             blocks = self.get_submodule(f"layer{number}")
             assert isinstance(blocks, nn.Sequential)
             addends = self.through(blocks, addends)
-        _, features = self.bn(*addends)
+        features = summed(addends) if self.bn is None else self.bn(*addends)[1]
         return classify(self.linear, features)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -14,7 +14,7 @@ from fastiseat.models.blocks import Network
 from fastiseat.models.factory import build_spec
 from fastiseat.models.files import Weights, read_weights
 from fastiseat.models.layouts import to_layout
-from fastiseat.models.names import ModelSpec, Variant, canonical_variant
+from fastiseat.models.names import FORMS, ModelSpec, Variant, canonical_variant
 from fastiseat.models.normalization import Normalization, Normalize, stated
 
 Numbers = float | Sequence[float]
@@ -36,7 +36,7 @@ def load_model(
 
     Args:
         path: what :func:`~fastiseat.models.files.read_weights` reads.
-        variant: ``released`` or ``common``, for a file that does not tell.
+        variant: a name in :data:`~fastiseat.models.names.FORMS`, for a file that does not tell.
         mean: what the network's code subtracts from images in [0, 1], for a file that does not hold it.
         std: what it divides them by; mean=0 and std=1 say that it does neither.
         entry: the name of the state dict in a torch file that holds several.
@@ -49,8 +49,7 @@ def load_model(
     chosen = _variant(weights, variant, path)
     if chosen is None:
         raise UserError(
-            f"{path}: {weights.arch}, and the file does not tell its variant; say variant='released' (the "
-            "ISEAT authors' networks) or variant='common' (RobustBench's)"
+            f"{path}: {weights.arch}, and the file does not tell its variant; say {_alternatives(weights.variants)}"
         )
     spec = ModelSpec(
         arch=weights.arch, variant=chosen, in_channels=weights.in_channels, num_classes=weights.num_classes
@@ -139,6 +138,10 @@ def metadata(spec: ModelSpec, **extra: object) -> dict[str, str]:
     return {name: str(value) for name, value in {**fields, **extra}.items()}
 
 
+def _alternatives(variants: Iterable[Variant]) -> str:
+    return " or ".join(f"variant={name!r} ({FORMS[name].code})" for name in variants)
+
+
 def _variant(weights: Weights, said: str | None, path: str | os.PathLike[str]) -> Variant | None:
     """What the caller states where the file leaves it open, else what the file says or is taken to be."""
     if said is None:
@@ -148,6 +151,11 @@ def _variant(weights: Weights, said: str | None, path: str | os.PathLike[str]) -
         raise UserError(
             f"{path} holds the {weights.variant} variant of {weights.arch}, which variant={variant!r} "
             "contradicts; leave variant out"
+        )
+    if variant not in weights.variants:
+        raise UserError(
+            f"{path} holds {weights.arch} with the keys of {' or '.join(weights.variants)}, which "
+            f"variant={variant!r} contradicts; say one of these, or leave variant out"
         )
     return variant
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastiseat.models.blocks import Network, classify, conv3x3, stage
-from fastiseat.models.names import ModelSpec
+from fastiseat.models.names import FORMS, ModelSpec
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 
 
@@ -28,7 +28,8 @@ class WideResNet(Network):
         super().__init__(spec)
         narrow, middle, wide = 16 * width, 32 * width, 64 * width
         num_blocks = (depth - 4) // 6
-        halve = (1, 2) if spec.variant == "released" else (2, 1)
+        halve = FORMS[spec.variant].wide_strides
+        assert halve is not None  # ModelSpec refuses such a variant
 
         def layer(in_width: int, out_width: int, strides: tuple[int, int]) -> nn.Sequential:
             return stage(

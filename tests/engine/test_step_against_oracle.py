@@ -12,6 +12,7 @@ from oracles.compare import CASES, TOLERANCES, batches, build, run_both
 from torch import nn
 
 from fastiseat import AT, AWP, ISEAT, TrainStep
+from fastiseat.models import VARIANTS
 
 
 def agree(record, model: nn.Module, plan: list[dict[str, float]], settings: dict[str, Any], m: int) -> None:
@@ -31,6 +32,12 @@ def test_three_steps_equal_the_oracle(network: str, device: str, case: str, reco
 @pytest.mark.parametrize("device", DEVICES)
 def test_the_common_variants_equal_the_oracle(network: str, device: str, record_property) -> None:
     agree(record_property, build(network, "common").to(device), *CASES["iseat"], m=4)
+
+
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name not in ("released", "common")])
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_networks_of_other_papers_equal_the_oracle(variant: str, device: str, record_property) -> None:
+    agree(record_property, build("small", variant).to(device), *CASES["iseat"], m=4)
 
 
 @pytest.mark.parametrize("network", ["prn18", "wrn-16-2", "small"])

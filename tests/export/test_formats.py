@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from network_forms import pairs
 from torch import nn
 
 from fastiseat.export import FORMATS, export, plain_networks, robustbench
 from fastiseat.export.plain import exported_program
-from fastiseat.models import build, read_weights
+from fastiseat.models import VARIANTS, build, read_weights
 
 NETWORKS = {
     "small": ("small", "released", 1),
@@ -21,8 +22,9 @@ NETWORKS = {
     "wrn-released": ("wrn-10-1", "released", 3),
     "wrn-common": ("wrn-10-1", "common", 3),
     "wrn-common-grey": ("wrn-10-1", "common", 1),
+    "small-consistency": ("small", "consistency", 3),
 }
-PRN18 = {"prn18-released": ("prn18", "released", 3), "prn18-common": ("prn18", "common", 3)}
+PRN18 = {f"prn18-{variant}": ("prn18", variant, 3) for variant in VARIANTS}
 CASES = [(to, name) for to in FORMATS for name in NETWORKS] + [("robustbench", name) for name in PRN18]
 
 
@@ -45,6 +47,9 @@ def test_the_card_says_how_to_get_the_sources_numbers(source, robustbench, run_s
         ("wrn-common", "oracles.robustbench"),
         ("prn18-released", "oracles.robustbench"),
         ("prn18-common", "oracles.robustbench"),
+        ("prn18-released-no-bn", "oracles.robustbench"),
+        ("prn18-common-no-bn", "oracles.robustbench"),
+        ("prn18-consistency", "plain_networks"),
         ("wrn-released", "plain_networks"),
         ("small", "plain_networks"),
         ("wrn-common-grey", "fastiseat.models.wide_resnet"),
@@ -138,9 +143,7 @@ def test_safetensors_are_the_same_bytes_each_time(source):
     assert first.index(b'"arch"') < first.index(b'"dataset"') < first.index(b'"variant"')
 
 
-@pytest.mark.parametrize(
-    ("arch", "variant"), [("small", "common"), ("wrn-16-2", "released"), ("prn18", "released")]
-)
+@pytest.mark.parametrize(("arch", "variant"), [*pairs("small", "prn18"), ("wrn-16-2", "released")])
 def test_plain_networks_are_our_networks(arch, variant):
     ours = build(arch, variant=variant, in_channels=2, num_classes=3).eval()
     plain = plain_networks.network(arch, variant=variant, in_channels=2, num_classes=3).eval()

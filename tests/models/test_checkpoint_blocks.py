@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from devices import DEVICES
+from network_forms import BLOCKS, networks
 from torch import nn
 from torch.func import functional_call
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -14,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from fastiseat.kernels import native
-from fastiseat.models import VARIANTS, build, recompute
+from fastiseat.models import build, recompute
 from fastiseat.models.blocks import Network
 from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
@@ -22,7 +23,7 @@ from fastiseat.models.fuse import fuse
 ARCHS = ["small", "wrn-10-1", "wrn-16-1"]
 CONVOLUTION = "aten.convolution.default"
 needs_native = pytest.mark.skipif(native.library().handle is None, reason=native.library().missing)
-on_both_variants = pytest.mark.parametrize("variant", VARIANTS)
+on_both_variants = pytest.mark.parametrize("variant", BLOCKS)
 in_both_modes = pytest.mark.parametrize("training", [True, False])
 
 
@@ -102,8 +103,7 @@ class Ops(TorchDispatchMode):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @in_both_modes
-@on_both_variants
-@pytest.mark.parametrize("arch", ARCHS)
+@networks(*ARCHS)
 def test_logits_gradients_and_statistics(arch, variant, training, dtype, device):
     plain, checkpointed = pair(arch, variant, dtype=dtype, device=device, training=training)
     for _ in range(2):

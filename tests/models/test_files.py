@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from network_forms import networks
 from safetensors.torch import save_file
 
-from fastiseat.models import VARIANTS, build, export_state_dict, load_model, metadata, read_weights
+from fastiseat.models import build, export_state_dict, load_model, metadata, read_weights
 from fastiseat.models.layouts import to_common
 
 
@@ -26,8 +27,7 @@ def assert_same_network(found, expected):
 
 
 @pytest.mark.parametrize("layout", ["released", "common"])
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", ["small", "wrn-10-1"])
+@networks("small", "wrn-10-1")
 def test_our_own_safetensors(tmp_path, arch, variant, layout):
     model = trained(arch, variant, in_channels=1, num_classes=7)
     path = tmp_path / "best.safetensors"

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from network_forms import networks
 from torch import nn
 
 from fastiseat.errors import UserError
@@ -36,6 +37,9 @@ def count_macs(arch, variant, size):
         ("prn18", "released", 32, "0.555"),
         ("prn18", "common", 32, "0.555"),
         ("prn18", "released", 64, "2.222"),
+        ("prn18", "released-no-bn", 32, "0.555"),
+        ("prn18", "consistency", 32, "0.555"),
+        ("prn18", "consistency-stride-2", 64, "0.555"),
     ],
 )
 def test_macs_are_the_specified_ones(arch, variant, size, giga):
@@ -69,8 +73,7 @@ def test_small_has_the_specified_blocks(variant):
     assert model(torch.rand(5, 1, 8, 8)).shape == (5, 10)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", ["small", "prn18", "wrn-10-1", "wrn-16-2"])
+@networks("small", "prn18", "wrn-10-1", "wrn-16-2")
 def test_initial_weights_are_pytorchs_own_under_the_same_seed(arch, variant):
     torch.manual_seed(7)
     model = build(arch, variant=variant)
@@ -96,16 +99,14 @@ def test_initial_weights_are_pytorchs_own_under_the_same_seed(arch, variant):
         assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", ["prn18", "wrn-10-1"])
+@networks("prn18", "wrn-10-1")
 @torch.no_grad()
 def test_64x64_images_fit(arch, variant):
     model = build(arch, variant=variant, num_classes=200).eval()
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 200)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", SMALL_NETS)
+@networks(*SMALL_NETS)
 def test_channels_last_computes_the_same(arch, variant):
     model = build(arch, variant=variant).double().eval()
     images = torch.rand(2, 3, 16, 16, dtype=torch.float64)
@@ -115,8 +116,7 @@ def test_channels_last_computes_the_same(arch, variant):
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", SMALL_NETS)
+@networks(*SMALL_NETS)
 def test_one_graph_serves_two_backward_passes_and_a_second_derivative(arch, variant):
     model = build(arch, variant=variant).double()
     images = torch.rand(4, 3, 16, 16, dtype=torch.float64, requires_grad=True)

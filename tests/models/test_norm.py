@@ -5,15 +5,16 @@ import copy
 import pytest
 import torch
 from devices import DEVICES
+from network_forms import BLOCKS, pairs
 from torch import nn
 from torch.func import functional_call
 
 from fastiseat.bench.baselines.networks import PreActBlock as PlainBlock
 from fastiseat.bench.baselines.networks import plain
-from fastiseat.models import VARIANTS, blocks, build, norm
+from fastiseat.models import blocks, build, norm
 from fastiseat.models.norm import BatchNormReLU, one_pass
 
-ARCHS = ["small", "prn18", "wrn-16-2"]
+NETWORKS = [*pairs("small", "wrn-16-2"), *(("prn18", variant) for variant in BLOCKS)]
 # Sums in another order: of few values in float64; float32 is multiplied by up to 17 BatchNorms of small batches.
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-3}
 
@@ -57,8 +58,7 @@ def assert_close(found, expected, tolerance):
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize(("arch", "variant"), NETWORKS)
 def test_logits_gradients_and_statistics_are_the_plain_networks(arch, variant, training, dtype, device):
     ours, theirs = (model.train(training) for model in pair(arch, variant, dtype, device))
     before = copy.deepcopy(ours.state_dict())
@@ -76,7 +76,7 @@ def test_logits_gradients_and_statistics_are_the_plain_networks(arch, variant, t
         assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", BLOCKS)
 @pytest.mark.parametrize("shape", [(4, 4, (1, 1)), (4, 6, (2, 1))])
 def test_a_block_alone_returns_its_addends_and_writes_its_statistics(shape, variant):
     in_width, width, strides = shape

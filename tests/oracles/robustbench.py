@@ -70,7 +70,6 @@ class PreActBlock(nn.Module):
 class PreActResNet(nn.Module):
     def __init__(self, block, num_blocks, num_classes=10, bn_before_fc=False, out_shortcut=False):
         super().__init__()
-        assert bn_before_fc  # the older networks of the zoo, without it, are none of ours
         self.conv1, width = conv(3, 64, 1), 64
         for number, depth in enumerate(num_blocks, start=1):
             out_width, stride = 64 * 2 ** (number - 1), 1 if number == 1 else 2
@@ -78,11 +77,15 @@ class PreActResNet(nn.Module):
             blocks += [block(out_width, out_width, 1, out_shortcut) for _ in range(depth - 1)]
             self.add_module(f"layer{number}", nn.Sequential(*blocks))
             width = out_width
-        self.bn, self.linear = nn.BatchNorm2d(width), nn.Linear(width, num_classes)
+        if bn_before_fc:
+            self.bn = nn.BatchNorm2d(width)
+        self.linear = nn.Linear(width, num_classes)
 
     def forward(self, x):
         x = self.layer4(self.layer3(self.layer2(self.layer1(self.conv1(x)))))
-        return self.linear(F.avg_pool2d(F.relu(self.bn(x)), 4).flatten(1))
+        if hasattr(self, "bn"):
+            x = F.relu(self.bn(x))
+        return self.linear(F.avg_pool2d(x, 4).flatten(1))
 
 
 def initialized(model):
