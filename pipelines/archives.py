@@ -19,6 +19,17 @@ from fastiseat.errors import UserError
 LARGEST_FILE = 64 * 2**20
 LARGEST_TAR = 2**30
 DEEPEST_FOLDER = 16
+SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
+
+
+def is_image(name: str) -> bool:
+    """Whether the name ends like an image's."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def is_visible(name: str) -> bool:
+    """No file of a desktop or a file system: ``.DS_Store``, ``._image.JPEG``, ``__MACOSX``."""
+    return not name.startswith(".") and name != "__MACOSX"
 
 
 class Files(Protocol):
@@ -52,11 +63,11 @@ class Tree:
             return []
         found = []
         for parent, folders, files in os.walk(self.root / folder, followlinks=True, onerror=_raise):
-            folders[:] = [name for name in folders if _visible(name)]
+            folders[:] = [name for name in folders if is_visible(name)]
             inside = Path(parent).relative_to(self.root)
             if len(inside.parts) > DEEPEST_FOLDER:
                 raise UserError(f"{parent}: folders deeper than {DEEPEST_FOLDER} levels; do links go in a circle?")
-            found += [f"{inside.as_posix()}/{name}" for name in files if _visible(name)]
+            found += [f"{inside.as_posix()}/{name}" for name in files if is_visible(name)]
         return sorted(found)
 
     def folders(self, folder: str) -> list[str]:
@@ -64,7 +75,7 @@ class Tree:
         place = self.root / folder
         if not place.is_dir():
             return []
-        return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and _visible(entry.name))
+        return sorted(entry.name for entry in place.iterdir() if entry.is_dir() and is_visible(entry.name))
 
     def has(self, name: str) -> bool:
         """See :class:`Files`."""
@@ -91,11 +102,6 @@ def _raise(error: OSError) -> None:
     raise UserError(f"{error.filename}: {error.strerror}; check its permissions") from error
 
 
-def _visible(name: str) -> bool:
-    """No file of a desktop or a file system: ``.DS_Store``, ``._image.JPEG``, ``__MACOSX``."""
-    return not name.startswith(".") and name != "__MACOSX"
-
-
 class Zipped:
     """A zip archive, as the one folder in it if that is all it has. Threads may read at the same time."""
 
@@ -107,7 +113,7 @@ class Zipped:
             name = PurePosixPath(info.filename)
             if str(name) in entries:
                 raise UserError(f"{path}: holds {info.filename!r} twice; fetch the official file")
-            if name.parts and all(map(_visible, name.parts)):
+            if name.parts and all(map(is_visible, name.parts)):
                 entries[str(name)] = info
         tops = {PurePosixPath(name).parts[0] for name in entries}
         self._prefix = f"{tops.pop()}/" if len(tops) == 1 else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -66,6 +67,7 @@ class DataSet:
         fingerprint: what :func:`fingerprint` says of both splits; computed where it isn't given.
         official: whether these are the pixels and labels of the official release; None where nothing tells.
         class_names: one a class; the numbers where they aren't given.
+        prepared: the folder of the arrays; None where they come with a package, or are made up.
     """
 
     name: str
@@ -75,8 +77,11 @@ class DataSet:
     fingerprint: str = ""
     official: bool | None = None
     class_names: tuple[str, ...] = ()
+    prepared: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.num_classes < 2:
+            raise UserError(f"{self.name}: has one class; any network is right about that: two or more are needed")
         for name, split in {"training": self.train, "test": self.test}.items():
             if len(split.images) != len(split.labels):
                 raise UserError(f"{self.name}: {len(split.images)} {name} images, {len(split.labels)} labels")
@@ -99,16 +104,31 @@ class DataSet:
 
 def fingerprint(train: Split, test: Split, progress: Progress = SILENT) -> str:
     """SHA-256 over pixels and labels of both splits, as 16 hexadecimal digits."""
-    digest, done, total = hashlib.sha256(), 0, len(train) + len(test)
-    for split in (train, test):
-        for array in (split.images, split.labels):
-            digest.update(repr((array.shape, array.dtype.str)).encode())
-            for first in range(0, len(split), _HASHED_AT_ONCE):
-                part = array[first : first + _HASHED_AT_ONCE]
-                digest.update(np.ascontiguousarray(part).data)
-                if array is split.images:
-                    done += len(part)
-                    progress.count("images checked", done, total)
+    whole = [
+        (split.images.shape, split.images.dtype, _parts(split.images), split.labels) for split in (train, test)
+    ]
+    return fingerprint_of_blocks(whole, progress)
+
+
+def _parts(images: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
+    return (images[first : first + _HASHED_AT_ONCE] for first in range(0, len(images), _HASHED_AT_ONCE))
+
+
+Blocks = tuple[tuple[int, ...], np.dtype[Any], Iterator[npt.NDArray[np.uint8]], npt.NDArray[np.int64]]
+"""A split whose images need not be in memory together: their shape and dtype, parts of them in order, all labels."""
+
+
+def fingerprint_of_blocks(splits: Sequence[Blocks], progress: Progress = SILENT) -> str:
+    """The :func:`fingerprint` of the training and the test split."""
+    digest, done, total = hashlib.sha256(), 0, sum(len(labels) for *_, labels in splits)
+    for shape, dtype, blocks, labels in splits:
+        digest.update(repr((shape, dtype.str)).encode())
+        for block in blocks:
+            digest.update(np.ascontiguousarray(block).data)
+            done += len(block)
+            progress.count("images checked", done, total)
+        digest.update(repr((labels.shape, labels.dtype.str)).encode())
+        digest.update(np.ascontiguousarray(labels).data)
     return digest.hexdigest()[:16]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastiseat.pipelines.base import DataSet
-from fastiseat.pipelines.places import BUNDLED
-from fastiseat.pipelines.prepare import find_store, prepare
+from fastiseat.pipelines.places import BUNDLED, wanted
+from fastiseat.pipelines.prepare import current_store
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.releases import RELEASES
 
@@ -14,17 +14,32 @@ DATASETS = (*BUNDLED, *RELEASES)
 """The names; ``imagefolder:DIR`` and ``npz:PATH`` are own data."""
 
 
-def load(name: str, *, data_dir: Path | None = None, progress: Progress = SILENT) -> DataSet:
-    """The data set ``name``, its arrays mapped into memory and read-only; prepared first where only its files are.
+def load(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    prepared: Path | None = None,
+    expected: str | None = None,
+    progress: Progress = SILENT,
+) -> DataSet:
+    """The data set ``name``, its arrays mapped into memory and read-only; prepared first where only its files are,
+    and anew where these have changed since.
 
-    It is looked for in ``data_dir``, then ``$FASTISEAT_DATA``, then ``~/.cache/fastiseat``.
+    It is looked for in ``data_dir``, then ``$FASTISEAT_DATA``, then ``~/.cache/fastiseat``. A run passes what it was
+    trained on: the folder of its ``prepared`` arrays, which comes first, and their fingerprint as ``expected``:
+    arrays that have it are not made anew, whatever has become of their source.
 
     Raises:
-        UserError: an unknown name, files that are missing, damaged or not what they should be.
+        UserError: an unknown name; files that are missing, damaged or not what they should be; a source that has
+            changed since the expected arrays were prepared from it.
     """
     if name in BUNDLED:
         from fastiseat.pipelines.formats import digits  # scikit-learn takes a second to import
 
         return digits.read()
-    store = find_store(name, data_dir=data_dir) or prepare(name, data_dir=data_dir, progress=progress)
-    return store.open()
+    return current_store(name, data_dir=data_dir, prepared=prepared, expected=expected, progress=progress).open()
+
+
+def absolute(name: str) -> str:
+    """The name, which means the same data in every working directory."""
+    return name if name in DATASETS else wanted(name).name

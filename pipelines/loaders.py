@@ -21,12 +21,12 @@ from fastiseat.pipelines.jpeg import JpegLoader
 from fastiseat.pipelines.memory import free_bytes
 from fastiseat.pipelines.mix import MixedLoader
 from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.places import BUNDLED, roots
+from fastiseat.pipelines.places import roots
 from fastiseat.pipelines.prefetch import Prefetched
-from fastiseat.pipelines.prepare import find_store
-from fastiseat.pipelines.prepare_encoded import prepare_encoded
+from fastiseat.pipelines.prepare_encoded import encode
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.resident import ResidentLoader, resident_bytes
+from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.torch import TorchLoader
 from fastiseat.pipelines.writer import in_bytes
 
@@ -174,7 +174,7 @@ def _resident(training: Training, order: Order, images: Kind, device: torch.devi
 def _torch(training: Training, order: Order, images: Kind, _device: torch.device, progress: Progress) -> Loader:
     if images == "packed":
         return TorchLoader(training.split, order)
-    return JpegLoader(_encoded(training, progress), order, rows=training.rows, workers=workers())
+    return JpegLoader(_encoded(training.whole, progress), order, rows=training.rows, workers=workers())
 
 
 def _dali(training: Training, order: Order, images: Kind, device: torch.device, progress: Progress) -> Loader:
@@ -183,7 +183,7 @@ def _dali(training: Training, order: Order, images: Kind, device: torch.device, 
     make = partial(DaliLoader, order=order, device=device, workers=workers())
     if images == "packed":
         return make(training.split)
-    return make(_encoded(training, progress), rows=training.rows)
+    return make(_encoded(training.whole, progress), rows=training.rows)
 
 
 def _ffcv(training: Training, order: Order, images: Kind, _device: torch.device, progress: Progress) -> Loader:
@@ -193,12 +193,12 @@ def _ffcv(training: Training, order: Order, images: Kind, _device: torch.device,
     return FfcvLoader(beton, order, rows=training.rows, workers=workers())
 
 
-def _encoded(training: Training, progress: Progress) -> EncodedSplit:
-    name = training.whole.name
-    if name in BUNDLED:
-        raise UserError(f"--images jpeg: {name} has no JPEG files; leave it out")
-    store = prepare_encoded(name, data_dir=training.data_dir, progress=progress)
-    store.check(name=name, fingerprint=training.whole.fingerprint)
+def _encoded(whole: DataSet, progress: Progress) -> EncodedSplit:
+    packed = None if whole.prepared is None else Store.at(whole.prepared)
+    if packed is None:
+        raise UserError(f"--images jpeg: {whole.name} has no JPEG files; leave it out")
+    store = encode(packed, progress=progress)
+    store.check(name=whole.name, fingerprint=whole.fingerprint)
     return store.open()
 
 
@@ -210,22 +210,20 @@ def ensure_beton(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Beton:
-    """The training images as FFCV reads them, beside the prepared arrays; written now unless they are there."""
-    path = beton_path(whole.name, images, data_dir=data_dir)
+    """The training images as FFCV reads them, beside the prepared arrays; written now unless these very ones are."""
+    path = beton_path(whole, images, data_dir=data_dir)
     beton = None if force else Beton.at(path)
-    if beton is None:
-        training = Training(whole=whole, split=whole.train, data_dir=data_dir)
-        content = whole.train if images == "packed" else _encoded(training, progress)
+    if beton is None or beton.info.fingerprint != whole.fingerprint:
+        content = whole.train if images == "packed" else _encoded(whole, progress)
         path.parent.mkdir(parents=True, exist_ok=True)
         beton = write_beton(path, content, name=whole.name, fingerprint=whole.fingerprint, progress=progress)
     beton.check(name=whole.name, fingerprint=whole.fingerprint, kind=images)
     return beton
 
 
-def beton_path(name: str, images: Kind, *, data_dir: Path | None) -> Path:
+def beton_path(whole: DataSet, images: Kind, *, data_dir: Path | None) -> Path:
     """The folder for FFCV's form of a data set."""
-    store = None if name in BUNDLED else find_store(name, data_dir=data_dir)
-    packed = roots(data_dir)[0] / "prepared" / name if store is None else store.path
+    packed = whole.prepared or roots(data_dir)[0] / "prepared" / whole.name
     return packed.with_name(f"{packed.name}.{PREPARED_AS[images]}")
 
 

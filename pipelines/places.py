@@ -94,11 +94,14 @@ def places(wanted: Wanted, *, data_dir: Path | None, source: Path | None) -> lis
     found = []
     for root, store in zip(folders, stores, strict=True):
         files = wanted.release.locate(root)
-        elsewhere = (
-            [] if files is None else [cache() / "prepared" / f"{wanted.key}-{_short_hash(files.resolve())}"]
-        )
+        elsewhere = [] if files is None else [in_cache(wanted, files)]
         found.append(Place(source=files, stores=(store, *elsewhere)))
     return found
+
+
+def in_cache(wanted: Wanted, elsewhere: Path) -> Path:
+    """Where the arrays of ``wanted`` lie that can't be written where ``elsewhere`` is."""
+    return cache() / "prepared" / f"{wanted.key}-{_short_hash(elsewhere.resolve())}"
 
 
 def missing(wanted: Wanted, folders: Sequence[Path]) -> UserError:

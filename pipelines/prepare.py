@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.download import fetch
-from fastiseat.pipelines.places import Place, Wanted, missing, places, roots, wanted
+from fastiseat.pipelines.forms import discard_stale
+from fastiseat.pipelines.freshness import Freshness, examine, record_of, settle
+from fastiseat.pipelines.places import Place, Wanted, in_cache, missing, places, roots, wanted
 from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import verdict
-from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import exclusive, first_writable, write
 
@@ -20,8 +22,42 @@ _LARGEST_SIDE = 4096
 
 
 def find_store(name: str, *, data_dir: Path | None = None) -> Store | None:
-    """The prepared arrays of ``name``, or None where there are none. Reads no more than their description."""
-    return _prepared(places(wanted(name), data_dir=data_dir, source=None))
+    """The prepared arrays of ``name``, or None where there are none. Reads no more than their description: their
+    source may have changed since.
+    """
+    found = _holding(places(wanted(name), data_dir=data_dir, source=None))
+    return None if found is None else next(_stores(found))
+
+
+def current_store(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    prepared: Path | None = None,
+    expected: str | None = None,
+    progress: Progress = SILENT,
+) -> Store:
+    """The prepared arrays of ``name``, made where there are none, and anew where their source has changed.
+
+    Args:
+        name: a release, ``imagefolder:DIR`` or ``npz:PATH``.
+        data_dir: where to look first, and to write.
+        prepared: a store that is taken if it is there and is of ``name``, whatever lies elsewhere.
+        expected: the fingerprint that the caller needs: arrays that have it are never made anew.
+        progress: is told what happens.
+
+    Raises:
+        UserError: as :func:`prepare`; or the source has changed, and the arrays are still the expected ones.
+    """
+    asked = wanted(name)
+    candidates = places(asked, data_dir=_holder(data_dir, prepared), source=None)
+    own = [] if prepared is None else [_place_of(asked, prepared)]
+    found = _found([*own, *candidates], progress)
+    if found is None:
+        return prepare(name, data_dir=_holder(data_dir, prepared), progress=progress)
+    if not found.freshness.usable and found.store.info.fingerprint == expected:
+        raise _still_expected(found)
+    return found.store if found.freshness.usable else _renew(asked, found, progress)
 
 
 def prepare(
@@ -34,7 +70,7 @@ def prepare(
     force: bool = False,
     progress: Progress = SILENT,
 ) -> Store:
-    """The prepared arrays of ``name``, made now unless they are there already.
+    """The prepared arrays of ``name``, made now unless they are there already and their source is what it was.
 
     Args:
         name: a release, ``imagefolder:DIR`` or ``npz:PATH``.
@@ -53,11 +89,13 @@ def prepare(
     if download and data_dir is not None:
         data_dir.mkdir(parents=True, exist_ok=True)
     candidates = places(asked, data_dir=data_dir, source=source)
-    found = None if force else _prepared(candidates)
+    found = None if force else _found(candidates, progress)
     if found is not None:
-        _check_same(found, candidates[0].source if source else None, image_size)
+        _check_same(found.store, candidates[0].source if source else None, image_size)
+        if not found.freshness.usable:
+            return _renew(asked, found, progress)
         progress.say(f"{asked.name} is prepared already; --force makes it anew")
-        return found
+        return found.store
     if download:
         candidates = places(asked, data_dir=data_dir, source=_download(asked, roots(data_dir)[0], progress))
     for place in candidates:
@@ -66,15 +104,78 @@ def prepare(
     raise missing(asked, roots(data_dir))
 
 
-def _prepared(candidates: Sequence[Place]) -> Store | None:
-    """The first place's store; None where there is none, or unprepared files come before it."""
+class _Found(NamedTuple):
+    place: Place
+    store: Store
+    freshness: Freshness
+
+
+def _holding(candidates: Sequence[Place]) -> Place | None:
+    """The first place that has a store; None where there is none, or unprepared files come before it."""
     for place in candidates:
-        for path in place.stores:
-            if store := Store.at(path):
-                return store
+        if next(_stores(place), None):
+            return place
         if place.source is not None:
             return None
     return None
+
+
+def _stores(place: Place) -> Iterator[Store]:
+    """Those that are there, in the order of preference."""
+    return (store for path in place.stores if (store := Store.at(path)))
+
+
+def _found(candidates: Sequence[Place], progress: Progress) -> _Found | None:
+    """A store that can be used, else the one that is to be made anew. Other folders' may lie behind it: a store that
+    can't be written is made anew in the cache.
+    """
+    place = _holding(candidates)
+    if place is None:
+        return None
+    first = None
+    for store in _stores(place):
+        found = _Found(place, store, settle(store, progress))
+        if found.freshness.usable:
+            return found
+        first = first or found
+    return first
+
+
+def _renew(asked: Wanted, found: _Found, progress: Progress) -> Store:
+    source, changes = found.freshness.source, found.freshness.changes
+    seen = f" ({changes})" if changes else ""
+    progress.say(f"{asked.name}: {source} has changed since it was prepared{seen}; preparing it anew")
+    place = Place(source=source, stores=found.place.stores)
+    try:
+        return _make(asked, place, image_size=found.store.info.image_size, force=False, progress=progress)
+    except UserError as error:
+        raise UserError(
+            f"{error} ({found.store.path} still holds what was prepared of {source} before it changed: to use that, "
+            "move the source away altogether)"
+        ) from error
+
+
+def _still_expected(found: _Found) -> UserError:
+    changes = f" ({found.freshness.changes})" if found.freshness.changes else ""
+    return UserError(
+        f"{found.freshness.source} has changed{changes} since the run's images, of the fingerprint "
+        f"{found.store.info.fingerprint}, were prepared from it: bring it back, or move it away to use what is still "
+        f"in {found.store.path}"
+    )
+
+
+def _holder(data_dir: Path | None, prepared: Path | None) -> Path | None:
+    """``data_dir``, or without one the folder that the ``prepared`` store lies in, if that is still there."""
+    if data_dir is not None or prepared is None:
+        return data_dir
+    return prepared.parents[1] if prepared.parents[1].is_dir() else None
+
+
+def _place_of(asked: Wanted, prepared: Path) -> Place:
+    store = Store.at(prepared)
+    if store is None or store.info.name != asked.name:
+        return Place(source=None, stores=())
+    return Place(source=None, stores=(prepared, in_cache(asked, prepared)))
 
 
 def _make(asked: Wanted, place: Place, *, image_size: int | None, force: bool, progress: Progress) -> Store:
@@ -83,36 +184,22 @@ def _make(asked: Wanted, place: Place, *, image_size: int | None, force: bool, p
     path = first_writable(place.stores)
     with exclusive(path, progress):
         # Another process may have made it while this one waited.
-        if not force and (found := Store.at(path)):
+        if not force and (found := Store.at(path)) and examine(found, progress=progress).usable:
             return found
+        record = record_of(asked.kind, place.source, path, progress)
         with read_source(asked.kind, place.source.resolve(), image_size) as source:
             progress.say(f"{asked.name}, {verdict(source.official, source.remark)}")
-            return write(path, source, name=asked.name, image_size=image_size, began=began, progress=progress)
-
-
-def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
-    """The files of ``kind`` at ``path``. Their reader is imported only now: some bring large libraries."""
-    match kind:
-        case "cifar10" | "cifar100":
-            from fastiseat.pipelines.formats import cifar
-
-            return cifar.read(kind, path)
-        case "svhn":
-            from fastiseat.pipelines.formats import svhn
-
-            return svhn.read(path)
-        case "tinyimagenet":
-            from fastiseat.pipelines.formats import tiny_imagenet
-
-            return tiny_imagenet.read(path)
-        case "npz":
-            from fastiseat.pipelines.formats import npz
-
-            return npz.read(path)
-    assert kind == "imagefolder"
-    from fastiseat.pipelines.formats import image_folder
-
-    return image_folder.read(path, side=image_size)
+            made = write(
+                path,
+                source,
+                name=asked.name,
+                image_size=image_size,
+                began=began,
+                progress=progress,
+                record=record,
+            )
+    discard_stale(made, progress)
+    return made
 
 
 def _download(asked: Wanted, folder: Path, progress: Progress) -> Path:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.encoded_store import EncodedStore, write_encoded
+from fastiseat.pipelines.freshness import examine
 from fastiseat.pipelines.places import wanted
-from fastiseat.pipelines.prepare import find_store, prepare, read_source
+from fastiseat.pipelines.prepare import find_store, prepare
 from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import exclusive, first_writable
 
@@ -17,9 +19,9 @@ WITH_JPEG_FILES = ("tinyimagenet", "imagefolder")
 
 
 def find_encoded(name: str, *, data_dir: Path | None = None) -> EncodedStore | None:
-    """The JPEG files of ``name``, or None where there are none beside its prepared arrays."""
+    """The JPEG files of ``name``, or None where there are none of its prepared arrays beside them."""
     packed = find_store(name, data_dir=data_dir)
-    return None if packed is None else EncodedStore.at(EncodedStore.beside(packed.path))
+    return None if packed is None else _current(EncodedStore.beside(packed.path), packed)
 
 
 def prepare_encoded(
@@ -77,8 +79,9 @@ def _current(path: Path, packed: Store) -> EncodedStore | None:
 
 
 def _make(kind: str, path: Path, packed: Store, progress: Progress) -> EncodedStore:
-    source = Path(packed.info.source)
-    if not source.exists():
+    found = examine(packed, progress=progress)
+    source = found.source
+    if found.state == "gone":
         raise UserError(f"{source}: gone, but {packed.path} was prepared from it; prepare that again with --force")
-    with read_source(kind, source, None) as content:
+    with read_source(kind, source.resolve(), None) as content:
         return write_encoded(path, content.train, packed=packed, progress=progress)

@@ -1,6 +1,7 @@
 """Prepared data: plain ``.npy`` files that training maps into memory, and ``info.json``, which tells what they are.
 
-A store is a folder that appears when it is complete, and never changes afterwards.
+A store is a folder that appears when it is complete, and never changes afterwards, but for ``source.json``: that notes
+when its source was last seen to hold what was prepared.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Store:
     def open(self) -> DataSet:
         """The data set, its arrays mapped into memory and read-only."""
         train, test = self._splits()
+        if Store.at(self.path) != self:  # the maps are of whichever files were there when they were opened
+            raise UserError(f"{self.path}: another process has just prepared it anew; give the command again")
         return DataSet(
             name=self.info.name,
             num_classes=len(self.info.class_names),
@@ -67,6 +70,7 @@ class Store:
             fingerprint=self.info.fingerprint,
             official=self.info.official,
             class_names=self.info.class_names,
+            prepared=self.path.absolute(),
         )
 
     def verify(self, progress: Progress = SILENT) -> None:

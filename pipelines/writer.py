@@ -22,6 +22,8 @@ import numpy.typing as npt
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.failures import write_failures_told
+from fastiseat.pipelines.freshness import FILE as RECORD
+from fastiseat.pipelines.freshness import Record, encoded
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import FORMAT, Info, Store
@@ -62,10 +64,17 @@ def exclusive(store: Path, progress: Progress) -> Iterator[None]:
 
 
 def write(
-    store: Path, source: Source, *, name: str, image_size: int | None, began: float, progress: Progress
+    store: Path,
+    source: Source,
+    *,
+    name: str,
+    image_size: int | None,
+    began: float,
+    progress: Progress,
+    record: Record | None = None,
 ) -> Store:
     """Make ``store`` hold ``source`` and nothing else. The caller holds :func:`exclusive`, and ``began`` when
-    ``time.perf_counter()`` said so.
+    ``time.perf_counter()`` said so. ``record`` is of the files that ``source`` is read from.
 
     Pixels are written block by block, not through a mapped file: there a full disk would be a crash.
     """
@@ -81,8 +90,16 @@ def write(
             fingerprint=written.compute_fingerprint(progress),
             seconds=round(time.perf_counter() - began, 1),
         )
+        if record is not None:
+            write_flushed(temporary / RECORD, encoded(record))
         write_info(temporary, info)
     return Store(path=store, info=info)
+
+
+def discard(store: Path, progress: Progress) -> None:
+    """Remove ``store``, which is gone from one moment to the next; whoever has it open keeps it."""
+    with exclusive(store, progress), write_failures_told(store):
+        store.rename(_temporary(store))
 
 
 @contextmanager
@@ -184,8 +201,13 @@ def write_whole(path: Path, array: npt.NDArray[Any]) -> None:
 
 def write_info(folder: Path, info: DataclassInstance) -> None:
     """``info.json``, which tells what lies beside it."""
-    with (folder / "info.json").open("wb") as file:
-        file.write((json.dumps(asdict(info), indent=2) + "\n").encode())
+    write_flushed(folder / "info.json", (json.dumps(asdict(info), indent=2) + "\n").encode())
+
+
+def write_flushed(path: Path, content: bytes) -> None:
+    """A whole file, on the disk."""
+    with path.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
 

@@ -28,7 +28,7 @@ Name = Annotated[str, Positional, arg(metavar="NAME")]
 
 @dataclass(frozen=True, kw_only=True)
 class Prepare:
-    """Turn a data set's files into the arrays that training maps into memory.
+    """Turn a data set's files into the arrays that training maps into memory, or do so anew where they have changed.
 
     NAME is cifar10, cifar100, svhn, tinyimagenet, imagefolder:DIR or npz:PATH. Files are looked for in --data-dir,
     then $FASTISEAT_DATA, then ~/.cache/fastiseat, and the arrays written beside them, into prepared/.
@@ -53,7 +53,12 @@ class Prepare:
 
 @dataclass(frozen=True, kw_only=True)
 class Verify:
-    """Read the prepared arrays again, and say whether they are intact and whether they are the official release."""
+    """Read the prepared arrays and their source again, and say whether they are intact, what their source still holds,
+    and whether they are the official release.
+
+    train, eval and prepare look at names, sizes and times in the source, and read files only where these differ: what
+    changes a file and keeps its size and its time is found here alone.
+    """
 
     name: Name
     """The data set."""
@@ -131,11 +136,21 @@ def _verify(command: Verify) -> None:
         print(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to verify")
         return
     from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.pipelines.freshness import examine, settle
 
     store = _store(command.name, command.data_dir)
     with ConsoleProgress() as progress:
         store.verify(progress)
+        found = examine(store, thorough=True, progress=progress)
+        if found.state == "unknown":
+            found = settle(store, progress)
+    if found.state == "changed":
+        raise UserError(
+            f"{store.path}: intact, but prepared from {found}, which is training or fastiseat data prepare "
+            f"{command.name}"
+        )
     print(f"intact: {_summary(store)}")
+    print(f"prepared from {found}")
 
 
 def _summary(store: Store) -> str:
@@ -191,24 +206,25 @@ def _facts(data: DataSet, store: Store | None) -> dict[str, str]:
     return facts | (_facts_of_store(store) if store else {"where": BUNDLED[data.name]})
 
 
-def _other_forms(store: Store) -> list[str]:
+def _forms_told(store: Store) -> str:
     """The names of ``--format`` that lie beside the packed arrays."""
-    return [
-        form
-        for form in ("jpeg", "ffcv", "ffcv-jpeg")
-        if store.path.with_name(f"{store.path.name}.{form}").exists()
-    ]
+    from fastiseat.pipelines.forms import is_current, other_forms
+
+    forms = other_forms(store).items()
+    told = [form if is_current(path, store) else f"{form} (of what was prepared before)" for form, path in forms]
+    return ", ".join(told) or "nothing else; data prepare --format makes other forms"
 
 
 def _facts_of_store(store: Store) -> dict[str, str]:
+    from fastiseat.pipelines.freshness import examine
     from fastiseat.pipelines.writer import in_bytes
 
-    info = store.info
+    info, source = store.info, examine(store)
     return {
         "official": verdict(info.official, info.remark).removeprefix("official: "),
         "where": str(store.path),
         "on disk": in_bytes(store.size()),
-        "also as": ", ".join(_other_forms(store)) or "nothing else; data prepare --format makes other forms",
-        "prepared from": info.source + (f", resized to {info.image_size}" if info.image_size else ""),
+        "also as": _forms_told(store),
+        "prepared from": f"{source}" + (f", resized to {info.image_size}" if info.image_size else ""),
         "prepared at": f"{info.date}, in {info.seconds:g} s",
     }

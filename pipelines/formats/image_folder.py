@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.archives import Files, Tree
-from fastiseat.pipelines.formats.images import decoded, image_shape, is_image, undecoded
+from fastiseat.pipelines.archives import Files, Tree, is_image
+from fastiseat.pipelines.formats.images import decoded, image_shape, undecoded
 from fastiseat.pipelines.source import Source, SourceSplit
 
 LAYOUT = "train/<class>/<images> and test/<class>/<images> (or val instead of test)"

@@ -14,18 +14,12 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import Files
 from fastiseat.pipelines.source import ImageFile, Images, block_size
 
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 # Not all that Pillow knows: it hands EPS to another program, whatever the file is called.
 _FORMATS = ("JPEG", "PNG", "BMP", "PPM", "WEBP", "TIFF", "GIF")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _MOST_PIXELS = 2**26
 # Images a thread takes at a time: small ones are decoded about as fast as a task is handed over.
 _TASK = 64
-
-
-def is_image(name: str) -> bool:
-    """Whether the name ends like an image's."""
-    return name.lower().endswith(SUFFIXES)
 
 
 def decode(content: bytes, where: str, *, side: int | None = None) -> Images:

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.archives import Files, open_files
-from fastiseat.pipelines.formats.images import decoded, image_shape, is_image, undecoded
+from fastiseat.pipelines.archives import Files, is_image, open_files
+from fastiseat.pipelines.formats.images import decoded, image_shape, undecoded
 from fastiseat.pipelines.releases import RELEASES, md5_of
 from fastiseat.pipelines.source import Source, SourceSplit, released
 

@@ -1,6 +1,7 @@
 """``fastiseat data``: what it prints, its exit codes, and help that does not wait for torch."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -222,3 +223,63 @@ def test_the_surface():
         "Verify": ["name", "data_dir"],
         "Info": ["name", "data_dir"],
     }
+
+
+def change(root, **options):
+    """Other images in the same files."""
+    shutil.rmtree(root / "cifar-10-batches-py")
+    write_cifar(root / "cifar-10-batches-py", **options)
+
+
+def test_a_change_is_told_by_every_command(call, cifar):
+    call("prepare", "cifar10", "--data-dir", cifar)
+    source, store = cifar / "cifar-10-batches-py", cifar / "prepared" / "cifar10"
+    assert call("verify", "cifar10", "--data-dir", cifar).out.endswith(f"\nprepared from {source}, unchanged\n")
+    assert f"{source}, unchanged" in call("info", "cifar10", "--data-dir", cifar).out
+    fingerprint = datasets.load("cifar10", data_dir=cifar).fingerprint
+    change(cifar, num_classes=3)
+    changed = f"{source}, which has changed since (7 altered: batches.meta, data_batch_1, data_batch_2, …)"
+    assert f"{store}: intact, but prepared from {changed}: the next use" in refusal(
+        call, "verify", "cifar10", "--data-dir", cifar
+    )
+    assert "which has changed since (" in call("info", "cifar10", "--data-dir", cifar).out
+    code, out, err = call("prepare", "cifar10", "--data-dir", cifar)
+    assert (
+        code == 0
+        and f"cifar10: {source} has changed since it was prepared (at least 1 altered: batches.meta)" in err
+    )
+    assert fingerprint not in out and call("verify", "cifar10", "--data-dir", cifar).code == 0
+    shutil.rmtree(source)
+    assert call("verify", "cifar10", "--data-dir", cifar).out.endswith(f"prepared from {source}, which is gone\n")
+
+
+def test_verify_reads_what_keeps_its_size_and_time(call, cifar):
+    call("prepare", "cifar10", "--data-dir", cifar)
+    file = cifar / "cifar-10-batches-py" / "data_batch_1"
+    found, content = file.stat(), file.read_bytes()
+    file.write_bytes(content[:-200] + bytes(1) + content[-199:])
+    os.utime(file, ns=(found.st_atime_ns, found.st_mtime_ns))
+    assert "unchanged" in call("info", "cifar10", "--data-dir", cifar).out
+    assert "1 altered: data_batch_1" in refusal(call, "verify", "cifar10", "--data-dir", cifar)
+
+
+def test_verify_compares_what_was_not_noted(call, cifar):
+    call("prepare", "cifar10", "--data-dir", cifar)
+    noted = cifar / "prepared" / "cifar10" / "source.json"
+    noted.unlink()
+    assert "whose files were not noted" in call("info", "cifar10", "--data-dir", cifar).out
+    assert call("verify", "cifar10", "--data-dir", cifar).code == 0 and noted.exists()
+
+
+def test_other_forms_of_earlier_arrays_are_told(call, cifar):
+    call("prepare", "cifar10", "--data-dir", cifar, "--format", "ffcv")
+    assert "ffcv (of" not in call("info", "cifar10", "--data-dir", cifar).out
+    form = cifar / "prepared" / "cifar10.ffcv"
+    kept = shutil.copytree(form, cifar / "kept")
+    change(cifar, num_classes=3)
+    err = call("prepare", "cifar10", "--data-dir", cifar).err
+    assert f"removed {form}: ffcv of what was prepared before" in err and not form.exists()
+    kept.rename(form)
+    assert "ffcv (of what was prepared before)" in call("info", "cifar10", "--data-dir", cifar).out
+    call("prepare", "cifar10", "--data-dir", cifar, "--format", "ffcv")
+    assert "ffcv (of" not in call("info", "cifar10", "--data-dir", cifar).out

@@ -13,7 +13,7 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines.encoded_store import EncodedStore
 from fastiseat.pipelines.jpeg import decode_file
 from fastiseat.pipelines.prepare import find_store, prepare
-from fastiseat.pipelines.prepare_encoded import find_encoded, prepare_encoded
+from fastiseat.pipelines.prepare_encoded import encode, find_encoded, prepare_encoded
 
 NAME = "tinyimagenet"
 
@@ -106,7 +106,8 @@ def test_it_is_made_anew_with_other_arrays(root):
     before = prepare_encoded(NAME, data_dir=root)
     (root / "tiny-imagenet-200/train/n01443537/images/n01443537_1.JPEG").write_bytes(jpeg(seed=77))
     packed = prepare(NAME, data_dir=root, force=True)
-    message = refusal(find_encoded(NAME, data_dir=root).check, name=NAME, fingerprint=packed.info.fingerprint)
+    assert find_encoded(NAME, data_dir=root) is None
+    message = refusal(before.check, name=NAME, fingerprint=packed.info.fingerprint)
     assert before.info.fingerprint in message and packed.info.fingerprint in message
     assert message.endswith("; prepare it again with --force")
     assert_agrees(prepare_encoded(NAME, data_dir=root), packed)
@@ -125,10 +126,10 @@ def test_files_that_changed_since(root):
     file = root / "tiny-imagenet-200/train/n01629819/images/n01629819_2.JPEG"
     file.write_bytes(jpeg(seed=77))
     expected = f"{file}: is not what {packed.path} was prepared from; prepare it again with --force"
-    assert refusal(prepare_encoded, NAME, data_dir=root) == expected
+    assert refusal(encode, packed) == expected
     assert find_encoded(NAME, data_dir=root) is None
     (root / "tiny-imagenet-200").rename(root / "elsewhere")
-    assert "gone, but" in refusal(prepare_encoded, NAME, data_dir=root)
+    assert "gone, but" in refusal(encode, packed)
 
 
 def test_data_without_jpeg_files(tmp_path):

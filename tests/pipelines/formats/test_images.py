@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_releases import jpeg, pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.archives import Tree
-from fastiseat.pipelines.formats.images import decode, decoded, is_image
+from fastiseat.pipelines.archives import Tree, is_image
+from fastiseat.pipelines.formats.images import decode, decoded
 
 
 def png(image, **options):
