@@ -167,7 +167,7 @@ class Objective:
     """β of trades, mart and those built on them, the weight of their KL term; by default the method's own."""
     standard: Path | None = None
     """The weights of the network without defence that hat compares with, of the same data set: a file as --init
-    takes it. Train one with --method none."""
+    takes it. Without it one is trained first, in the folder standard beside the run, and kept for the next."""
 
     def __post_init__(self) -> None:
         check_types(self)

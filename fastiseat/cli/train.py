@@ -15,7 +15,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.config import Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
-from fastiseat.recipes import FINE_TUNING, check, origin, recipe, recipe_of
+from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recipe_of, standard_for
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
 
 
@@ -121,17 +121,21 @@ def main(argv: list[str]) -> None:
     from fastiseat.cli.display import Display, print_line, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.cli.train_standard import with_standard
     from fastiseat.pipelines.writer import in_bytes
     from fastiseat.trainer import Trainer
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
+    out = arguments.out or default_directory(config)
+    device = choose_device(arguments.device, deterministic=config.run.deterministic)
     with memory_hint(config.data.batch_size, remedies=_remedies(arguments)):
+        config = with_standard(arguments, out, device=device)
         with ConsoleProgress() as progress:
             trainer = Trainer(
                 config,
-                arguments.out or default_directory(config),
-                device=choose_device(arguments.device, deterministic=config.run.deterministic),
+                out,
+                device=device,
                 observer=display,
                 resume=arguments.resume or arguments.resume_anyway,
                 resume_anyway=arguments.resume_anyway,
@@ -182,6 +186,7 @@ def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
     model = build_network(config.network, in_channels=in_channels, num_classes=num_classes, seed=config.run.seed)
     from_config(config.objective, standard=model).require_start(config.attack)
     settings = as_json(config)
+    first = METHODS[config.objective.method].needs == "standard" and config.objective.standard is None
     return {
         "recipe": origin(config),
         "changed": changes(as_json(recipe_of(config)), settings),
@@ -189,7 +194,7 @@ def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "steps_per_epoch": steps,
         "schedule": [_row(config, epoch, steps) for epoch in range(config.schedule.epochs)],
-    }
+    } | ({"trained_first": as_json(standard_for(config))} if first else {})
 
 
 def _row(config: Config, epoch: int, steps: int | None) -> dict[str, float]:

@@ -14,6 +14,7 @@ from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
 from fastiseat.recipes.papers import unchanged
+from fastiseat.recipes.standard import standard_for
 from fastiseat.recipes.table import METHODS, NEEDED, Ingredients
 from fastiseat.recipes.variations import NETWORKS_WITH_EXTRA, variations, varied
 
@@ -28,6 +29,7 @@ __all__ = [
     "origin",
     "recipe",
     "recipe_of",
+    "standard_for",
     "step_parts",
 ]
 
@@ -137,9 +139,8 @@ _OPTIONS = ("weighting", "distance", "smoothness", "beta", "standard")
 
 def _check_needs(config: Config, uses: Ingredients) -> None:
     method, data = config.objective.method, config.data
-    files = {"standard": config.objective.standard, "extra": data.extra}
-    if uses.needs and files[uses.needs] is None:
-        raise UserError(f"method {method}: {NEEDED[uses.needs]}")
+    if uses.needs == "extra" and data.extra is None:  # a standard network can be trained first
+        raise UserError(f"method {method}: {NEEDED['extra']}")
     if uses.num_views > 1 and data.augment == "standard" and not (data.flip or data.crop_padding):
         raise UserError(
             f"method {method}: its views of an image are the same without augmentation; add --crop-padding 4, --flip "

@@ -1,0 +1,76 @@
+"""The network without defence that HAT compares with: trained first, and once, where none is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from fastiseat.checkpoint import WEIGHTS, as_json
+from fastiseat.cli.display import Display
+from fastiseat.cli.progress import ConsoleProgress
+from fastiseat.config import Config
+from fastiseat.recipes import METHODS, standard_for
+from fastiseat.rundata import load_run_data
+from fastiseat.signals import Stopped
+from fastiseat.trainer import Trainer
+
+if TYPE_CHECKING:
+    from fastiseat.cli.train import Train
+
+
+def with_standard(arguments: Train, out: Path, *, device: torch.device) -> Config:
+    """The command's config, in which ``standard`` names a file where its method needs one.
+
+    It is the best weights of a run in the folder ``standard`` beside ``out``, whose name has the settings and the
+    data in it: one that is finished is taken, one that was interrupted goes on.
+    """
+    config = arguments.config
+    if METHODS[config.objective.method].needs != "standard" or config.objective.standard is not None:
+        return config
+    plain = standard_for(config)
+    with ConsoleProgress() as progress:
+        data = load_run_data(plain, data_dir=arguments.data_dir, progress=progress)
+    folder = out.resolve().parent / "standard" / _name(plain, data.whole.fingerprint)
+    weights, display = folder / WEIGHTS["best"], Display(quiet=arguments.quiet)
+    if (folder / "results.json").exists():
+        display.say(f"standard network: {weights}, trained before")
+    else:
+        display.say(f"standard network: none is given (--standard), so one is trained first, in {folder}")
+        _train(arguments, plain, folder, device=device, display=display)
+    return replace(config, objective=replace(config.objective, standard=weights))
+
+
+def _name(plain: Config, data_fingerprint: str) -> str:
+    told = json.dumps([as_json(plain), data_fingerprint], sort_keys=True)
+    digest = hashlib.blake2b(told.encode(), digest_size=6).hexdigest()
+    kind = plain.data.dataset.partition(":")[0]
+    return f"{kind}-{plain.network.arch}-s{plain.run.seed}-{digest}"
+
+
+def _train(arguments: Train, plain: Config, folder: Path, *, device: torch.device, display: Display) -> None:
+    with ConsoleProgress() as progress:
+        trainer = Trainer(
+            plain,
+            folder,
+            device=device,
+            observer=display,
+            resume=True,
+            checkpoint_every=arguments.checkpoint_every,
+            keep=arguments.keep,
+            on_nan=arguments.on_nan,
+            loader=arguments.loader,
+            execution=arguments.execution,
+            data_dir=arguments.data_dir,
+            progress=progress,
+        )
+    try:
+        with display.showing(trainer):
+            trainer.run()
+    except Stopped as stopped:
+        how = "in the standard network's training, after a checkpoint; the same command goes on from there"
+        raise Stopped(stopped.signal, how) from None
