@@ -85,8 +85,8 @@ def require_finite(loss: Tensor, nan_gradient: Tensor | None = None, *, epoch: i
     if not (infinite if nan_gradient is None else infinite | nan_gradient):
         return
     if infinite:
-        raise _diverged(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}")
-    raise _diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}, by step {step + 1}")
+        raise diverged(f"the loss is {float(loss)} in epoch {epoch + 1}, step {step + 1}")
+    raise diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}, by step {step + 1}")
 
 
 def require_finite_network(model: nn.Module, nan_gradient: Tensor | None = None, *, epoch: int) -> None:
@@ -96,15 +96,16 @@ def require_finite_network(model: nn.Module, nan_gradient: Tensor | None = None,
     if finite if nan_gradient is None else finite & ~nan_gradient:
         return
     if finite:
-        raise _diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}")
-    raise _diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
+        raise diverged(f"an attack met a gradient that is NaN in epoch {epoch + 1}")
+    raise diverged(f"the network holds values that are not finite after epoch {epoch + 1}")
 
 
 class DivergedError(UserError):
     """Training has left the finite numbers."""
 
 
-def _diverged(finding: str) -> DivergedError:
+def diverged(finding: str) -> DivergedError:
+    """The error for what was found."""
     return DivergedError(
         f"{finding}: training diverged; lower --lr, --lam or --awp-gamma, then start anew; what earlier epochs "
         "wrote is intact"

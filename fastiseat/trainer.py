@@ -22,10 +22,17 @@ from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import deterministic, own_randomness
 from fastiseat.engine.precision import precision_for_amp, strict_float32
 from fastiseat.errors import UserError, unknown
-from fastiseat.evaluation import BATCH_SIZE, Attack, Evaluator, attack_named
+from fastiseat.evaluation import BATCH_SIZE, Attack, Evaluator, NotFiniteError, attack_named
 from fastiseat.kernels import check_choice
 from fastiseat.lock import locked
-from fastiseat.metrics import DivergedError, EpochMeter, require_finite, require_finite_network, require_life
+from fastiseat.metrics import (
+    DivergedError,
+    EpochMeter,
+    diverged,
+    require_finite,
+    require_finite_network,
+    require_life,
+)
 from fastiseat.peak import peak_memory_bytes
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.pipelines.base import Batch, Loader, Split
@@ -341,10 +348,13 @@ class Trainer:
     def _validate(self) -> Row:
         began = time.perf_counter()
         split, name, eps = self.data.selection, self.data.selection_name, self.config.attack.eps
-        row = {
-            f"{name}_clean": self._accuracy(self.evaluator, split, attack_named("clean", eps=eps)),
-            f"{name}_pgd10": self._accuracy(self.evaluator, split, attack_named("pgd", eps=eps)),
-        }
+        try:
+            row = {
+                f"{name}_clean": self._accuracy(self.evaluator, split, attack_named("clean", eps=eps)),
+                f"{name}_pgd10": self._accuracy(self.evaluator, split, attack_named("pgd", eps=eps)),
+            }
+        except NotFiniteError as error:
+            raise diverged(f"{error.finding}, in epoch {len(self.rows) + 1}'s validation") from error
         return row | {"validation_seconds": time.perf_counter() - began}
 
     def _accuracy(self, evaluator: Evaluator, split: Split, attack: Attack) -> float:

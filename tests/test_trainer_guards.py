@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from fastiseat.config import SGD, Network
 from fastiseat.errors import UserError
+from fastiseat.metrics import DivergedError
 from fastiseat.models import build, export_state_dict, load_model, metadata
 from fastiseat.trainer import build_network
 
@@ -53,6 +54,23 @@ def test_nan_in_a_later_epoch_leaves_what_the_earlier_wrote(tmp_path, step, foun
         state = load_model(out / "weights" / f"{which}.safetensors").state_dict()
         assert all(tensor.isfinite().all() for tensor in state.values())
     assert len(tiny.trainer(tiny.config(epochs=3), out, resume=True).rows) == 1
+
+
+def test_a_network_whose_answers_overflow_in_validation_has_diverged(tmp_path):
+    """Its weights are finite numbers, and the step that made them was the epoch's last."""
+
+    def overflow(epoch, number):
+        if (epoch, number) == (1, 1):
+            with torch.no_grad():
+                trainer.model.linear.weight.fill_(3e38)
+
+    trainer = tiny.trainer(tiny.config(epochs=3), tmp_path / "run", observer=tiny.Watcher(on_step=overflow))
+    found = (
+        "logits are not finite numbers on 60 of 60 images, the first of them image 0, counted from 0, in epoch 2's"
+    )
+    with pytest.raises(DivergedError, match=f"{found} validation: training diverged; lower --lr"):
+        trainer.run()
+    assert len(tiny.trainer(tiny.config(epochs=3), tmp_path / "run", resume=True).rows) == 1
 
 
 def test_a_full_disk_stops_the_run_and_keeps_the_last_epoch(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ from fastiseat.attacks.balls import ball_named
 from fastiseat.attacks.draws import draw
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
+from fastiseat.attacks.verdict import is_right
 
 # The share of the step against that of the last movement.
 _MOMENTUM = 0.75
@@ -73,7 +74,7 @@ class APGD:
         """Evaluate where each sample is, look back where it is time to, and move on."""
         x, labels, target = state["x"], state["labels"], state["target"]
         logits, loss, gradient = network.ascent(x, lambda z: losses_of(self.loss, z, labels, target))
-        now = dict(state) | noted(state, x, logits.argmax(1) != labels)
+        now = dict(state) | noted(state, x, ~is_right(logits, labels))
         now |= _remembered(state, loss, gradient)
         checked, goes_back = self._checked(state["clock"], now)
         now |= checked

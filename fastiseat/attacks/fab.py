@@ -14,6 +14,7 @@ from fastiseat.attacks.balls import ball_named
 from fastiseat.attacks.hyperplane import toward
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
+from fastiseat.attacks.verdict import is_right
 
 # How far an iteration may lean towards the image; how far it overshoots; how far back it goes from success.
 _ALPHA_MAX, _ETA, _BETA = 0.1, 1.05, 0.9
@@ -47,8 +48,11 @@ class FAB:
         from_image = toward(images, w, lead + (w * (images - x)).flatten(1).sum(1), self.norm)
         far_x, far_image = (ball.length(delta).clamp_min(1e-8) for delta in (from_x, from_image))
         lean = (far_x / (far_x + far_image)).clamp(0, _ALPHA_MAX)
-        x = ((x + _ETA * from_x) * (1 - lean) + (images + _ETA * from_image) * lean).clamp(0, 1)
-        wrong = network.logits(x).argmax(1) != labels
+        ahead = ((x + _ETA * from_x) * (1 - lean) + (images + _ETA * from_image) * lean).clamp(0, 1)
+        # Where logits or gradient are no numbers no plane leads on: back towards the image, where they may be.
+        leads = per_image(ahead.isfinite().flatten(1).all(1))
+        x = torch.where(leads, ahead, _BETA * x + (1 - _BETA) * images)
+        wrong = ~is_right(network.logits(x), labels)
         found = wrong & (ball.length(x - images).flatten() <= state["eps"])
         retreat = torch.where(per_image(wrong), images + (x - images) * _BETA, x)
         return noted(state, x, found) | {"x": retreat}

@@ -17,6 +17,7 @@ from fastiseat.attacks import bumps
 from fastiseat.attacks.draws import draw, signs
 from fastiseat.attacks.losses import margins
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
+from fastiseat.attacks.verdict import is_right
 from fastiseat.kernels.philox import below
 
 _FIRST_SHARE = 0.8
@@ -55,7 +56,7 @@ class Square:
         logits = network.logits(x)
         margin = margins(logits, state["labels"])
         better = margin < state["best_margin"]
-        now = dict(state) | noted(state, x, logits.argmax(1) != state["labels"])
+        now = dict(state) | noted(state, x, ~is_right(logits, state["labels"]))
         now["best_x"] = torch.where(per_image(better), x, state["best_x"])
         now["best_margin"] = torch.where(better, margin, state["best_margin"])
         now["x"] = self._square(now) if self.norm == "linf" else self._bumps(now)

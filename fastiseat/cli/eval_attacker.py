@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from fastiseat.attacks.verdict import is_answer
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.eval_facts import ensemble_on, facts_of, is_official
 from fastiseat.cli.eval_follow import Follower, saved_whatever_comes
@@ -16,15 +17,14 @@ from fastiseat.cli.eval_target import Subject
 from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.precision import precision_for_amp
-from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing, attack_named
 from fastiseat.evaluation.confirm import confirmed
 from fastiseat.evaluation.official import Official
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.records import Record, place
 from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import WRONG
-from fastiseat.evaluation.withstand import require_numbers
 
 
 class Attacker:
@@ -32,8 +32,8 @@ class Attacker:
 
     def __init__(self, subject: Subject, arguments: Eval, progress: ConsoleProgress) -> None:
         self._subject, self._arguments, self._progress = subject, arguments, progress
-        self._weight = next(subject.model.parameters())
-        self._half = precision_for_amp(self._weight.device) if arguments.amp else "full"
+        self._like = pixels_of(subject.model)
+        self._half = precision_for_amp(self._like.device) if arguments.amp else "full"
         if arguments.amp and self._half == "full":
             progress.say("--amp: this CPU has no instructions for half precision, and computes in float32")
         self._samples = Samples.of(subject.split)
@@ -51,7 +51,7 @@ class Attacker:
         else:
             say(f"{attack.name}: its verdicts are in {path}; --fresh attacks again")
             return path, record
-        self._require_numbers()
+        self._require_answers()
         with saved_whatever_comes(record, path, say):
             self._run(attack, record, path)
         self._progress.forget()
@@ -77,7 +77,7 @@ class Attacker:
         )
 
     def _new(self, attack: Attack | EnsembleAttack, facts: dict[str, Any]) -> Record:
-        subject, device = self._subject, self._weight.device
+        subject, device = self._subject, self._like.device
         parts: tuple[str, ...] = (attack.name,)
         notes: tuple[str, ...] = ()
         if isinstance(attack, EnsembleAttack):
@@ -142,13 +142,14 @@ class Attacker:
         self._progress.busy("the authors' code")
         official.withstand(self._samples, record.standing, told)
 
-    def _require_numbers(self) -> None:
-        """Before the first attack: an ensemble looks at all samples' logits itself, the other attacks at none."""
+    def _require_answers(self) -> None:
+        """Before the first attack, by the first batch: each attack looks at all images, but when it is through."""
         if self._looked_at:
             return
         rows = np.arange(min(self._arguments.batch_size, len(self._samples)))
-        images, _ = self._samples.take(rows, self._weight.device)
+        images, _ = self._samples.take(rows, self._like.device)
         with evaluating(self._subject.model):
-            logits = Passes(model=self._subject.model).logits(as_network_input(images, self._weight))
-        require_numbers(logits, 0)
+            logits = Passes(model=self._subject.model).logits(as_network_input(images, self._like))
+        if not is_answer(logits).all():
+            self.evaluator(self._samples, attack_named("clean", eps=0))  # says on how many of them all
         self._looked_at = True

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastiseat.attacks import pgd, random_start
+from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.borrow import Rewind, fastest_convolutions
 from fastiseat.engine.frozen import Frozen
@@ -259,7 +260,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _accuracy(logits: Tensor, y: Tensor) -> Tensor:
-    return (logits.argmax(1) == y).to(logits.dtype).mean()
+    return is_right(logits, y).to(logits.dtype).mean()
 
 
 @torch.no_grad()

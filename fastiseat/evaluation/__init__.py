@@ -7,6 +7,7 @@ from fastiseat.evaluation.attack import (
     any_attack_named,
     attack_named,
 )
+from fastiseat.evaluation.finite import NotFiniteError
 from fastiseat.evaluation.masking import Check
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluate_split
 from fastiseat.evaluation.sanity import sanity_checks
@@ -19,6 +20,7 @@ __all__ = [
     "Check",
     "EnsembleAttack",
     "Evaluator",
+    "NotFiniteError",
     "Standing",
     "any_attack_named",
     "attack_named",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastiseat.attacks import pgd, random_start
 from fastiseat.attacks.losses import losses_of
+from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.borrow import counter_seed, own_randomness
 from fastiseat.evaluation.passes import Passes
 from fastiseat.kernels.pgd_step import Norm
@@ -89,6 +90,6 @@ class _Watch:
         if not self.right:
             steepest = there.gradient.flatten(1).abs().amax(1)
             self.useless = ~(steepest > 0) | ~steepest.isfinite()
-        self.right.append(there.logits.argmax(1) == self.labels)
+        self.right.append(is_right(there.logits, self.labels))
         self.logits = there.logits
         return there.gradient

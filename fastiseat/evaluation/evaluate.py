@@ -18,7 +18,7 @@ from fastiseat.engine.accept import (
 )
 from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.sanity import sanity_checks
@@ -60,8 +60,10 @@ def evaluate(
     """Verdicts on every sample under each attack, by its name; the model, in eval mode meanwhile, is left as found.
 
     Args:
-        model: maps images to logits (n, classes); float32 or float64 parameters.
-        images: floats (n, C, H, W) in [0, 1] of the model's dtype, or uint8 (n, H, W, C), on any device.
+        model: maps images to logits (n, classes); parameters of any floating dtype. Images, δ and the ball are float64
+            where they are, else float32; a model in half precision reads x' rounded to its first parameter's dtype.
+        images: floats (n, C, H, W) in [0, 1] of the model's dtype, for one in half precision float32 too, or uint8
+            (n, H, W, C), on any device.
         labels: int64 (n,).
         attacks: names, ``clean``, ``fgsm``, ``pgd-20``, ``cw-20``, ``aa``, ``aa-torchattacks``, or attacks of
             :mod:`fastiseat.evaluation`, which tell their own ε.
@@ -77,7 +79,8 @@ def evaluate(
 
     Raises:
         UserError: an unknown attack, no ε for one that needs it, images that are no images in [0, 1], labels that
-            the model has no class for, logits that are no numbers.
+            the model has no class for, logits that are no finite numbers on an image that is not attacked. Such logits
+            on an attacked image are wrong.
     """
     samples, num_classes = _accepted(model, images, labels)
     evaluator = Evaluator(model, precision=precision, engine=engine, batch_size=batch_size)
@@ -130,10 +133,13 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
         raise UserError("the model has no parameter, which would tell its dtype and device: give it one")
     if not len(images):
         raise UserError("no images: give one at least")
-    check_images(images[:1].to(weight.device) if images.dim() == 4 else images, weight)
+    like = pixels_of(model)
+    if images.is_floating_point() and weight.dtype != like.dtype:  # a model in half precision
+        images = images.to(like.dtype)
+    check_images(images[:1].to(like.device) if images.dim() == 4 else images, like)
     check_labels(images, labels)
     with evaluating(model):
-        first = as_network_input(images[:1].to(weight.device), weight)
+        first = as_network_input(images[:1].to(like.device), like)
         num_classes = count_classes(Passes(model=model).logits(first), 1)
     check_values(images, labels, num_classes)
     return Samples(images, labels), num_classes

@@ -28,9 +28,9 @@ def checks_of_network(passes: Passes, images: Tensor, *, seed: int) -> list[Chec
 def _deterministic(once: Tensor, again: Tensor, alone: Tensor) -> Check:
     scale = once.abs().max().clamp_min(1e-30)
     repeated, batched = (float((other - once).abs().max() / scale) for other in (again, alone))
-    if repeated > _REPEATED:
+    if not repeated <= _REPEATED:  # written so that a NaN differs too
         return Check("deterministic", f"the same images twice: logits differ by {repeated:.1%}", suspicious=True)
-    if batched > _BATCHED:
+    if not batched <= _BATCHED:
         finding = f"alone and in a batch: logits of an image differ by {batched:.1%}"
         return Check("deterministic", finding, suspicious=True)
     return Check("deterministic", "the same logits twice, and alone as in a batch", suspicious=False)

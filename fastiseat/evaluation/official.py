@@ -13,12 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.precision import autocast, strict_float32
 from fastiseat.errors import UserError
+from fastiseat.evaluation.answers import Answers
+from fastiseat.evaluation.climb import Bools
+from fastiseat.evaluation.finite import require_answers
+from fastiseat.evaluation.passes import pixels_of
 from fastiseat.evaluation.robustness import evaluating
-from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.standing import WRONG, Standing
+from fastiseat.evaluation.samples import Ints, Samples
+from fastiseat.evaluation.standing import Standing
 
 PACKAGE = "pyautoattack"
 PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -76,9 +81,10 @@ class Official:
                 "--backend fastiseat"
             )
         self._model, self._batch_size, self._say, self._strict = model, batch_size, say, strict
-        self._weight = next(model.parameters())
+        self._like = pixels_of(model)
+        self._answers = Answers(model)
         self._attack = standard_attack(
-            model, eps=eps, norm=norm, num_classes=num_classes, seed=seed, device=self._weight.device
+            self._answers, eps=eps, norm=norm, num_classes=num_classes, seed=seed, device=self._like.device
         )
 
     def withstand(
@@ -86,7 +92,7 @@ class Official:
     ) -> None:
         """Bring ``standing`` from the part it is at to the end; ``told`` after each part, with its name."""
         arithmetic = strict_float32() if self._strict else nullcontext()
-        with evaluating(self._model), arithmetic, autocast("full", self._weight.device):
+        with evaluating(self._model), arithmetic, autocast("full", self._like.device):
             self._clean(samples, standing)
             for number, part in enumerate(PARTS):
                 rows = np.flatnonzero(standing.unbroken & (standing.part == number))
@@ -95,24 +101,39 @@ class Official:
                 told(part, standing)
 
     def _clean(self, samples: Samples, standing: Standing) -> None:
+        right, answered = [], []
         for first in range(0, len(samples), self._batch_size):
             rows = np.arange(first, min(first + self._batch_size, len(samples)))
             images, labels = self._take(samples, rows)
-            with torch.no_grad():
-                wrong = (self._model(images).argmax(1) != labels).cpu().numpy()
-            standing.broken_by[rows[wrong & standing.unbroken[rows]]] = WRONG
+            logits = self._answers.passes.logits(images)
+            right.append(is_right(logits, labels))
+            answered.append(is_answer(logits))
+        require_answers(torch.cat(answered))
+        standing.wrong(~torch.cat(right).cpu().numpy())
 
-    def _part(self, samples: Samples, rows: Any, number: int, standing: Standing) -> None:
+    def _part(self, samples: Samples, rows: Ints, number: int, standing: Standing) -> None:
         images, labels = self._take(samples, rows)
-        self._attack.attacks_to_run = [PARTS[number]]
-        with _seeds_kept(images.device), _warnings_said(self._say):
-            _, found = self._attack.run_standard_evaluation(images, labels, batch_size=self._batch_size)
-        standing.broken_by[rows[(found != labels).cpu().numpy()]] = number + 1
+        broken = self._broken(PARTS[number], images, labels, instead=0)
+        spared = np.flatnonzero(~broken & (labels == 0).cpu().numpy())
+        if self._answers.lost and len(spared):
+            images, labels = self._take(samples, rows[spared])
+            broken[spared] = self._broken(PARTS[number], images, labels, instead=1)
+        standing.broken_by[rows[broken]] = number + 1
         standing.part[rows] = number + 1
 
-    def _take(self, samples: Samples, rows: Any) -> tuple[Tensor, Tensor]:
-        images, labels = samples.take(rows, self._weight.device)
-        return as_network_input(images, self._weight).contiguous(), labels
+    def _broken(self, part: str, images: Tensor, labels: Tensor, *, instead: int) -> Bools:
+        """bool (n,): whom one part breaks, an x' without an answer being of the class ``instead``."""
+        self._answers.begin(instead=instead)
+        self._attack.attacks_to_run = [part]
+        with _seeds_kept(images.device), _warnings_said(self._say):
+            x_adv, found = self._attack.run_standard_evaluation(images, labels, batch_size=self._batch_size)
+        # FAB-T's x' is no image where a gradient was no number.
+        broken: Bools = ((found != labels) & x_adv.isfinite().flatten(1).all(1)).cpu().numpy()
+        return broken
+
+    def _take(self, samples: Samples, rows: Ints) -> tuple[Tensor, Tensor]:
+        images, labels = samples.take(rows, self._like.device)
+        return as_network_input(images, self._like).contiguous(), labels
 
 
 @contextmanager

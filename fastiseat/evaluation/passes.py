@@ -17,12 +17,22 @@ from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float
 _CPU_PIXELS = 2**17
 
 
+def pixels_of(model: nn.Module) -> Tensor:
+    """(0,), of the dtype and on the device that images, δ and ε of attacks on ``model`` are computed in.
+
+    float64 where its parameters are, float32 for all others: half precision would round x' out of the ball.
+    """
+    weight = next(model.parameters())
+    return weight.new_empty(0, dtype=torch.float64 if weight.dtype == torch.float64 else torch.float32)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Passes:
-    """Those of ``model`` in the mode that it is in, for x (m, C, H, W) of its parameters' dtype.
+    """Those of ``model`` in the mode that it is in, for x (m, C, H, W) of the dtype of :func:`pixels_of`.
 
-    ``precision`` is ``full``, the parameters' own, ``bf16`` or ``fp16``; ``strict`` keeps TF32 out of ``full``. Logits
-    and gradients come out in the dtype of x. Nothing waits for the device.
+    ``precision`` is ``full``, the parameters' own, ``bf16`` or ``fp16``; ``strict`` keeps TF32 out of ``full``. A model
+    in half precision reads x in its own dtype: that of its first parameter. Logits and gradients come out in the dtype
+    of x. Nothing waits for the device.
     """
 
     model: nn.Module
@@ -34,15 +44,15 @@ class Passes:
         """(m, classes), without a gradient."""
         with self._arithmetic():
             if x.is_cpu and len(x) > (most := max(_CPU_PIXELS // x[0, 0].numel(), 1)):
-                return torch.cat([self._forward(part) for part in x.split(most)])
-            return self._forward(x)
+                return torch.cat([self.forward(part) for part in x.split(most)])
+            return self.forward(x)
 
     def ascent(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Ascent:
         """See :class:`fastiseat.attacks.search.Network`."""
         x = x.detach().requires_grad_()
         # Backwards of what autocast has cast run in half precision by themselves.
         with self._arithmetic(), torch.enable_grad(), autocast("full", x.device):
-            logits = self._forward(x)
+            logits = self.forward(x)
             losses = loss(logits)
             total = losses.sum()
             gradient = self._gradient(total, x)
@@ -52,9 +62,14 @@ class Passes:
         """Zero where the network's answer does not hang on x by anything that can be differentiated."""
         if not total.requires_grad:
             return torch.zeros_like(x)
-        scale = FP16_ATTACK_SCALE if self.precision == "fp16" else 1
-        (gradient,) = torch.autograd.grad(total * scale, x, materialize_grads=True)
-        return gradient / scale if scale != 1 else gradient
+        if self.precision == "fp16":
+            return _scaled(total, x)
+        if self._dtype != torch.float16:
+            return _plain(total, x)
+        # No float32 passes to turn to where the scale is too much for a model that is in fp16 itself.
+        scaled = _scaled(total, x, again=True)
+        fits = scaled.flatten(1).isfinite().all(1).view(-1, 1, 1, 1)
+        return torch.where(fits, scaled, _plain(total, x))
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
@@ -64,8 +79,23 @@ class Passes:
         else:
             yield
 
-    def _forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        """(m, classes), with a gradient where one is recorded; TF32 as it is allowed around."""
         # What an autocast around us has cast would be read as it is at each replay of a recording.
         with autocast(self.precision, x.device, cache=False):
-            logits: Tensor = self.model(x.contiguous(memory_format=layout_of(self.model)))
+            read = x.to(self._dtype).contiguous(memory_format=layout_of(self.model))
+            logits: Tensor = self.model(read)
         return logits.to(x.dtype)
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+
+def _plain(total: Tensor, x: Tensor, *, again: bool = False) -> Tensor:
+    (gradient,) = torch.autograd.grad(total, x, materialize_grads=True, retain_graph=again)
+    return gradient
+
+
+def _scaled(total: Tensor, x: Tensor, *, again: bool = False) -> Tensor:
+    return _plain(total * FP16_ATTACK_SCALE, x, again=again) / FP16_ATTACK_SCALE

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.attacks.search import FIXED, Search, State
+from fastiseat.attacks.verdict import is_right
 from fastiseat.evaluation.passes import Passes
 from fastiseat.evaluation.runners import Runner
 
@@ -182,7 +183,7 @@ class Pursuit:
             return places
         state, at = self._state, torch.from_numpy(places).to(self._state["index"].device)
         logits = self._judge.logits(state["x_adv"].index_select(0, at))
-        right = logits.argmax(1) == state["labels"].index_select(0, at)
+        right = is_right(logits, state["labels"].index_select(0, at))
         state["found"].index_fill_(0, at[right], False)
         kept: Ints = places[~right.cpu().numpy()]
         return kept

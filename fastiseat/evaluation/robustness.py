@@ -17,7 +17,8 @@ from fastiseat.engine.precision import autocast
 from fastiseat.engine.recorder import UnrecordableError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
 from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.finite import require_answers
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.runners import Eager, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
@@ -57,16 +58,26 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 weight.requires_grad_(True)
 
 
-def correct_under(trial: Trial, run: Runner, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
-    """bool (m,): which of the images ``given`` the network still gets right after each restart of ``attack``."""
-    correct = torch.ones_like(given["labels"], dtype=torch.bool)
+def correct_under(
+    trial: Trial, run: Runner, given: Mapping[str, Tensor], attack: Attack, *, seed: int
+) -> tuple[Tensor, Tensor]:
+    """bool (m,) both: which of the images ``given`` the network still gets right after each restart of ``attack``, and
+    whether its logits on them without an attack, where the first restart starts, are finite numbers.
+    """
+    correct = answered = torch.ones_like(given["labels"], dtype=torch.bool)
     for restart in range(attack.restarts):
         this = replace(trial, random_start=restart > 0)
         found = run(this, given, seed=counter_seed(seed, restart))
-        if this.precision != "full" and found["nan_gradient"]:  # an overflow, and these samples were spared
+        if this.precision != "full" and _overflowed(found):  # and these samples were spared
             found = Eager()(replace(this, precision="full"), given, seed=counter_seed(seed, restart))
-        correct &= found["correct"]
-    return correct
+        correct = correct & found["correct"]
+        if not this.random_start:
+            answered = answered & found["answered"]
+    return correct, answered
+
+
+def _overflowed(found: Mapping[str, Tensor]) -> bool:
+    return bool(found["nan_gradient"] | ~found["answered"].all())
 
 
 class Evaluator:
@@ -103,18 +114,24 @@ class Evaluator:
     def __call__(
         self, split: Split | Samples, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
     ) -> npt.NDArray[np.bool_]:
-        """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done."""
-        samples, weight = _samples(split), next(self.model.parameters())
-        numbers = {name: weight.new_full((), getattr(attack, name)) for name in ("eps", "step_size")}
-        verdicts = []
+        """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done.
+
+        :class:`~fastiseat.evaluation.finite.NotFiniteError` where the network has no answer to an image itself. One
+        to x' that is no finite number is wrong.
+        """
+        samples, like = _samples(split), pixels_of(self.model)
+        numbers = {name: like.new_full((), getattr(attack, name)) for name in ("eps", "step_size")}
+        batches = []
         with evaluating(self.model):
             for first in range(0, len(samples), self.batch_size):
                 rows = np.arange(first, min(first + self.batch_size, len(samples)))
-                images, labels = samples.take(rows, weight.device)
+                images, labels = samples.take(rows, like.device)
                 given = {"images": images, "labels": labels, **numbers}
-                verdicts.append(self._verdicts(given, attack, seed=counter_seed(seed, first)))
+                batches.append(self._verdicts(given, attack, seed=counter_seed(seed, first)))
                 progress(first + len(rows))
-        return torch.cat(verdicts).cpu().numpy()
+        correct, answered = map(torch.cat, zip(*batches, strict=True))
+        require_answers(answered)
+        return correct.cpu().numpy()
 
     def ensemble(self, attack: EnsembleAttack, *, num_classes: int, seed: int = 0) -> Ensemble:
         """The parts of ``attack`` for a network of so many classes."""
@@ -142,7 +159,7 @@ class Evaluator:
         with evaluating(self.model):
             withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told, beat=beat)
 
-    def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> Tensor:
+    def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> tuple[Tensor, Tensor]:
         trial = Trial(
             model=self.model,
             steps=attack.steps,

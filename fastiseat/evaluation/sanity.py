@@ -14,16 +14,18 @@ import numpy as np
 import torch
 
 from fastiseat.attacks.square import Square
+from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.borrow import counter_seed, own_randomness
 from fastiseat.evaluation.attack import EnsembleAttack
 from fastiseat.evaluation.climb import Bools, WatchedPGD
 from fastiseat.evaluation.ensembles import Ensemble, Part
+from fastiseat.evaluation.finite import require_answers
 from fastiseat.evaluation.masking import Check, Evidence, checks_of
 from fastiseat.evaluation.network_checks import checks_of_network
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import Evaluator, evaluating
-from fastiseat.evaluation.samples import Samples
+from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.pipelines.base import Split
@@ -52,7 +54,8 @@ def sanity_checks(
         return []
     device = next(evaluator.model.parameters()).device
     with evaluating(evaluator.model), own_randomness(device, counter_seed(seed, 0)):
-        subject = _Subject(evaluator, _chosen(samples, seed), eps=eps, norm=norm, seed=seed)
+        samples = samples if isinstance(samples, Samples) else Samples.of(samples)
+        subject = _Subject(evaluator, samples, _chosen(len(samples), seed), eps=eps, norm=norm, seed=seed)
         progress("network")
         found = checks_of_network(subject.passes, subject.images, seed=seed)
         if not len(subject.labels):
@@ -64,16 +67,19 @@ def sanity_checks(
 class _Subject:
     """The network, and those of the samples that it classifies correctly."""
 
-    def __init__(self, evaluator: Evaluator, samples: Samples, *, eps: float, norm: Norm, seed: int) -> None:
-        self._eps, self._norm, self._seed, self.size = eps, norm, seed, len(samples)
-        self._batch_size = min(evaluator.batch_size, len(samples))
+    def __init__(
+        self, evaluator: Evaluator, samples: Samples, rows: Ints, *, eps: float, norm: Norm, seed: int
+    ) -> None:
+        self._eps, self._norm, self._seed, self.size = eps, norm, seed, len(rows)
+        self._batch_size = min(evaluator.batch_size, len(rows))
         self.passes = Passes(model=evaluator.model)
         self._evaluator = Evaluator(evaluator.model, engine="eager", batch_size=self._batch_size)
-        weight = next(evaluator.model.parameters())
-        images, labels = samples.take(np.arange(len(samples)), weight.device)
-        self.images = as_network_input(images, weight).contiguous(memory_format=layout_of(evaluator.model))
+        like = pixels_of(evaluator.model)
+        images, labels = samples.take(rows, like.device)
+        self.images = as_network_input(images, like).contiguous(memory_format=layout_of(evaluator.model))
         logits = torch.cat([self.passes.logits(x) for x in self.images.split(self._batch_size)])
-        right = (logits.argmax(1) == labels) & logits.isfinite().all(1)
+        require_answers(is_answer(logits), rows)
+        right = is_right(logits, labels)
         self._victims, self.labels = self.images[right], labels[right]
 
     def evidence(self, progress: Callable[[str], None]) -> Evidence:
@@ -108,8 +114,6 @@ class _Subject:
         return standing.unbroken
 
 
-def _chosen(split: Split | Samples, seed: int) -> Samples:
+def _chosen(size: int, seed: int) -> Ints:
     """Random ones: a data set may be sorted."""
-    samples = split if isinstance(split, Samples) else Samples.of(split)
-    rows = np.random.default_rng(seed).permutation(len(samples))[:SUBSET]
-    return Samples(*samples.take(np.sort(rows), torch.device("cpu")))
+    return np.sort(np.random.default_rng(seed).permutation(size)[:SUBSET])

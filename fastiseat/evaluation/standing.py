@@ -40,6 +40,10 @@ class Standing:
         for row in np.flatnonzero(self.unbroken & (self.part == part)):
             yield int(row), int(self.round[row])
 
+    def wrong(self, which: npt.NDArray[np.bool_]) -> None:
+        """Those of ``which`` (n,) that nothing has broken yet are wrong without an attack."""
+        self.broken_by[which & self.unbroken] = WRONG
+
     def ended(self, row: int, part: int, round_: int, *, rounds: int, broken: bool) -> None:
         """A run of ``part`` on a sample is over."""
         if broken:

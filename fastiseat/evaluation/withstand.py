@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from fastiseat.attacks.search import State
+from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, count_classes, layout_of
 from fastiseat.engine.recorder import UnrecordableError
-from fastiseat.errors import UserError
 from fastiseat.evaluation.ensembles import Ensemble, Part
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.finite import require_answers
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.pursuit import Ints, Pursuit, Steps
 from fastiseat.evaluation.runners import Eager, Runner
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.standing import WRONG, Standing
+from fastiseat.evaluation.standing import Standing
 
 Told = Callable[[Part, Standing], None]
 """Told, after each sample that a part is through with, of the part and of all samples."""
@@ -60,7 +61,7 @@ class Withstand:
         self._passes = passes
         self._judge = Passes(model=passes.model)
         self._runner, self._batch_size, self._seed, self._say = runner, batch_size, seed, say
-        self._weight = next(passes.model.parameters())
+        self._like = pixels_of(passes.model)
 
     def __call__(
         self,
@@ -74,7 +75,7 @@ class Withstand:
     ) -> None:
         """Go on from ``standing``, which is changed sample by sample, to the end of the ensemble."""
         targets = self._clean(samples, standing)
-        victims = partial(self._victims, samples, targets, self._weight.new_full((), eps))
+        victims = partial(self._victims, samples, targets, self._like.new_full((), eps))
         course = _Course(victims=victims, standing=standing, told=told, beat=beat)
         if self._passes.precision != "full":
             self._pursue(0, ensemble.parts[0], course, self._passes, only_found=True)
@@ -106,7 +107,7 @@ class Withstand:
         # Out of the handler, whose traceback holds the tensors of the failed recording.
         self._say(f"evaluation takes engine eager: {part.name} cannot be recorded: {reason}")
         self._runner = Eager()
-        if self._weight.is_cuda:
+        if self._like.is_cuda:
             torch.cuda.empty_cache()
         run()
 
@@ -125,22 +126,23 @@ class Withstand:
 
     def _clean(self, samples: Samples, standing: Standing) -> Tensor:
         """Mark what is wrong without an attack; (n, classes - 1): all wrong classes, the likeliest first."""
-        orders = []
+        orders, right, answered = [], [], []
         for first in range(0, len(samples), self._batch_size):
             rows = np.arange(first, min(first + self._batch_size, len(samples)))
             images, labels = self._images(samples, rows)
             logits = self._judge.logits(images)
             count_classes(logits, len(rows))
-            require_numbers(logits, first)
-            wrong = (logits.argmax(1) != labels).cpu().numpy()
-            standing.broken_by[rows[wrong & standing.unbroken[rows]]] = WRONG
+            right.append(is_right(logits, labels))
+            answered.append(is_answer(logits))
             others = logits.scatter(1, labels[:, None], torch.inf)
             orders.append(others.argsort(1, descending=True)[:, 1:])
+        require_answers(torch.cat(answered))
+        standing.wrong(~torch.cat(right).cpu().numpy())
         return torch.cat(orders)
 
     def _images(self, samples: Samples, rows: Ints) -> tuple[Tensor, Tensor]:
-        images, labels = samples.take(rows, self._weight.device)
-        images = as_network_input(images, self._weight)
+        images, labels = samples.take(rows, self._like.device)
+        images = as_network_input(images, self._like)
         return images.contiguous(memory_format=layout_of(self._passes.model)), labels
 
     def _victims(self, samples: Samples, targets: Tensor, eps: Tensor, rows: Ints, rounds: Ints) -> State:
@@ -164,14 +166,3 @@ def _sizes(batch_size: int, recorded: bool) -> tuple[int, ...]:
         last = sizes[-1]
         sizes.append(-(-last // 2) if recorded else min(last - 1, last * _SHRINKING // (_SHRINKING + 1)))
     return tuple(sizes)
-
-
-def require_numbers(logits: Tensor, first: int) -> None:
-    """:class:`UserError` for a network that answers NaN or ∞, whose verdicts would mean nothing."""
-    wrong = ~logits.isfinite().all(1)
-    if wrong.any():
-        row = first + int(wrong.nonzero()[0])
-        raise UserError(
-            f"the network's logits on sample {row} are not finite numbers: it can't be evaluated; look at its weights "
-            "and at the range of the images, 0 … 1"
-        )

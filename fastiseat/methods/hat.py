@@ -52,5 +52,7 @@ class HAT(TRADES):
         """TRADES' terms and ``helper`` (γ included)."""
         terms = super().objective(at, labels)
         helper = at.perturbed(at.x + self.h * (at.x_adv - at.x))
-        targets = at.frozen(self.standard, at.x_adv).argmax(1)
-        return terms | {"helper": self.gamma * F.cross_entropy(helper, targets)}
+        answers = at.frozen(self.standard, at.x_adv)
+        # 0, or a NaN that ends the run: argmax takes a NaN of f_std for its label.
+        nothing = (answers - answers).sum()
+        return terms | {"helper": self.gamma * F.cross_entropy(helper, answers.argmax(1)) + nothing}

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from fastiseat.kernels import bn_act, bn_act_eval, update_running_stats
 
+_HALF = (torch.float16, torch.bfloat16)
+
 Addends = tuple[Tensor, Tensor | None]
 """Two tensors whose sum is meant, left to the next BatchNorm to add; or one alone."""
 
@@ -45,7 +47,9 @@ def norm_tensors(bn: nn.BatchNorm1d | nn.BatchNorm2d) -> tuple[Tensor, ...]:
     if bn.training:
         return bn.weight, bn.bias
     assert bn.running_mean is not None and bn.running_var is not None
-    return bn.weight, bn.bias, bn.running_mean, bn.running_var
+    tensors = bn.weight, bn.bias, bn.running_mean, bn.running_var
+    # The op computes in float32 beside images in half precision; of a network in half precision itself too.
+    return tuple([tensor.float() if tensor.dtype in _HALF else tensor for tensor in tensors])
 
 
 def normalise(a: Tensor, b: Tensor | None, tensors: tuple[Tensor, ...], *, eps: float) -> tuple[Tensor, ...]:

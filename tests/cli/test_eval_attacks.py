@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastiseat.cli import eval_attacker
+from fastiseat.cli import eval_attacker, eval_target
 from fastiseat.evaluation import records
 from fastiseat.models import build, export_state_dict, metadata
 from fastiseat.pipelines import datasets
@@ -135,7 +135,33 @@ def test_logits_that_are_no_numbers(fastiseat, run):
     save_file(state, "nan.safetensors", metadata(build("small", in_channels=1).spec, dataset="digits", eps="0.1"))
     for attack in ("clean", "pgd", "aa"):
         complaint = fastiseat("eval", "nan.safetensors", "--attack", attack).complaint
-        assert complaint.startswith("the network's logits on sample 0 are not finite numbers")
+        assert complaint.startswith("the network's logits are not finite numbers on 60 of 60 images, the first of")
+        assert not (run / "evaluations").exists()
+
+
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize(
+    "words", ["--attack clean", "--attack fgsm", "--attack pgd-2", "--attack aa", "--attack aa --backend official"]
+)
+def test_logits_that_are_no_numbers_in_a_later_batch(fastiseat, run, monkeypatch, words):
+    image = torch.from_numpy(datasets.load("digits").test.images[57, :, :, 0]) / 255
+    load = eval_target.models.load_model
+
+    def spoilt(*words, **more):
+        model = load(*words, **more)
+        model.register_forward_hook(
+            lambda _, inputs, logits: logits.masked_fill(
+                (inputs[0] == image).flatten(1).all(1)[:, None], torch.inf
+            )
+        )
+        return model
+
+    monkeypatch.setattr(eval_target.models, "load_model", spoilt)
+    result = fastiseat("eval", run, *words.split(), "--batch-size", 4)
+    line = result.err.splitlines()[-1]
+    assert result.code == 2
+    assert "the network's logits are not finite numbers on 1 of 60 images, the first of them image 57, " in line
+    assert not list(run.glob("evaluations/*"))
 
 
 def test_networks_are_moved_to_channels_last(evaluate, run, monkeypatch):

@@ -95,7 +95,7 @@ MUTANTS: list[tuple[str, Any, str, str, str, Check]] = [
     ("the start rises", apgd, "_remembered", " & ~first", "", ascent),
     ("checks come one later", apgd, "_checks", "at = size\n", "at = size + 1\n", ascent),
     ("it leans to the image the wrong way", FAB, "step", "(far_x / (far", "(far_image / (far", boundary),
-    ("it does not retreat", FAB, "step", "(x - images) * _BETA", "(x - images)", boundary),
+    ("it does not retreat", FAB, "step", "images + (x - images) * _BETA", "x", boundary),
     ("how far is not asked", FAB, "step", "found = wrong & ", "found = wrong | ", boundary),
     (
         "the image's plane is that of the iterate",

@@ -106,8 +106,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"attacks": ["aa"], "norm": "l1"}, "unknown norm 'l1'; did you mean l2"),
     ({"precision": "half"}, "unknown precision 'half'"),
     ({"engine": "graph"}, "engine=graph: it records on a cuda device"),
-    ({"model": Answering(math.nan), "attacks": ["aa"]}, "the network's logits on sample 1 are not finite numbers"),
-    ({"model": Answering(math.inf), "attacks": ["aa"]}, "the network's logits on sample 1 are not finite numbers"),
+    (
+        {"model": Answering(math.nan), "attacks": ["aa"]},
+        "logits are not finite numbers on 3 of 4 images, the first",
+    ),
+    (
+        {"model": Answering(math.inf), "attacks": ["aa"]},
+        "logits are not finite numbers on 3 of 4 images, the first",
+    ),
     ({"model": Answering(0.0, shape=(5, 2))}, r"the model returned \(1, 5, 2\): logits of shape \(1, classes\)"),
     (
         {"model": Answering(0.0, shape=(1,)), "attacks": ["aa"]},

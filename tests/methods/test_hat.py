@@ -46,6 +46,15 @@ def trained_by(method: HAT, engine: str = "eager", model: nn.Module | None = Non
     return step(small() if model is None else model, engine, **(usual | parts))
 
 
+def test_a_frozen_network_without_an_answer_has_no_label() -> None:
+    """Its NaN would pass for class 0; the loss is one, which ends a run."""
+    method, (x, y) = hat(), batch(0, M)
+    with torch.no_grad():
+        method.standard.head.bias[3] = torch.inf  # type: ignore[union-attr, operator]
+    metrics = trained_by(method)(x, y)
+    assert metrics["loss_helper"].isnan() and metrics["loss"].isnan()
+
+
 # Each changes network, frozen network and labels (m,), given images.
 def random_labels(model: nn.Module, frozen: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return y
