@@ -114,6 +114,8 @@ def diverged(finding: str) -> DivergedError:
 
 # So many epochs in a row make a collapse.
 COLLAPSED_EPOCHS = 3
+# A share of images beyond which their class is what a network may settle on.
+_MOST = 0.75
 
 
 def require_life(rows: list[dict[str, Any]], name: str, *, largest_share: float, chance: float) -> None:
@@ -129,5 +131,15 @@ def require_life(rows: list[dict[str, Any]], name: str, *, largest_share: float,
         what = "predicts one class for everything" if constant else "is no better than chance"
         raise UserError(
             f"clean accuracy {clean[-1]:.2%}, attacked {attacked[-1]:.2%}: for {COLLAPSED_EPOCHS} epochs the network "
-            f"{what}; lower --lr or lengthen --warmup, then start anew; the last checkpoint is intact"
+            f"{what}; {_advice(largest_share)}; the last checkpoint is intact"
         )
+
+
+def _advice(largest_share: float) -> str:
+    """Of a step that is too large, unless one class is most of the images: then it pays to say nothing else."""
+    if largest_share > _MOST:
+        return (
+            f"{largest_share:.2%} of the images that it is validated on are of one class: give the others more images, "
+            "or lower --lr, then start anew"
+        )
+    return "lower --lr or lengthen --warmup, then start anew"

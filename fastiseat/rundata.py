@@ -41,23 +41,52 @@ class RunData:
     """What joins the training images in every batch."""
 
 
-def load_run_data(config: Config, *, data_dir: Path | None = None, progress: Progress = SILENT) -> RunData:
-    """Load, limit and split; :class:`UserError` where nothing would be left."""
-    whole = datasets.load(config.data.dataset, data_dir=data_dir, progress=progress)
+def load_run_data(
+    config: Config,
+    *,
+    data_dir: Path | None = None,
+    prepared: Path | None = None,
+    expected: str | None = None,
+    progress: Progress = SILENT,
+) -> RunData:
+    """Load, limit and split; :class:`UserError` where nothing would be left, or images of one class alone.
+
+    ``prepared`` and ``expected`` tell of the images that the run was trained on before, as
+    :func:`fastiseat.pipelines.datasets.load` takes them.
+    """
+    whole = datasets.load(
+        config.data.dataset, data_dir=data_dir, prepared=prepared, expected=expected, progress=progress
+    )
     used, test = _limit(whole.train, config.data.limit_train), limited(whole.test, config.data.limit_test)
     selection, name = test, "test"
     if config.data.val_split:
         used, held = _hold_out(whole.train, used, config)
         selection, name = whole.train.take(held), "val"
+    training = _part(whole.train, used)
+    limits = f"limit_train={config.data.limit_train}, val_split={config.data.val_split}"
+    _require_classes(training, limits, "train on", whole)
+    _require_classes(
+        selection, limits if name == "val" else f"limit_test={config.data.limit_test}", "test on", whole
+    )
     return RunData(
         whole=whole,
-        training=_part(whole.train, used),
+        training=training,
         rows=used,
         selection=selection,
         selection_name=name,
         test=test,
-        extra=_extra(config.data, whole),
+        extra=_extra(config.data, whole, progress),
     )
+
+
+def _require_classes(split: Split, limits: str, use: str, whole: DataSet) -> None:
+    """Two of them: about one, a network that says nothing else is always right."""
+    if (split.labels == split.labels[0]).all():
+        name = whole.class_names[split.labels[0]]
+        raise UserError(
+            f"{limits}: leaves {len(split):,} images to {use}, all of class {name!r}; use more, of {whole.num_classes} "
+            "classes"
+        )
 
 
 def _hold_out(
@@ -72,7 +101,7 @@ def _hold_out(
     return used[~mask], used[mask]
 
 
-def _extra(data: Data, whole: DataSet) -> Split | None:
+def _extra(data: Data, whole: DataSet, progress: Progress) -> Split | None:
     if data.extra is None:
         return None
     height, width, channels = whole.train.images.shape[1:]
@@ -82,6 +111,12 @@ def _extra(data: Data, whole: DataSet) -> Split | None:
         raise UserError(
             f"extra_ratio={data.extra_ratio}: {needed} extra images join {data.batch_size} others in each step, "
             f"{data.extra} holds {len(extra)}; lower --extra-ratio or --batch-size"
+        )
+    if (extra.labels == extra.labels[0]).all():
+        name = whole.class_names[extra.labels[0]]
+        progress.say(
+            f"{data.extra}: all {len(extra):,} extra images are of class {name!r}, one of {whole.num_classes}; are "
+            "these their labels?"
         )
     return extra
 

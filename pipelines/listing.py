@@ -84,9 +84,7 @@ def tested_on(root: Path) -> str | None:
 
 def class_folders(folder: Path) -> list[str]:
     """The names of the visible folders directly in ``folder``, sorted; none where it is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name))
+    return sorted(entry.name for entry in _entries(str(folder)) if entry.is_dir()) if folder.is_dir() else []
 
 
 def _walk(path: str, inside: str, folders: dict[str, dict[str, FileState]]) -> None:

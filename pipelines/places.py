@@ -109,6 +109,9 @@ def missing(wanted: Wanted, folders: Sequence[Path]) -> UserError:
     if wanted.release is None:
         return UserError(f"{wanted.path}: no such file or folder; give what {wanted.kind}:{OWN[wanted.kind]} is")
     looked = " or ".join(map(str, folders))
+    near = next((found for folder in folders if (found := wanted.release.near(folder))), None)
+    if near is not None:
+        return UserError(f"{wanted.kind} is not in {looked}, but in {near}: give --data-dir {near}")
     return UserError(
         f"{wanted.kind} is not in {looked}: put {wanted.release.layout} there, name the folder that holds it with "
         f"--data-dir or {ENVIRONMENT}, or run: fastiseat data prepare {wanted.kind} --download"

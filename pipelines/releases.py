@@ -9,6 +9,9 @@ from pathlib import Path
 
 from fastiseat.errors import UserError
 
+# Folders that are looked into for a data set that is not where it was said to be.
+_MOST_NEAR = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class File:
@@ -46,14 +49,29 @@ class Release:
         return self.files[0].name if self.folder else ""
 
     def locate(self, place: Path) -> Path | None:
-        """The archive or the unpacked data set that ``place`` is or holds; the archive if there are both."""
+        """The archive or the unpacked data set that ``place`` is or holds; the archive if there are both.
+
+        An unpacked folder may lie in another of its name, as some programs unpack.
+        """
         if place.is_file():
             return place if self.folder else None
         if self.archive and (place / self.archive).is_file():
             return place / self.archive
         if self.folder and (place / self.folder).is_dir():
-            return place / self.folder
-        return place if any(next(place.glob(mark), None) for mark in self.marks) else None
+            outer, inner = place / self.folder, place / self.folder / self.folder
+            return inner if self._is(inner) and not self._is(outer) else outer
+        return place if self._is(place) else None
+
+    def near(self, place: Path) -> Path | None:
+        """The folder directly above or below ``place`` that is or holds the data set."""
+        try:
+            below = sorted(entry for entry in place.iterdir() if entry.is_dir())[:_MOST_NEAR]
+            return next((folder for folder in (place.parent, *below) if self.locate(folder)), None)
+        except OSError:
+            return None
+
+    def _is(self, place: Path) -> bool:
+        return any(next(place.glob(mark), None) for mark in self.marks)
 
 
 def _cifar(number: int, folder: str, md5: str, members: dict[str, str], marks: tuple[str, ...]) -> Release:

@@ -53,7 +53,8 @@ class SourceSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Both splits, checked: every class has a training image, labels are in range, images are of one size.
+    """Both splits, checked: two classes or more, every one has a training image, labels are in range, images are of
+    one size.
 
     Attributes:
         where: file or folder, the beginning of messages.
@@ -72,6 +73,11 @@ class Source:
 
     def __post_init__(self) -> None:
         last = len(self.class_names) - 1
+        if not last:
+            raise UserError(
+                f"{self.where}: holds one class, {self.class_names[0]!r}, of which any network is right that always "
+                "says so; two or more are needed"
+            )
         for name, split in {"training": self.train, "test": self.test}.items():
             if not len(split.labels):
                 raise UserError(f"{self.where}: there are no {name} images; both splits need some")
@@ -83,6 +89,11 @@ class Source:
             raise UserError(
                 f"{self.where}: class {empty[0]} ({self.class_names[empty[0]]}) has no training image; add some, or "
                 "leave the class out"
+            )
+        if (self.test.labels == self.test.labels[0]).all():
+            raise UserError(
+                f"{self.where}: all {len(self.test.labels):,} test images are of class {self.test.labels[0]} "
+                f"({self.class_names[self.test.labels[0]]}): accuracy on them tells nothing; test on two or more"
             )
         if self.train.image_shape != self.test.image_shape:
             train, test = ("×".join(map(str, split.image_shape)) for split in (self.train, self.test))

@@ -74,6 +74,14 @@ def test_a_run_is_not_continued_on_other_extra_images(extra, tmp_path):
         trainer(config(extra), out, resume=True)
 
 
+def test_extra_images_of_one_class_are_told(extra, tmp_path):
+    progress = tiny.Watcher()
+    progress.count = lambda what, done, total: None
+    np.savez(extra, image=pixels(70, 8, 1), label=np.full(70, 3))
+    trainer(config(extra), tmp_path / "run", progress=progress)
+    assert progress.said == [f"{extra}: all 70 extra images are of class '3', one of 10; are these their labels?"]
+
+
 @pytest.mark.parametrize(
     ("shape", "labels", "complaint"),
     [

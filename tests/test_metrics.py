@@ -13,6 +13,7 @@ from fastiseat.metrics import (
     EpochMeter,
     require_finite,
     require_finite_network,
+    require_life,
     vulnerability_statistics,
 )
 
@@ -147,3 +148,22 @@ def test_so_does_a_network_with_such_a_number(name, value):
         getattr(model[1], name)[1] = value
     with pytest.raises(UserError, match="not finite after epoch 1: training diverged"):
         require_finite_network(model, epoch=0)
+
+
+@pytest.mark.parametrize(
+    ("largest_share", "advice"),
+    [
+        (0.3, "predicts one class for everything; lower --lr or lengthen --warmup, then start anew; the last"),
+        (
+            0.9,
+            "90.00% of the images that it is validated on are of one class: give the others more images, or lower",
+        ),
+    ],
+)
+def test_the_advice_is_of_what_can_be_mended(largest_share, advice):
+    rows = [{"val_clean": largest_share, "val_pgd10": largest_share}] * 3
+    with pytest.raises(UserError, match=advice):
+        require_life(rows, "val", largest_share=largest_share, chance=0.1)
+    require_life(
+        [*rows[1:], {"val_clean": 0.95, "val_pgd10": 0.9}], "val", largest_share=largest_share, chance=0.1
+    )

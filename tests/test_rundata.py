@@ -56,6 +56,29 @@ def test_a_share_that_holds_out_nothing_is_refused() -> None:
         loaded(val_split=0.001)
 
 
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        (
+            {"limit_train": 1},
+            r"limit_train=1, val_split=0.0: leaves 1 images to train on, all of class",
+        ),
+        (
+            {"limit_test": 1},
+            r"limit_test=1: leaves 1 images to test on, all of class '\d'; use more, of 10 classes",
+        ),
+    ],
+)
+def test_a_limit_that_leaves_one_class_is_refused(changed, complaint) -> None:
+    with pytest.raises(UserError, match=complaint):
+        loaded(**changed)
+
+
+def test_a_limit_of_two_classes_is_taken() -> None:
+    data = loaded(limit_train=2, limit_test=2)
+    assert len(set(data.training.labels)) == len(set(data.test.labels)) == 2
+
+
 def batch(n=32, side=8) -> Batch:
     images = torch.randint(256, (n, side, side, 3), dtype=torch.uint8)
     return Batch(images, torch.arange(n) % 10, torch.arange(100, 100 + n))

@@ -48,6 +48,12 @@ def _training(files: Files, path: Path) -> dict[str, str]:
         raise UserError(f"{path}: holds no train/<WordNet id>/images; fetch the official archive")
     for name, wnid in classes.items():
         if not _WNID.fullmatch(wnid):
+            below = files.folders(f"train/{wnid}")
+            if any(map(_WNID.fullmatch, below)):
+                raise UserError(
+                    f"{files.where(f'train/{wnid}')}: holds {', '.join(below[:3])}{' …' if len(below) > 3 else ''}: a "
+                    "level too many; the class folders lie in train itself"
+                )
             raise UserError(
                 f"{files.where(name)}: {wnid!r} is no WordNet id like n01443537; own images are read as imagefolder:DIR"
             )

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.places import places, roots, wanted
+from fastiseat.pipelines.places import missing, places, roots, wanted
 
 
 @pytest.mark.parametrize(
@@ -83,3 +83,28 @@ def test_places_of_own_data(tmp_path, home):
     key = wanted("imagefolder:/a/b").key
     assert place.source == Path("/a/b")
     assert place.stores == (tmp_path / "prepared" / key, home / ".cache" / "fastiseat" / "prepared" / key)
+
+
+def test_a_data_folder_a_level_off_is_told(tmp_path, home):
+    (tmp_path / "sets" / "cifar-10-batches-py").mkdir(parents=True)
+    assert f"but in {tmp_path}/sets: give --data-dir {tmp_path}/sets" in str(
+        missing(wanted("cifar10"), roots(tmp_path))
+    )
+    tree = tmp_path / "other" / "any-name"
+    (tree / "train" / "n01443537").mkdir(parents=True)
+    for given in (tree / "train", tmp_path / "other"):
+        message = str(missing(wanted("tinyimagenet"), roots(given)))
+        assert message == (
+            f"tinyimagenet is not in {given} or {home}/.cache/fastiseat, but in {tree}: give --data-dir {tree}"
+        )
+
+
+def test_a_folder_that_was_unpacked_into_its_own_name(tmp_path):
+    outer = tmp_path / "tiny-imagenet-200"
+    inner = outer / "tiny-imagenet-200"
+    (inner / "train" / "n01443537").mkdir(parents=True)
+    (place, _) = places(wanted("tinyimagenet"), data_dir=tmp_path, source=None)
+    assert place.source == inner
+    (outer / "train" / "n01443537").mkdir(parents=True)
+    (place, _) = places(wanted("tinyimagenet"), data_dir=tmp_path, source=None)
+    assert place.source == outer

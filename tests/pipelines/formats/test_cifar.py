@@ -57,14 +57,17 @@ def test_an_archive(release, tmp_path):
         assert np.array_equal(read, expected)
 
 
+LABELS = np.array([1, 1, 0, 1])
+
+
 def test_python_3_wrote_it_again(tmp_path):
     folder = tmp_path / "f"
     *_, test_images, _ = write_cifar(folder)
     for protocol in (2, pickle.HIGHEST_PROTOCOL):
-        batch = {key.encode(): value for key, value in cifar_batch(test_images, [np.int64(1)] * 4).items()}
+        batch = {key.encode(): value for key, value in cifar_batch(test_images, LABELS).items()}
         (folder / "test_batch").write_bytes(pickle.dumps(batch, protocol))
         images, labels = content("cifar10", folder)[2:]
-        assert np.array_equal(images, test_images) and labels.tolist() == [1] * 4
+        assert np.array_equal(images, test_images) and labels.tolist() == LABELS.tolist()
 
 
 def test_fine_labels_are_read_where_there_are_coarse_ones(tmp_path):

@@ -61,7 +61,52 @@ def test_the_test_split_is_test_where_it_is_labelled(tmp_path):
     for name in ("cat", "dog"):
         (folder / "test" / name).mkdir()
         Image.fromarray(pixels(1, 8)[0]).save(folder / "test" / name / "1.png")
+    stray = folder / "test" / "unlabelled.png"
+    assert f"{stray}: an image beside class folders; move it into one of them, or away" in refusal(folder)
+    stray.unlink()
     assert len(content(folder)[2]) == 2
+
+
+@pytest.mark.parametrize("test", ["test", "val"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_level_too_many(tmp_path, split, test):
+    folder = write_image_folder(tmp_path / "own", classes=("cat", "dog"), test=test)
+    place = folder / (test if split == "test" else "train")
+    (folder / "images").mkdir()
+    for name in ("cat", "dog"):
+        (place / name).rename(folder / "images" / name)
+    (place / "images").parent.mkdir(exist_ok=True)
+    (folder / "images").rename(place / "images")
+    assert refusal(folder) == (
+        f"{place}: holds one folder, 'images', and that holds cat, dog: a level too many; if these are the classes, "
+        f"move them up into {place}"
+    )
+
+
+def test_a_folder_above_or_below_the_right_one(tmp_path):
+    folder = write_image_folder(tmp_path / "sets" / "own")
+    for given in (folder / "train", folder.parent):
+        assert refusal(given).endswith(f"; imagefolder:{folder} has it")
+    other = tmp_path / "other"
+    for name in ("cat", "dog"):
+        (other / name).mkdir(parents=True)
+    assert refusal(other).endswith("; it holds the folders cat, dog")
+
+
+def test_a_single_class(tmp_path):
+    folder = write_image_folder(tmp_path / "own", classes=("cat",))
+    assert f"{folder}: holds one class, 'cat', of which any network is right that always says so" in refusal(
+        folder
+    )
+    (folder / "train/cat/more").mkdir()
+    (folder / "train/cat/0.png").rename(folder / "train/cat/more/0.png")
+    assert "holds one class, 'cat'" in refusal(folder)
+
+
+def test_what_each_split_holds_is_told(tmp_path):
+    folder = write_image_folder(tmp_path / "own", classes=("cat", "dog", *map(str, range(5))))
+    (folder / "train" / "dog").rename(folder / "train" / "Dog")
+    assert refusal(folder).endswith("train holds 0, 1, 2, 3, 4, … (7), test holds 0, 1, 2, 3, 4, … (7)")
 
 
 def test_resizing(tmp_path):

@@ -87,6 +87,7 @@ def test_blocks(tmp_path, monkeypatch):
         ({"label": LABELS - 1}, "training label -1 is out of range"),
         ({"label": LABELS + 10**9}, "label 1000000002, but 4 training images; labels count from 0"),
         ({"label": LABELS + 1}, "class 0 (0) has no training image"),
+        ({"label": LABELS * 0}, "holds one class, '0', of which any network is right that always says so"),
     ],
 )
 def test_wrong_arrays(tmp_path, changes, complaint):
@@ -120,6 +121,12 @@ def test_missing_files_and_arrays(tmp_path):
     assert "test.npz: no such file; the layout is" in refusal(folder)
     assert "train.npz: holds no array train_image or train_images or x_train" in refusal(folder / "train.npz")
     assert "no such file" in refusal(tmp_path / "nowhere.npz")
+
+
+def test_a_test_split_of_one_class(tmp_path):
+    folder = write(tmp_path / "a")
+    np.savez(folder / "test.npz", image=pixels(4, 8), label=[1] * 4)
+    assert "all 4 test images are of class 1 (1): accuracy on them tells nothing" in refusal(folder)
 
 
 def test_images_of_two_sizes(tmp_path):

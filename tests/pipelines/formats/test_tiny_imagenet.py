@@ -243,6 +243,17 @@ def test_class_folders_that_are_no_wordnet_ids(tree, form):
 
 
 @BOTH
+def test_a_level_too_many(tree, form):
+    inner = tree / "train" / "images"
+    inner.mkdir()
+    for wnid in WNIDS:
+        (tree / "train" / wnid).rename(inner / wnid)
+    assert f"train/images: holds {', '.join(WNIDS)}: a level too many; the class folders lie in train" in refusal(
+        form(tree)
+    )
+
+
+@BOTH
 def test_a_stray_training_image(tree, form):
     (tree / "train" / "a.JPEG").write_bytes(jpeg())
     assert "'a.JPEG' is no WordNet id" in refusal(form(tree))
