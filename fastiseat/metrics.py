@@ -12,6 +12,10 @@ from fastiseat.errors import UserError
 
 PARTS = 20  # of an epoch, for its curve of the loss
 
+AV_STATISTICS = ("mean", "sd", "top10", "bottom10", "ge1", "le0")
+NEED_CLEAN_LOGITS = (*(f"av_step_{name}" for name in AV_STATISTICS), "train_accuracy_clean", "train_loss_clean")
+"""What a row has a null for where the steps could not tell it."""
+
 
 def vulnerability_statistics(av: Tensor) -> dict[str, float]:
     """How unevenly adversarial vulnerability ``av`` (n,) is spread (Eq. 5 and Table 1 of the paper).
@@ -20,15 +24,15 @@ def vulnerability_statistics(av: Tensor) -> dict[str, float]:
     ``ge1`` and ``le0``, the shares (0 … 1) of samples with AV ≥ 1 and AV ≤ 0.
     """
     ordered, tenth = av.sort().values, max(1, round(len(av) / 10))
-    statistics = {
-        "mean": av.mean(),
-        "sd": av.std(correction=0),
-        "top10": ordered[-tenth:].mean(),
-        "bottom10": ordered[:tenth].mean(),
-        "ge1": (av >= 1).double().mean(),
-        "le0": (av <= 0).double().mean(),
-    }
-    return {name: float(value) for name, value in statistics.items()}
+    values = (
+        av.mean(),
+        av.std(correction=0),
+        ordered[-tenth:].mean(),
+        ordered[:tenth].mean(),
+        (av >= 1).double().mean(),
+        (av <= 0).double().mean(),
+    )
+    return {name: float(value) for name, value in zip(AV_STATISTICS, values, strict=True)}
 
 
 class EpochMeter:
@@ -58,6 +62,8 @@ class EpochMeter:
     def row(self) -> dict[str, Any]:
         """Means over the epoch as ``train_<name>``, and the AV of its steps as ``av_step_<statistic>``.
 
+        What takes clean logits is None where no step had them; :func:`caveats` says why.
+
         ``train_loss_parts`` are the mean losses of up to 20 equal parts of the epoch, in order: a curve for runs of
         few epochs.
         """
@@ -72,7 +78,29 @@ class EpochMeter:
         if "loss" in self._values:
             parts = torch.stack(self._values["loss"]).chunk(PARTS)
             row["train_loss_parts"] = [float(part.mean()) for part in parts]
+        for name in NEED_CLEAN_LOGITS:
+            row.setdefault(name, None)
         return row
+
+
+def caveats(row: dict[str, Any], *, from_start: bool) -> list[str]:
+    """What a reader of an epoch's row must know of its clean losses and its AV, a sentence each.
+
+    ``from_start``: whether the clean logits are of x + the attack's random start (Rice et al.; the released code too,
+    where its random start is on).
+    """
+    missing = [name for name in NEED_CLEAN_LOGITS if row[name] is None]
+    said = []
+    if missing:
+        said.append(
+            f"{', '.join(missing)}: null, as no pass of this epoch's steps gave the logits of both x and x'; such a "
+            "pass is the attack's first in train mode, the clean one of iseat and lsi, and those of trades and mart"
+        )
+    if from_start and len(missing) < len(NEED_CLEAN_LOGITS):
+        said.append(
+            "train_loss_clean, train_accuracy_clean, av_step: of x + the attack's random start in place of x"
+        )
+    return said
 
 
 def require_finite(loss: Tensor, nan_gradient: Tensor | None = None, *, epoch: int, step: int) -> None:

@@ -28,6 +28,7 @@ from fastiseat.lock import locked
 from fastiseat.metrics import (
     DivergedError,
     EpochMeter,
+    caveats,
     diverged,
     require_finite,
     require_finite_network,
@@ -40,6 +41,7 @@ from fastiseat.pipelines.loaders import AUTO
 from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, network_fingerprint, provenance
+from fastiseat.recipes import METHODS
 from fastiseat.report.curves import draw_curves
 from fastiseat.rundata import load_run_data, training_loader
 from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
@@ -282,15 +284,22 @@ class Trainer:
             self._heed_signals()
         require_finite_network(self.model, epoch=epoch)
         self.seconds = time.perf_counter() - began
+        measured = self.meter.row()
         return {
             "epoch": epoch,
             "steps": steps,
             **scalars,
-            **self.meter.row(),
+            **measured,
+            "caveats": caveats(measured, from_start=self._cleans_at_the_start()),
             "seconds": self.seconds,
             "images_per_second": steps * self._images_a_step() / self.seconds,
             "peak_memory_bytes": peak_memory_bytes(self.device),
         }
+
+    def _cleans_at_the_start(self) -> bool:
+        """Whether the clean logits of a step are those of the images that its attack started from."""
+        attack, uses = self.config.attack, METHODS[self.config.objective.method]
+        return attack.random_start and (attack.bn_mode == "train" or uses.stability)
 
     def _images_a_step(self) -> int:
         data = self.config.data

@@ -11,6 +11,7 @@ from fastiseat.errors import UserError
 from fastiseat.metrics import (
     DivergedError,
     EpochMeter,
+    caveats,
     require_finite,
     require_finite_network,
     require_life,
@@ -78,14 +79,29 @@ def test_the_meter_averages_steps_and_pools_the_vulnerability_of_all():
     assert row["av_step_mean"] == 2.5
     assert row["av_step_sd"] == pytest.approx(np.std(range(6)))
     assert row.pop("train_loss_parts") == [1.0, 2.0, 6.0]
-    assert set(row) == {"train_loss", *(f"av_step_{name}" for name in by_hand(np.zeros(1)))}
-    assert all(type(value) is float for value in row.values())
+    statistics = {f"av_step_{name}" for name in by_hand(np.zeros(1))}
+    assert all(type(row[name]) is float for name in {"train_loss", *statistics})
+    assert set(row) == {"train_loss", *statistics, "train_accuracy_clean", "train_loss_clean"}
 
 
-def test_a_method_without_clean_logits_has_no_vulnerability():
+def test_what_takes_clean_logits_is_null_without_them_and_said_to_be():
     meter = EpochMeter()
     meter.add({"loss": torch.tensor(1.0)})
-    assert set(meter.row()) == {"train_loss", "train_loss_parts"}
+    row = meter.row()
+    nulls = {f"av_step_{name}" for name in by_hand(np.zeros(1))} | {"train_accuracy_clean", "train_loss_clean"}
+    assert {name for name, value in row.items() if value is None} == nulls
+    assert set(row) == {"train_loss", "train_loss_parts", *nulls}
+    for from_start in (False, True):
+        (said,) = caveats(row, from_start=from_start)
+        assert all(name in said for name in nulls)
+
+
+def test_a_row_with_all_of_it_needs_no_caveat_but_that_of_a_random_start():
+    meter, one = EpochMeter(), torch.tensor(1.0)
+    meter.add({"loss": one, "loss_clean": one, "accuracy_clean": one, "av": torch.ones(3)})
+    assert caveats(meter.row(), from_start=False) == []
+    (said,) = caveats(meter.row(), from_start=True)
+    assert "av_step: of x + the attack's random start" in said
 
 
 def test_the_meter_keeps_no_graph_and_reads_nothing_early():
@@ -135,7 +151,7 @@ def test_the_meter_remembers_one_nan_among_many_steps_and_puts_it_in_no_row():
     for found in (False, True, False):
         meter.add({"loss": torch.tensor(1.0), "nan_gradient": torch.tensor(found)})
     assert meter.nan_gradient
-    assert set(meter.row()) == {"train_loss", "train_loss_parts"}
+    assert not {name for name in meter.row() if "nan" in name}
     assert set(meter.state_dict()) == {"loss"}
 
 

@@ -132,7 +132,9 @@ def test_each_paper_has_its_own_network(dataset: str, method: str, arch: str | N
     assert arch in (None, network.arch)
     ours = method in PARTS
     wide = network.arch.startswith("wrn")
-    assert network.variant == ("released" if ours else "common")
+    stride = "-stride-2" if dataset == "tinyimagenet" else ""
+    common = f"consistency{stride}" if method == "consistency" and not wide else "common"
+    assert network.variant == ("released" if ours else common)
     assert network.initialization == ("he" if wide and not ours else "torch")
     normalized = NORMALIZED.get(dataset, ((), ())) if method in REFLECTED else ((), ())
     assert (network.mean, network.std) == normalized

@@ -1,6 +1,7 @@
 """A run: what it writes, and which weights it calls the best."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from fastiseat import trainer as module
+from fastiseat.metrics import NEED_CLEAN_LOGITS
 from fastiseat.models import load_model, read_weights
 from fastiseat.pipelines.formats import digits
+from fastiseat.recipes import METHODS
 from fastiseat.report.reader import read_metrics
 
 FILES = [
@@ -66,8 +69,30 @@ def test_what_a_line_of_metrics_says(tmp_path):
     assert (first["lr"], first["lam"], first["gamma"]) == (0.1, 0.0, 0.007)
     assert (second["lr"], second["lam"]) == (pytest.approx(0.001), 0.1)  # of two epochs, both drops
     assert "train_loss_stability" not in first
+    assert first["caveats"] == second["caveats"] == []
     assert first.keys() > tiny.CLOCKS
     assert first["images_per_second"] == pytest.approx(100 / first["seconds"])
+
+
+@pytest.mark.parametrize("method", [name for name, entry in METHODS.items() if not entry.needs])
+def test_clean_losses_and_av_are_there_or_said_not_to_be(tmp_path, method):
+    """Of every method by its own recipe; those of images that an attack started from elsewhere are said to be."""
+    config = tiny.config(method, epochs=1, attack={"steps": 1}, data={"limit_train": 50}, run={"final_steps": 0})
+    trainer = tiny.trainer(config, tmp_path / "run")
+    (row,) = [trainer._train_epoch(0)]
+    nulls = {name for name in NEED_CLEAN_LOGITS if row[name] is None}
+    said = " ".join(row["caveats"])
+    assert all(name in said for name in nulls)
+    assert bool(nulls) == ("null" in said) == (method in ("none", "consistency"))
+    assert ("random start in place of x" in said) == (method in ("at-rice", "awp-wu"))
+
+
+@pytest.mark.parametrize(("lam_from", "missing"), [(1.0, True), (0.0, False)])
+def test_an_attack_in_eval_mode_gives_no_clean_logits_until_lam_is_on(tmp_path, lam_from, missing):
+    config = tiny.config(epochs=1, attack={"steps": 1, "bn_mode": "eval"}, run={"final_steps": 0})
+    config = replace(config, schedule=replace(config.schedule, lam_from=lam_from))
+    row = tiny.trainer(config, tmp_path / "run")._train_epoch(0)
+    assert (row["av_step_sd"] is None) == bool(row["caveats"]) == missing
 
 
 def test_weight_files_carry_what_an_evaluation_needs(tmp_path):

@@ -52,8 +52,11 @@ def draw_curves(run: Path) -> Path:
     ]
     for axis, title, names, scale in panels:
         for name, label in names.items():
-            # A term that comes on later is missing from the first rows.
-            points = [(epoch, scale * row[name]) for epoch, row in zip(epochs, rows, strict=True) if name in row]
+            # A term that comes on later is missing from the first rows, or None there.
+            known = [
+                (epoch, row[name]) for epoch, row in zip(epochs, rows, strict=True) if row.get(name) is not None
+            ]
+            points = [(epoch, scale * value) for epoch, value in known]
             if points:
                 axis.plot(*zip(*points, strict=True), label=label, marker="." if len(rows) < 30 else None)
         if names is LOSSES:
@@ -62,6 +65,8 @@ def draw_curves(run: Path) -> Path:
         axis.grid(alpha=0.3)
         if axis.lines:
             axis.legend(fontsize="small")
+        else:
+            axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="0.5")
     if any(row["lr"] > 0 for row in rows):
         axes[1, 1].set_yscale("log")
     for axis in axes[1]:

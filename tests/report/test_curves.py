@@ -50,7 +50,12 @@ def test_a_folders_name_is_no_formula(tmp_path, name):
     pixels(draw_curves(run_of([ROW], tmp_path / name)))
 
 
-@pytest.mark.parametrize("rows", [[ROW | {"lr": 0.0}], [ROW] * 40, [{"lr": 1.0}]])
+NULLS = {"av_step_mean": None, "train_loss_clean": None, "train_accuracy_clean": None}
+
+
+@pytest.mark.parametrize(
+    "rows", [[ROW | {"lr": 0.0}], [ROW] * 40, [{"lr": 1.0}], [ROW | NULLS] * 2, [ROW | NULLS, ROW]]
+)
 def test_runs_that_lack_something(tmp_path, rows):
     pixels(draw_curves(run_of(rows, tmp_path / "run")))
 
