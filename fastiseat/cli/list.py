@@ -41,6 +41,10 @@ class List:
     """Methods; data sets; recipes, what each method trains with on one data set; or networks."""
     dataset: str = "digits"
     """For recipes: of this data set."""
+    augment: str = "standard"
+    """For recipes: with this augmentation."""
+    extra: FlagCreatePairsOff[bool] = False
+    """For recipes: with extra images."""
     as_json: Annotated[FlagCreatePairsOff[bool], arg(name="json")] = False
     """Print JSON instead of a table."""
 
@@ -67,7 +71,7 @@ def _rows(arguments: List) -> Iterator[Row]:
         case "datasets":
             return _datasets()
         case "recipes":
-            return _recipes(arguments.dataset)
+            return _recipes(arguments)
         case "models":
             return _models()
 
@@ -79,7 +83,9 @@ def _title(arguments: List) -> str:
         case "datasets":
             return "Data sets, and what fastiseat train takes for each"
         case "recipes":
-            return f"What each method trains with on {arguments.dataset}; where no beta, its own default"
+            named = [arguments.dataset] + [arguments.augment] * (arguments.augment != "standard")
+            named += ["extra images"] * arguments.extra
+            return f"What each method trains with on {', '.join(named)}; where no beta, its own default"
         case "models":
             return "Networks, and whose code's each can be"
 
@@ -110,9 +116,10 @@ def _datasets() -> Iterator[Row]:
         }
 
 
-def _recipes(dataset: str) -> Iterator[Row]:
+def _recipes(arguments: List) -> Iterator[Row]:
+    extra = "FILE" if arguments.extra else None
     for name in METHODS:
-        config = recipe(dataset, name)
+        config = recipe(arguments.dataset, name, augment=arguments.augment, extra=extra)
         yield {
             "method": name,
             "eps": config.attack.eps,

@@ -40,7 +40,7 @@ BENCH_FLAGS = """
 --rounds --seconds --device --data-dir --results --json --markdown
 """
 DOCTOR_FLAGS = "--help --json"
-LIST_FLAGS = "--help --dataset --json"
+LIST_FLAGS = "--help --dataset --augment --extra --json"
 
 
 @pytest.mark.parametrize(

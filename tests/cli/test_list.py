@@ -49,12 +49,16 @@ def test_data_sets(fastiseat):
     assert all(row["what it is"] for row in found.values())
 
 
+@pytest.mark.parametrize("choice", [{}, {"augment": "idbh-cifar10-strong"}, {"extra": "FILE"}])
 @pytest.mark.parametrize("dataset", ["digits", "cifar10", "npz:a.npz"])
-def test_recipes_of_a_data_set(fastiseat, dataset):
-    found = {row["method"]: row for row in rows(fastiseat, "recipes", "--dataset", dataset)}
+def test_recipes_of_a_data_set(fastiseat, dataset, choice):
+    words = [
+        word for name, value in choice.items() for word in (f"--{name}", *([] if name == "extra" else [value]))
+    ]
+    found = {row["method"]: row for row in rows(fastiseat, "recipes", "--dataset", dataset, *words)}
     assert list(found) == list(METHODS)
     for name, row in found.items():
-        config = recipe(dataset, name)
+        config = recipe(dataset, name, **choice)
         assert row["awp gamma"] == config.awp.gamma
         assert (row["eps"], row["step size"]) == (config.attack.eps, config.attack.step_size)
         assert (row["epochs"], row["lr drops"]) == (config.schedule.epochs, list(config.schedule.lr_drops))
