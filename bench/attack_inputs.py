@@ -18,13 +18,14 @@ from fastiseat.checkpoint import WEIGHTS
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Evaluator, attack_named
 from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names import AUTOATTACK
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 from fastiseat.recipes import recipe
 from fastiseat.rundata import limited
 from fastiseat.trainer import Trainer
 
-PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
+PARTS = tuple(AUTOATTACK)
 """Of the standard AutoAttack, in their order."""
 TRAINED_HERE = "trained here"
 # Enough that attacks meet resistance, few enough to wait for.

@@ -24,8 +24,8 @@ from fastiseat.models.names import (
     check_variant,
 )
 
-WhichWeights = Literal["best", "last", "averaged"]
-"""The weights that a run can hold; ``best`` and ``last`` are those that every finished epoch leaves."""
+WhichWeights = Literal["best", "last"]
+"""The weights that every finished epoch leaves in a run; all that chooses among them derives from these names."""
 
 
 def pixels_in_words(value: float) -> str:

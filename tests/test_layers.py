@@ -22,7 +22,7 @@ BARE_NAMES = {"kernels", "pipelines", "bench"}
 LAYERS = [
     ["errors", "version"],
     ["kernels"],
-    ["config", "fields", "schedule", "recipes", "models.names"],
+    ["config", "fields", "names", "schedule", "recipes", "models.names"],
     ["pipelines"],
     ["models"],
     ["attacks", "weights"],

@@ -22,6 +22,7 @@ SPOILS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "the label's -∞": lambda logits, label: logits.scatter(1, label, -math.inf),
     "another's -∞": lambda logits, label: logits.scatter(1, (label + 1) % CLASSES, -math.inf),
     "all ∞": lambda logits, _: torch.full_like(logits, math.inf),
+    "no gradient either": lambda logits, _: logits,
 }
 """By name, what becomes of logits (m, classes) whose highest is that of ``label`` (m, 1)."""
 
@@ -30,7 +31,7 @@ class Unbreakable(nn.Module):
     """Of images (m, 2, 4, 4): the label is what the second colour's first row says, and no attack changes the answer.
 
     ``spoil`` makes no numbers of the logits on images whose second colour's last row is bright, where they are
-    ``perturbed``, which is where a pixel is no shade of 255, or everywhere.
+    ``perturbed``, which is where a pixel is no shade of 255, or of the first colour none of 60 to 200, or everywhere.
     """
 
     def __init__(self, spoil: str = "all NaN", *, perturbed: bool = True) -> None:
@@ -44,8 +45,14 @@ class Unbreakable(nn.Module):
         logits = x[:, 0].flatten(1) @ self.weight
         logits = logits + torch.zeros_like(logits).scatter(1, label, 10)
         bright, shades = x[:, 1, 3, 0].float() > 0.5, x.detach().float() * SHADES
-        changed = ((shades - shades.round()).abs() > 0.1).flatten(1).any(1) if self.perturbed else True
-        return torch.where((bright & changed)[:, None], SPOILS[self.spoil](logits, label), logits)
+        changed = ((shades - shades.round()).abs() > 0.1).flatten(1).any(1)
+        changed |= ((shades[:, 0] - 130).abs() > 70.5).flatten(1).any(1)
+        lost = bright & changed if self.perturbed else bright
+        logits = torch.where(lost[:, None], SPOILS[self.spoil](logits, label), logits)
+        factor = (
+            torch.where(lost, math.nan, 1.0).to(logits) if self.spoil == "no gradient either" else 1.0 + 0 * lost
+        )
+        return logits * factor[:, None]
 
 
 def images_for(spoilt: tuple[int, ...], *, size: int = 5) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from fastiseat.attacks.balls import ball_named
 from fastiseat.attacks.hyperplane import toward
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
-from fastiseat.attacks.verdict import is_right
+from fastiseat.attacks.verdict import is_answer, is_right
 
 # How far an iteration may lean towards the image; how far it overshoots; how far back it goes from success.
 _ALPHA_MAX, _ETA, _BETA = 0.1, 1.05, 0.9
@@ -43,15 +43,15 @@ class FAB:
         """Linearise, project, look where that led."""
         images, x, labels, target = (state[name] for name in ("images", "x", "labels", "target"))
         ball = ball_named(self.norm)
-        _, lead, w = network.ascent(x, lambda z: losses_of("margin-t", z, labels, target))
+        logits, lead, w = network.ascent(x, lambda z: losses_of("margin-t", z, labels, target))
         from_x = toward(x, w, lead, self.norm)
         from_image = toward(images, w, lead + (w * (images - x)).flatten(1).sum(1), self.norm)
         far_x, far_image = (ball.length(delta).clamp_min(1e-8) for delta in (from_x, from_image))
         lean = (far_x / (far_x + far_image)).clamp(0, _ALPHA_MAX)
         ahead = ((x + _ETA * from_x) * (1 - lean) + (images + _ETA * from_image) * lean).clamp(0, 1)
-        # Where logits or gradient are no numbers no plane leads on: back towards the image, where they may be.
-        leads = per_image(ahead.isfinite().flatten(1).all(1))
-        x = torch.where(leads, ahead, _BETA * x + (1 - _BETA) * images)
+        # Where logits or gradient are no numbers no plane leads on: back towards the image, where they are.
+        leads = is_answer(logits) & ahead.isfinite().flatten(1).all(1)
+        x = torch.where(per_image(leads), ahead, _BETA * x + (1 - _BETA) * images)
         wrong = ~is_right(network.logits(x), labels)
         found = wrong & (ball.length(x - images).flatten() <= state["eps"])
         retreat = torch.where(per_image(wrong), images + (x - images) * _BETA, x)

@@ -3,7 +3,6 @@
 from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.checkpoint.directory import (
     WEIGHTS,
-    WEIGHTS_FILES,
     RunDirectory,
     as_json,
     changes,
@@ -13,7 +12,6 @@ from fastiseat.checkpoint.store import Checkpoints, Found
 
 __all__ = [
     "WEIGHTS",
-    "WEIGHTS_FILES",
     "Checkpoints",
     "Found",
     "RunDirectory",

@@ -17,10 +17,8 @@ from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 
-WEIGHTS_FILES = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
-"""Where a run's weights lie, if it has them."""
-WEIGHTS = {which: WEIGHTS_FILES[which] for which in ("best", "last")}
-"""Those that every run writes."""
+WEIGHTS = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
+"""Where a run's weights lie."""
 
 
 def weights_content(model: nn.Module, metadata: dict[str, str]) -> bytes:

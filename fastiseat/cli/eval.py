@@ -14,6 +14,7 @@ from fastiseat.config import Pixels, WhichWeights
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 from fastiseat.models.names import Variant
+from fastiseat.names import AUTOATTACK, attack_called
 
 if TYPE_CHECKING:
     from fastiseat.cli.eval_result import Evaluation
@@ -35,8 +36,9 @@ class Eval:
     (.json), one or more."""
     attack: tuple[str, ...] = ("clean", "fgsm", "pgd")
     """Which attacks, one or more of: clean; fgsm, one step of ε from the image itself; pgd; cw, PGD on the margin of
-    the best wrong class; pgd-20 and cw-20, of so many steps; aa, the standard AutoAttack; aa-torchattacks, the weaker
-    one that torchattacks runs since 3.3."""
+    the best wrong class; pgd-20 and cw-20, of so many steps; aa, also autoattack, the standard AutoAttack; apgd-ce,
+    apgd-t, fab-t and square, its parts alone; aa-torchattacks, the weaker one that torchattacks runs since 3.3.
+    fastiseat list attacks has them all."""
     norm: Literal["linf", "l2"] = "linf"
     """The ball of all attacks: max |δ| ≤ ε, or ‖δ‖₂ ≤ ε, for which --eps is to be given."""
     steps: int = 50
@@ -49,7 +51,7 @@ class Eval:
     """ε, in units of pixel values in [0, 1]; default: what the network was trained with, as its file says, which is
     that of the L∞ ball."""
     weights: tuple[WhichWeights, ...] = ("best",)
-    """Which weights of a run, one or more; averaged ones where a run has them."""
+    """Which weights of a run, one or more."""
     variant: Variant | None = None
     """Whose code's network it is, for a file that does not tell: as in fastiseat train."""
     mean: tuple[float, ...] | None = None
@@ -83,7 +85,7 @@ class Eval:
     engine: Literal["auto", "eager", "graph", "tape"] = "auto"
     """Call by call (eager), or by a recording; auto records on a GPU."""
     backend: Literal["fastiseat", "official"] = "fastiseat"
-    """Whose aa: fastiseat's, or its authors' code in the package pyautoattack, which is slower."""
+    """Whose aa, or part of it: fastiseat's, or its authors' code in the package pyautoattack, which is slower."""
     no_sanity: FlagCreatePairsOff[bool] = False
     """Leave out the checks whether the attacks can be believed, which follow any attack with ε > 0."""
     compare: FlagCreatePairsOff[bool] = False
@@ -94,6 +96,11 @@ class Eval:
     """Print the result as JSON instead of tables."""
     fresh: FlagCreatePairsOff[bool] = False
     """Attack again although the verdicts are there, and replace them."""
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """``attack`` by the names that they have here."""
+        return tuple(map(attack_called, self.attack))
 
 
 ARGUMENTS = Eval
@@ -147,8 +154,9 @@ def _check(arguments: Eval) -> None:
             raise UserError(f"{name}: name one or more; fastiseat eval --help tells which there are")
     if not arguments.targets:
         raise UserError("eval: name a run's directory, a weights file or a saved evaluation, one or more")
-    ours = sorted(set(arguments.attack) - {"clean", "aa"})
+    ours = sorted(set(arguments.attacks) - {"clean", "aa", *AUTOATTACK})
     if arguments.backend == "official" and ours:
-        raise UserError(f"--backend official: it has aa alone, not {', '.join(ours)}; give --attack aa")
-    if arguments.norm == "l2" and arguments.eps is None and set(arguments.attack) != {"clean"}:
+        theirs = f"aa and its parts {', '.join(AUTOATTACK)}"
+        raise UserError(f"--backend official: it has {theirs}, not {', '.join(ours)}; give --attack aa")
+    if arguments.norm == "l2" and arguments.eps is None and set(arguments.attacks) != {"clean"}:
         raise UserError("--norm l2: give --eps; the ε that a weights file tells is that of the L∞ ball")

@@ -131,6 +131,7 @@ class Attacker:
             num_classes=self._subject.model.spec.num_classes,
             batch_size=self._arguments.batch_size,
             seed=self._arguments.seed,
+            parts=record.parts,
             strict=not self._arguments.tf32,
             say=self._progress.say,
         )

@@ -66,5 +66,6 @@ def row(record: Record, file: Path) -> dict[str, Any]:
             {"part": name, "robust": record.standing.robust_after(number)}
             for number, name in enumerate(("clean", *record.parts))
         ]
+    if attack.get("parts"):
         told_of["notes"] = list(record.notes)
     return told_of | {"seconds": round(record.seconds, 3), "saved": str(file)}

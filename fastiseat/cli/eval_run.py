@@ -75,7 +75,7 @@ def _evaluation(subject: Subject, arguments: Eval, device: torch.device, progres
 def attacks_on(subject: Subject, arguments: Eval) -> list[Attack | EnsembleAttack]:
     """Those asked for, each once, with the network's own ε if no other is given."""
     eps = 0.0
-    if set(arguments.attack) != {"clean"}:
+    if set(arguments.attacks) != {"clean"}:
         eps = _number(told("eps", arguments.eps, subject.trained_eps))
     named = partial(
         any_attack_named,
@@ -85,7 +85,7 @@ def attacks_on(subject: Subject, arguments: Eval) -> list[Attack | EnsembleAttac
         step_size=arguments.step_size,
         restarts=arguments.restarts,
     )
-    return list(dict.fromkeys(map(named, arguments.attack)))
+    return list(dict.fromkeys(map(named, arguments.attacks)))
 
 
 def _number(eps: float | str) -> float:

@@ -38,8 +38,8 @@ def _print_one(result: Mapping[str, Any], console: Console) -> None:
     for row in result["attacks"]:
         if "parts" in row:
             console.print(_parts(row))
-            for note in row["notes"]:
-                print_line(console, f"{row['attack']}: {note}")
+        for note in row.get("notes", ()):
+            print_line(console, f"{row['attack']}: {note}")
     if result["sanity"]:
         console.print(_sanity(result["sanity"]))
         for check in result["sanity"]:
@@ -102,7 +102,7 @@ def _sanity(checks: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _means(columns: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("mean ± population SD over the targets", ("attack", "weights", "targets", "accuracy"))
+    table = _table("mean ± sample SD (n - 1) over the targets", ("attack", "weights", "targets", "accuracy"))
     for column in columns:
         accuracy = f"{100 * column['mean']:.2f} ± {100 * column['sd']:.2f}%"
         table.add_row(_name(column), column["group"] or "-", str(column["targets"]), accuracy)

@@ -16,7 +16,7 @@ _SHOWN = 20
 
 
 def means(found: Sequence[Evaluation]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Mean and population SD of each attack's accuracy, and why some attacks have none.
+    """Mean and sample SD (n - 1) of each attack's accuracy, and why some attacks have none.
 
     Evaluations of other data, another ball, or by another backend are not one quantity, and get no mean.
     """
@@ -35,7 +35,7 @@ def means(found: Sequence[Evaluation]) -> tuple[list[dict[str, Any]], list[str]]
                     "backend": records[0].facts["backend"],
                     "targets": len(records),
                     "mean": float(np.mean(accuracies)),
-                    "sd": float(np.std(accuracies)),
+                    "sd": float(np.std(accuracies, ddof=1)),
                 }
             )
     return columns, refused

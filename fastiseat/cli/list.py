@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
+from fastiseat.cli.eval import Eval
 from fastiseat.cli.flags import command_line
 from fastiseat.config import pixels_in_words
 from fastiseat.models.names import ARCHS, variants_of
+from fastiseat.names import ALSO_CALLED, ATTACKS
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
 if TYPE_CHECKING:
@@ -31,14 +33,14 @@ _ARCHS = {
 
 @dataclass(frozen=True, kw_only=True)
 class List:
-    """What the settings of ``fastiseat train`` can be: methods, data sets, recipes or models."""
+    """What the settings of ``fastiseat train`` and ``eval`` can be: methods, data sets, recipes, models or attacks."""
 
     what: Annotated[
-        Literal["methods", "datasets", "recipes", "models"],
+        Literal["methods", "datasets", "recipes", "models", "attacks"],
         Positional,
-        arg(metavar="methods|datasets|recipes|models"),
+        arg(metavar="methods|datasets|recipes|models|attacks"),
     ]
-    """Methods; data sets; recipes, what each method trains with on one data set; or networks."""
+    """Methods; data sets; recipes, what each method trains with on one data set; networks; or eval's attacks."""
     dataset: str = "digits"
     """For recipes: of this data set."""
     augment: str = "standard"
@@ -74,6 +76,8 @@ def _rows(arguments: List) -> Iterator[Row]:
             return _recipes(arguments)
         case "models":
             return _models()
+        case "attacks":
+            return _attacks()
 
 
 def _title(arguments: List) -> str:
@@ -88,6 +92,8 @@ def _title(arguments: List) -> str:
             return f"What each method trains with on {', '.join(named)}; where no beta, its own default"
         case "models":
             return "Networks, and whose code's each can be"
+        case "attacks":
+            return "Attacks of fastiseat eval"
 
 
 def _methods() -> Iterator[Row]:
@@ -145,6 +151,16 @@ def _models() -> Iterator[Row]:
         }
 
 
+def _attacks() -> Iterator[Row]:
+    for name, words in ATTACKS.items():
+        yield {
+            "attack": name,
+            "what it is": words,
+            "also called": [other for other, meant in ALSO_CALLED.items() if meant == name],
+            "default": name in Eval.attack,
+        }
+
+
 def _table(title: str, rows: list[Row]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.text import Text
@@ -154,7 +170,7 @@ def _table(title: str, rows: list[Row]) -> Table:
     table = titled_table(title)
     table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)  # ten columns of numbers fit a terminal of 80
     for name in rows[0]:
-        table.add_column(name, no_wrap=name in ("method", "data set", "arch"), overflow="fold")
+        table.add_column(name, no_wrap=name in ("method", "data set", "arch", "attack"), overflow="fold")
     for row in rows:
         table.add_row(*(Text(_in_words(name, value)) for name, value in row.items()))
     return table

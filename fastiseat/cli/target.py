@@ -10,16 +10,11 @@ from fastiseat.models.shipped import shipped
 
 def weights_file(target: Path, which: str) -> Path:
     """What ``target`` stands for: a weights file, one of a run, or one that comes with the package."""
-    from fastiseat.checkpoint import WEIGHTS_FILES
+    from fastiseat.checkpoint import WEIGHTS
 
     if not target.is_dir():
         return shipped(target) or target
-    file = target / WEIGHTS_FILES[which]
+    file = target / WEIGHTS[which]
     if file.exists():
         return file
-    if which == "averaged":
-        raise UserError(
-            f"{target} holds no {WEIGHTS_FILES[which]}: training writes best and last weights, and averages none; "
-            "average some yourself and give that file"
-        )
-    raise UserError(f"{target} holds no {WEIGHTS_FILES[which]}: give a run that finished an epoch, or a file")
+    raise UserError(f"{target} holds no {WEIGHTS[which]}: give a run that finished an epoch, or a file")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from fastiseat.attacks.balls import ball_named
 from fastiseat.config import PGD
-from fastiseat.errors import UserError, unknown
-from fastiseat.evaluation.ensembles import ENSEMBLES
+from fastiseat.errors import UserError
 from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names import ATTACKS, SEARCHES, attack_called, unknown_attack
 
-ATTACKS = ("clean", "fgsm", "pgd", "cw", *ENSEMBLES)
+__all__ = ["ATTACKS", "Attack", "EnsembleAttack", "any_attack_named", "attack_named"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ class Attack:
 
 @dataclass(frozen=True, kw_only=True)
 class EnsembleAttack:
-    """One of :data:`fastiseat.evaluation.ensembles.ENSEMBLES`, in a ball of ``eps``."""
+    """One of :data:`fastiseat.names.SEARCHES`, in a ball of ``eps``."""
 
     name: str
     eps: float
@@ -62,15 +62,17 @@ def attack_named(
 ) -> Attack:
     """``clean``; ``fgsm``, one step of ε; ``pgd`` and ``cw``, whose step is ε/4 by default (the paper's validation).
 
-    ``cw`` is PGD on the margin of the best wrong class. ``pgd-20`` and ``cw-20`` tell their steps themselves.
+    ``cw`` is PGD on the margin of the best wrong class. ``pgd-20`` and ``cw-20`` tell their steps themselves. Names are
+    read in any case.
     """
+    name = attack_called(name)
     if name == "clean":
         return Attack(name="clean")
     if name == "fgsm":
         return Attack(name="fgsm", eps=eps, step_size=eps, steps=1, norm=norm)
     kind, steps = _told_steps(name, steps)
     if kind not in ("pgd", "cw"):
-        raise unknown("attack", name, ATTACKS)
+        raise unknown_attack(name)
     if steps < 1:
         raise UserError(f"steps={steps}: must be at least 1; the attack of no steps is called clean")
     step = eps / 4 if step_size is None else step_size
@@ -89,8 +91,9 @@ def any_attack_named(
     step_size: float | None = None,
     restarts: int = 1,
 ) -> Attack | EnsembleAttack:
-    """:func:`attack_named`, or one of :data:`~fastiseat.evaluation.ensembles.ENSEMBLES`, which take ε alone."""
-    if name in ENSEMBLES:
+    """:func:`attack_named`, or an :class:`EnsembleAttack`, which takes ε alone."""
+    name = attack_called(name)
+    if name in SEARCHES:
         return EnsembleAttack(name=name, eps=eps, norm=norm)
     return attack_named(name, eps=eps, norm=norm, steps=steps, step_size=step_size, restarts=restarts)
 

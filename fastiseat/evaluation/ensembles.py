@@ -13,11 +13,8 @@ from fastiseat.attacks.fab import FAB
 from fastiseat.attacks.search import Search
 from fastiseat.attacks.square import Square
 from fastiseat.errors import UserError, unknown
+from fastiseat.names import AUTOATTACK, ENSEMBLES, SEARCHES
 
-ENSEMBLES = {
-    "aa": "AutoAttack, the standard: APGD-CE, APGD-T, FAB-T and Square",
-    "aa-torchattacks": "torchattacks' AutoAttack since 3.3: 10 steps for 100, all wrong classes as targets",
-}
 # The targeted DLR loss divides by a distance of the first from the third and fourth logit.
 _DLR_CLASSES = 4
 _STANDARD_TARGETS = 9
@@ -42,12 +39,15 @@ class Ensemble:
 
 
 def ensemble_named(name: str, *, norm: str, num_classes: int, seed: int = 0) -> Ensemble:
-    """One of :data:`ENSEMBLES` for a network of ``num_classes``; :class:`UserError` for fewer than two."""
-    if name not in ENSEMBLES:
-        raise unknown("ensemble of attacks", name, ENSEMBLES)
+    """One of :data:`~fastiseat.names.SEARCHES`; a part alone is as it is in the standard AutoAttack.
+
+    :class:`UserError` for a network of fewer than two classes.
+    """
+    if name not in SEARCHES:
+        raise unknown("ensemble of attacks", name, SEARCHES)
     if num_classes < 2:
         raise UserError(f"{name} on a network of {num_classes} class: there is no wrong class; two are needed")
-    standard = name == "aa"
+    standard = name == "aa" or name in AUTOATTACK
     iterations, wanted = (100, _STANDARD_TARGETS) if standard else (10, num_classes - 1)
     targets = min(wanted, num_classes - 1)
     targeted = "dlr-t" if num_classes >= _DLR_CLASSES else "margin-t"
@@ -55,22 +55,25 @@ def ensemble_named(name: str, *, norm: str, num_classes: int, seed: int = 0) -> 
         APGD(loss=loss, norm=norm, iterations=iterations, seed=seed, stage=stage)
         for stage, loss in enumerate(("ce", targeted))
     )
-    parts = (
+    all_parts = (
         Part(name="apgd-ce", search=ce),
         Part(name="apgd-t", search=at_target, rounds=targets),
         Part(name="fab-t", search=FAB(norm=norm, iterations=iterations), rounds=targets),
         Part(name="square", search=Square(norm=norm, rescaled=not standard, seed=seed, stage=3)),
     )
-    return Ensemble(name=name, parts=parts, notes=tuple(_notes(num_classes, targets, wanted)))
+    parts = tuple(part for part in all_parts if name in (part.name, *ENSEMBLES))
+    return Ensemble(name=name, parts=parts, notes=tuple(_notes(parts, num_classes, targets, wanted)))
 
 
-def _notes(num_classes: int, targets: int, wanted: int) -> list[str]:
-    notes = []
-    if num_classes < _DLR_CLASSES:
+def _notes(parts: tuple[Part, ...], num_classes: int, targets: int, wanted: int) -> list[str]:
+    notes, names = [], [part.name for part in parts if part.name.endswith("-t")]
+    if num_classes < _DLR_CLASSES and "apgd-t" in names:
         notes.append(
             f"apgd-t: its DLR loss needs {_DLR_CLASSES} classes, the network has {num_classes}; the margin of target "
             "and label, without DLR's divisor, is climbed instead"
         )
-    if targets < wanted:
-        notes.append(f"apgd-t and fab-t: {targets} target classes for {wanted}, as the network has {num_classes}")
+    if targets < wanted and names:
+        notes.append(
+            f"{' and '.join(names)}: {targets} target classes for {wanted}, as the network has {num_classes}"
+        )
     return notes

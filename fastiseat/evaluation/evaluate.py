@@ -24,6 +24,7 @@ from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.sanity import sanity_checks
 from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names import attack_called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +66,9 @@ def evaluate(
         images: floats (n, C, H, W) in [0, 1] of the model's dtype, for one in half precision float32 too, or uint8
             (n, H, W, C), on any device.
         labels: int64 (n,).
-        attacks: names, ``clean``, ``fgsm``, ``pgd-20``, ``cw-20``, ``aa``, ``aa-torchattacks``, or attacks of
-            :mod:`fastiseat.evaluation`, which tell their own ε.
+        attacks: names of :data:`fastiseat.names.ATTACKS`, ``clean``, ``fgsm``, ``pgd-20``, ``cw-20``, ``aa``, which
+            ``autoattack`` is too, ``apgd-ce`` and its other parts, or attacks of :mod:`fastiseat.evaluation`, which
+            tell their own ε. Of the result each is the key ``attack.name``: ``aa`` and ``pgd-10``.
         eps: ε of the attacks named, in units of pixel values in [0, 1].
         norm: ``linf`` or ``l2``, of the attacks named.
         restarts: of ``pgd`` and ``cw``; the first starts at the image, further ones at random.
@@ -146,6 +148,6 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
 
 
 def _told(eps: float | None, attack: str) -> float:
-    if eps is None and attack != "clean":
+    if eps is None and attack_called(attack) != "clean":
         raise UserError(f"attacks={attack}: it needs an ε: give eps, in units of pixel values in [0, 1]")
     return eps or 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from importlib.metadata import version
@@ -24,9 +24,9 @@ from fastiseat.evaluation.passes import pixels_of
 from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.standing import Standing
+from fastiseat.names import AUTOATTACK
 
 PACKAGE = "pyautoattack"
-PARTS = ("apgd-ce", "apgd-t", "fab-t", "square")
 _NORMS = {"linf": "Linf", "l2": "L2"}
 _STANDARD_TARGETS = 9
 # Its targeted loss divides by a distance of the first from the third and fourth logit.
@@ -72,15 +72,17 @@ class Official:
         batch_size: int,
         seed: int,
         say: Callable[[str], None],
+        parts: Sequence[str] = tuple(AUTOATTACK),
         strict: bool = True,
     ) -> None:
-        """``strict`` keeps TF32 out of it."""
-        if num_classes < _FEWEST_CLASSES:
+        """``parts`` of it in their order; ``strict`` keeps TF32 out of it."""
+        if num_classes < _FEWEST_CLASSES and "apgd-t" in parts:
             raise UserError(
-                f"--backend official: its loss needs {_FEWEST_CLASSES} classes, the network has {num_classes}; take "
-                "--backend fastiseat"
+                f"--backend official: the loss of its apgd-t needs {_FEWEST_CLASSES} classes, the network has "
+                f"{num_classes}; take --backend fastiseat"
             )
         self._model, self._batch_size, self._say, self._strict = model, batch_size, say, strict
+        self._parts = tuple(parts)
         self._like = pixels_of(model)
         self._answers = Answers(model)
         self._attack = standard_attack(
@@ -94,7 +96,7 @@ class Official:
         arithmetic = strict_float32() if self._strict else nullcontext()
         with evaluating(self._model), arithmetic, autocast("full", self._like.device):
             self._clean(samples, standing)
-            for number, part in enumerate(PARTS):
+            for number, part in enumerate(self._parts):
                 rows = np.flatnonzero(standing.unbroken & (standing.part == number))
                 if len(rows):
                     self._part(samples, rows, number, standing)
@@ -113,11 +115,11 @@ class Official:
 
     def _part(self, samples: Samples, rows: Ints, number: int, standing: Standing) -> None:
         images, labels = self._take(samples, rows)
-        broken = self._broken(PARTS[number], images, labels, instead=0)
+        broken = self._broken(self._parts[number], images, labels, instead=0)
         spared = np.flatnonzero(~broken & (labels == 0).cpu().numpy())
         if self._answers.lost and len(spared):
             images, labels = self._take(samples, rows[spared])
-            broken[spared] = self._broken(PARTS[number], images, labels, instead=1)
+            broken[spared] = self._broken(self._parts[number], images, labels, instead=1)
         standing.broken_by[rows[broken]] = number + 1
         standing.part[rows] = number + 1
 

@@ -1,6 +1,7 @@
 """``fastiseat eval``: of a run, of a file, and of what is neither."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from fastiseat.models import build, export_state_dict, metadata
+from fastiseat.names import ATTACKS
 
 
 def test_a_run_is_evaluated_as_it_was_trained(evaluate, run):
@@ -129,10 +131,12 @@ def test_what_a_file_does_not_tell_can_be_given(evaluate, files):
         ("--batch-size 0", "batch_size=0: must be at least 1"),
         ("--attack", "--attack: name one or more"),
         ("--weights", "--weights: name one or more"),
-        ("--weights averaged", "run holds no weights/averaged.safetensors: training writes best and last weights"),
         ("--norm l2", "--norm l2: give --eps; the ε that a weights file tells is that of the L∞ ball"),
         ("--attack pgd-0", "steps=0: must be at least 1"),
-        ("--backend official", "--backend official: it has aa alone, not fgsm, pgd; give --attack aa"),
+        (
+            "--backend official",
+            "it has aa and its parts apgd-ce, apgd-t, fab-t, square, not fgsm, pgd; give",
+        ),
         ("--engine graph", "engine=graph: it records on a cuda device"),
         ("--attack pdg", "unknown attack 'pdg'; did you mean pgd"),
         ("--dataset digit", "unknown data set 'digit'; did you mean digits?"),
@@ -144,7 +148,19 @@ def test_values_that_can_not_be_meant_are_refused(fastiseat, run, words, complai
     assert complaint in fastiseat("eval", run, *words.split()).complaint
 
 
-@pytest.mark.parametrize(("words", "named"), [("--norm l1", "l2"), ("--eps 1/0", "--eps"), ("--jsn", "--json")])
+def test_help_and_list_tell_of_every_attack(fastiseat):
+    text = fastiseat("eval", "--help").out
+    assert all(re.search(rf"\b{name}\b", text) for name in (*ATTACKS, "autoattack"))
+    found = {row["attack"]: row for row in json.loads(fastiseat("list", "attacks", "--json").out)}
+    assert {name: row["what it is"] for name, row in found.items()} == ATTACKS
+    assert found["aa"]["also called"] == ["autoattack", "auto-attack"]
+    assert [name for name, row in found.items() if row["default"]] == ["clean", "fgsm", "pgd"]
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [("--norm l1", "l2"), ("--weights averaged", "last"), ("--eps 1/0", "--eps"), ("--jsn", "--json")],
+)
 def test_usage_errors_name_what_is_near(fastiseat, run, words, named):
     result = fastiseat("eval", run, *words.split())
     assert result.code == 2

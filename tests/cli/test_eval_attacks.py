@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from fastiseat.cli import eval_attacker, eval_target
 from fastiseat.evaluation import records
 from fastiseat.models import build, export_state_dict, metadata
+from fastiseat.names import AUTOATTACK
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
 
@@ -44,6 +45,30 @@ def test_an_ensembles_parts(fastiseat, evaluate, run):
     assert "aa, part by part" in out and "apgd-ce" in out
 
 
+@pytest.mark.usefixtures("short")
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_parts_alone(fastiseat, evaluate, run, norm):
+    words = (run, "--norm", norm, "--eps", 0.15 if norm == "linf" else 1.5, "--subset", 20, "--no-sanity")
+    whole, *parts = evaluate(*words, "--attack", "AutoAttack", *AUTOATTACK)["attacks"]
+    assert [row["attack"] for row in parts] == list(AUTOATTACK)
+    assert all("parts" not in row and row["notes"] == [] and row["correct"] < 20 for row in parts)
+    assert robust(parts[0]).sum() == whole["parts"][1]["robust"], "the first has all of them before it in both"
+    assert all((robust(whole) <= robust(row)).all() for row in parts[:1])
+    result = fastiseat("eval", *words, "--attack", "auto-attack", "APGD-T")
+    assert [line.split(":")[0] for line in result.err.splitlines()] == ["aa", "apgd-t"]
+    assert all("its verdicts are in" in line for line in result.err.splitlines())
+
+
+def test_a_part_alone_by_the_authors_code(fastiseat, evaluate, run):
+    words = (run, "--attack", "apgd-ce", "--subset", 8, "--eps", 0.15, "--no-sanity")
+    (ours,), (theirs,) = (evaluate(*words, *more)["attacks"] for more in ((), ("--backend", "official")))
+    assert (theirs["attack"], theirs["backend"]) == ("apgd-ce", "official")
+    assert abs(ours["correct"] - theirs["correct"]) <= 1
+    (row,) = evaluate(ours["saved"], theirs["saved"], "--compare")["comparison"]["attacks"]
+    assert row["attack"] == "apgd-ce" and row["agreement"] > 0.8
+    assert "apgd-ce (official)" in fastiseat("eval", *words, "--backend", "official").out
+
+
 @pytest.fixture
 def few_classes(monkeypatch):
     """A network of three classes, and its data set."""
@@ -62,7 +87,10 @@ def test_fewer_than_four_classes(fastiseat, few_classes):
     result = fastiseat("eval", few_classes, "--attack", "aa")
     assert "aa: apgd-t: its DLR loss needs 4 classes, the network has 3" in result.out
     complaint = fastiseat("eval", few_classes, "--attack", "aa", "--backend", "official").complaint
-    assert complaint.startswith("--backend official: its loss needs 4 classes, the network has 3")
+    assert complaint.startswith("--backend official: the loss of its apgd-t needs 4 classes, the network has 3")
+    assert "apgd-t: its DLR loss needs 4 classes" in fastiseat("eval", few_classes, "--attack", "apgd-t").out
+    assert "apgd-t" in fastiseat("eval", few_classes, "--attack", "apgd-t", "--backend", "official").complaint
+    assert fastiseat("eval", few_classes, "--attack", "apgd-ce", "--backend", "official").code == 0
 
 
 @pytest.mark.usefixtures("short")

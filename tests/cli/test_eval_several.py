@@ -24,10 +24,10 @@ def test_the_mean_over_targets(fastiseat, evaluate, runs):
     for column, values in zip(found["means"], accuracies.T, strict=True):
         assert column["targets"] == 3
         assert column["mean"] == pytest.approx(values.mean())
-        assert column["sd"] == pytest.approx(values.std(ddof=0))
+        assert column["sd"] == pytest.approx(values.std(ddof=1))
     out = fastiseat("eval", *runs, *FEW).out
-    assert "mean ± population SD over the targets" in out
-    assert f"{100 * accuracies[:, 0].mean():.2f} ± {100 * accuracies[:, 0].std():.2f}%" in out
+    assert "mean ± sample SD (n - 1) over the targets" in out
+    assert f"{100 * accuracies[:, 0].mean():.2f} ± {100 * accuracies[:, 0].std(ddof=1):.2f}%" in out
 
 
 def test_each_weights_have_a_mean_of_their_own(evaluate, runs):

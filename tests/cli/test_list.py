@@ -11,7 +11,7 @@ from fastiseat.cli.list import _ARCHS
 from fastiseat.models.names import ARCHS
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
-KINDS = ("methods", "datasets", "recipes", "models")
+KINDS = ("methods", "datasets", "recipes", "models", "attacks")
 
 
 def rows(fastiseat, *words):

@@ -49,7 +49,7 @@ def test_few_classes_are_noted(classes: int, loss: str) -> None:
 
 
 def test_what_there_is_not_is_refused() -> None:
-    with pytest.raises(UserError, match="unknown ensemble of attacks 'ab'; did you mean aa"):
+    with pytest.raises(UserError, match="unknown ensemble of attacks 'ab'; did you mean fab-t or aa"):
         ensemble_named("ab", norm="linf", num_classes=10)
     with pytest.raises(UserError, match="aa on a network of 1 class: there is no wrong class"):
         ensemble_named("aa", norm="linf", num_classes=1)
