@@ -102,6 +102,19 @@ def test_accuracies_that_are_said_of_a_table_are_in_it() -> None:
         assert set(numbers) <= published, where
 
 
+def test_accuracies_in_the_docstrings_of_methods_and_recipes_are_published() -> None:
+    published = {number for row in ROWS for number in row.numbers}
+    published |= {number for numbers in ELSEWHERE.values() for number in numbers.split()}
+    found = [
+        (path.name, number)
+        for path in SOURCES
+        if path.parent.name in ("methods", "recipes")
+        for number in re.findall(r"(\d\d\.\d\d)%", path.read_text(encoding="utf-8"))
+    ]
+    assert len(found) >= 20
+    assert [(name, number) for name, number in found if number not in published] == []
+
+
 def method_rows() -> dict[str, str]:
     """By method, what the table of methods gives as published."""
     rows = re.findall(r"^\| `([a-z-]+)` \|.*\|([^|]*)\|$", OFFERED.split("## What they attack")[0], re.MULTILINE)

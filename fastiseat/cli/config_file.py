@@ -29,7 +29,16 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} holds no settings: an object like that of a run's config.json is needed")
-    return settings
+    return _completed(settings) if settings is not content and "versions" in content else settings
+
+
+def _completed(settings: dict[str, Any]) -> dict[str, Any]:
+    """A whole run's, with the defaults of what was no setting yet when it began: today's recipe may say otherwise."""
+    defaults = as_json(Config())
+    return {
+        group: defaults.get(group, {}) | found if isinstance(found, dict) else found
+        for group, found in settings.items()
+    }
 
 
 # Where a file says what a recipe is chosen by.

@@ -149,6 +149,20 @@ def test_a_runs_config_repeats_it(plan, finished):
     assert plan("--config", finished / "config.json")["config"] == stored
 
 
+def test_a_run_of_before_a_setting_was_there_is_repeated_without_it(plan, finished, tmp_path):
+    """A recipe that sets it today does not come between."""
+    stored = json.loads((finished / "config.json").read_text())
+    stored["config"]["objective"]["method"] = "at-rice"
+    stored["config"]["data"]["dataset"] = "cifar10"
+    for name in ("mean", "std", "initialization"):
+        del stored["config"]["network"][name]
+    assert recipe("cifar10", "at-rice").network.mean
+    network = plan("--config", tiny.settings_file(tmp_path, stored))["config"]["network"]
+    assert (network["mean"], network["std"], network["initialization"]) == ([], [], "torch")
+    part = {"config": stored["config"]}  # without the words of a run: any part of one, over the recipe
+    assert plan("--config", tiny.settings_file(tmp_path, part))["config"]["network"]["mean"]
+
+
 def test_a_printed_plan_is_a_config_too(plan, tmp_path):
     first = plan("--method", "at", "--eps", "8/255", "--lr-drops", "--seed", 2**62)
     assert plan("--config", tiny.settings_file(tmp_path, first["config"])) == first
