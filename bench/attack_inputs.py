@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from fastiseat.checkpoint import WEIGHTS
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Evaluator, attack_named
 from fastiseat.kernels.pgd_step import Norm
+from fastiseat.models.choices import Say
 from fastiseat.names import AUTOATTACK
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
@@ -85,7 +87,7 @@ class Target:
 def require_network(case: AttackCase) -> None:
     """:class:`UserError` where weights can't be read, or there are none and the network is too dear to be trained."""
     if case.weights is not None:
-        _loaded(case.weights, case, torch.device("cpu"))
+        _loaded(case.weights, case, torch.device("cpu"), say=lambda line: None)  # it is said when it is attacked
     elif case.dataset != "digits":
         raise UserError(
             f"{case.arch} on {case.dataset}: untrained, it would withstand nothing; give a trained one with --weights"
@@ -102,7 +104,11 @@ def victim(case: AttackCase, device: torch.device, data_dir: Path | None) -> Vic
         return replace(_loaded(file, case, device), weights=TRAINED_HERE)
 
 
-def _loaded(file: Path, case: AttackCase, device: torch.device) -> Victim:
+def _to_stderr(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _loaded(file: Path, case: AttackCase, device: torch.device, *, say: Say = _to_stderr) -> Victim:
     metadata = models.read_weights(file).metadata
     given = {"dataset": case.dataset or None, "eps": case.eps}
     told = {name: metadata.get(name) if value is None else value for name, value in given.items()}
@@ -110,7 +116,7 @@ def _loaded(file: Path, case: AttackCase, device: torch.device) -> Victim:
         if value is None:
             raise UserError(f"{file}: does not tell what {name} it was trained with; give --{name}")
     return Victim(
-        model=models.load_model(file).to(device).eval(),
+        model=models.load_model(file, say=say).to(device).eval(),
         dataset=str(told["dataset"]),
         eps=float(told["eps"] or 0.0),
         weights=hashlib.sha256(file.read_bytes()).hexdigest()[:16],

@@ -130,7 +130,8 @@ class Network:
     std: tuple[float, ...] = ()
     """What they are divided by then."""
     init: Path | None = None
-    """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt)."""
+    """Start from this file's weights (.safetensors, the authors' or RobustBench's .pt), or from the best ones of this
+    run's folder. arch and variant are by default those of the weights."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -166,8 +167,9 @@ class Objective:
     beta: float | None = None
     """β of trades, mart and those built on them, the weight of their KL term; by default the method's own."""
     standard: Path | None = None
-    """The weights of the network without defence that hat compares with, of the same data set: a file as --init
-    takes it. Without it one is trained first, in the folder standard beside the run, and kept for the next."""
+    """The weights of the network without defence that hat compares with, of the same data set: a file or a run's
+    folder, as --init takes them. Without it one is trained first, in the folder standard beside the run, and kept for
+    the next."""
 
     def __post_init__(self) -> None:
         check_types(self)

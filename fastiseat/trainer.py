@@ -34,6 +34,7 @@ from fastiseat.metrics import (
     require_finite_network,
     require_life,
 )
+from fastiseat.models.choices import Say, warn
 from fastiseat.peak import peak_memory_bytes
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.pipelines.base import Batch, Loader, Split
@@ -71,8 +72,13 @@ class Observer(Protocol):
         """Something that the user should know."""
 
 
-def build_network(network: Network, *, in_channels: int, num_classes: int, seed: int) -> models.Network:
-    """The network with its first weights: drawn from ``seed`` as ``initialization`` says, or those of ``init``."""
+def build_network(
+    network: Network, *, in_channels: int, num_classes: int, seed: int, say: Say = warn
+) -> models.Network:
+    """The network with its first weights: drawn from ``seed`` as ``initialization`` says, or those of ``init``.
+
+    ``say`` is told in a line what was taken where that file leaves a choice.
+    """
     with own_randomness(torch.device("cpu"), seed):
         model = models.build(
             network.arch,
@@ -85,13 +91,16 @@ def build_network(network: Network, *, in_channels: int, num_classes: int, seed:
     if network.init is None:
         models.set_normalization(model, mean=mean, std=std)
     else:
-        models.init_from(model, network.init, mean=mean, std=std)
+        models.init_from(model, network.init, mean=mean, std=std, say=_for_training(say))
     return model
 
 
-def load_standard(path: Path, *, in_channels: int, num_classes: int) -> models.Network:
-    """The network without defence in a weights file, float32 on the CPU, for images and classes as they are."""
-    network = models.load_model(path)
+def load_standard(path: Path, *, in_channels: int, num_classes: int, say: Say = warn) -> models.Network:
+    """The network without defence in a weights file, float32 on the CPU, for images and classes as they are.
+
+    ``say`` is as in :func:`build_network`.
+    """
+    network = models.load_model(path, say=_for_training(say))
     spec = network.spec
     if (spec.in_channels, spec.num_classes) != (in_channels, num_classes):
         raise UserError(
@@ -99,6 +108,10 @@ def load_standard(path: Path, *, in_channels: int, num_classes: int) -> models.N
             "classes; give a network trained on it (fastiseat train --method none)"
         )
     return network.float().requires_grad_(False)
+
+
+def _for_training(say: Say) -> Say:
+    return lambda line: say(f"{line} (to train with another one: fastiseat export makes a file of it)")
 
 
 class Trainer:
@@ -150,6 +163,7 @@ class Trainer:
             in_channels=self.data.whole.num_channels,
             num_classes=self.data.whole.num_classes,
             seed=config.run.seed,
+            say=observer.say,
         )
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = self._precision()
@@ -190,7 +204,9 @@ class Trainer:
         path, whole = self.config.objective.standard, self.data.whole
         if path is None:
             return None
-        network = load_standard(path, in_channels=whole.num_channels, num_classes=whole.num_classes)
+        network = load_standard(
+            path, in_channels=whole.num_channels, num_classes=whole.num_classes, say=self.observer.say
+        )
         network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 

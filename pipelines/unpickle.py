@@ -31,11 +31,18 @@ class _RefusedError(Exception):
     """The pickle asks for something beyond numbers and containers."""
 
 
-class _Dtype:
+class Dtype:
     """Stands in for ``numpy.dtype``: the name of a number type, and the byte order that its state adds."""
 
     def __init__(self, name: str | bytes, align: object = False, copy: object = True) -> None:
-        self.dtype = _plain_dtype(name)
+        self.dtype = self.named(as_text(name))
+
+    @staticmethod
+    def named(name: str) -> np.dtype[Any]:
+        """The dtype of that name, one of plain numbers."""
+        if not _NUMBERS.fullmatch(name):
+            raise _RefusedError(f"an array of dtype {name!r}")
+        return np.dtype(name)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, order, subarray, names, fields, size, alignment, *flags = state
@@ -46,7 +53,7 @@ class _Dtype:
         self.dtype = np.dtype(as_text(order) + self.dtype.str[1:])
 
 
-class _Array:
+class Array:
     """Stands in for a ``numpy.ndarray``: empty at first, filled by its state."""
 
     def __init__(self) -> None:
@@ -56,17 +63,11 @@ class _Array:
         _, shape, dtype, fortran, content = state
         self.fill(content, dtype, shape, "F" if fortran else "C")
 
-    def fill(self, content: Any, dtype: _Dtype, shape: Any, order: Any) -> _Array:
+    def fill(self, content: Any, dtype: Dtype, shape: Any, order: Any) -> Array:
         """Take the numbers that ``content``, bytes or Python 2's string, holds."""
         raw = content.encode("latin1") if isinstance(content, str) else content
         self.array = np.frombuffer(memoryview(raw).toreadonly(), dtype.dtype).reshape(shape, order=order)
         return self
-
-
-def _plain_dtype(name: str | bytes) -> np.dtype[Any]:
-    if not _NUMBERS.fullmatch(as_text(name)):
-        raise _RefusedError(f"an array of dtype {as_text(name)!r}")
-    return np.dtype(as_text(name))
 
 
 def as_text(value: str | bytes) -> str:
@@ -83,15 +84,15 @@ def _encode(text: str, encoding: str) -> bytes:
 def _replacements() -> dict[tuple[str, str], Callable[..., Any]]:
     """What each allowed name means. Made anew for every pickle, which could set attributes of what it gets."""
     allowed: dict[tuple[str, str], Callable[..., Any]] = {
-        ("numpy", "dtype"): lambda *state: _Dtype(*state),
-        ("numpy", "ndarray"): lambda: _Array(),
+        ("numpy", "dtype"): lambda *state: Dtype(*state),
+        ("numpy", "ndarray"): lambda: Array(),
         # How protocol 2 spells the bytes of Python 3.
         ("_codecs", "encode"): lambda text, encoding: _encode(text, encoding),
     }
     for core in ("numpy.core", "numpy._core"):
-        allowed[f"{core}.multiarray", "_reconstruct"] = lambda kind, shape, code: _Array()
-        allowed[f"{core}.multiarray", "scalar"] = lambda dtype, raw: _Array().fill(raw, dtype, (), "C").array[()]
-        allowed[f"{core}.numeric", "_frombuffer"] = lambda raw, dtype, shape, order: _Array().fill(
+        allowed[f"{core}.multiarray", "_reconstruct"] = lambda kind, shape, code: Array()
+        allowed[f"{core}.multiarray", "scalar"] = lambda dtype, raw: Array().fill(raw, dtype, (), "C").array[()]
+        allowed[f"{core}.numeric", "_frombuffer"] = lambda raw, dtype, shape, order: Array().fill(
             raw, dtype, shape, order
         )
     return allowed
@@ -151,7 +152,7 @@ def read_pickle(content: bytes, where: str) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise UserError(f"{where}: holds a {type(loaded).__name__}, not a dict; fetch the official file")
     return {
-        as_text(key): value.array if isinstance(value, _Array) else value
+        as_text(key): value.array if isinstance(value, Array) else value
         for key, value in loaded.items()
         if isinstance(key, str | bytes)
     }

@@ -16,23 +16,15 @@ from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
+from fastiseat.models.checksum import with_checksum
 
 WEIGHTS = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
 """Where a run's weights lie."""
 
 
 def weights_content(model: nn.Module, metadata: dict[str, str]) -> bytes:
-    """A safetensors file's bytes.
-
-    The library writes metadata in random order; sorted, equal networks have files of equal checksums.
-    """
-    content = to_safetensors(export_state_dict(model), metadata)
-    end = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:end])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)  # the format aligns the tensors
-    return len(encoded).to_bytes(8, "little") + encoded + content[end:]
+    """A safetensors file's bytes, with a checksum among its metadata; of equal networks they are equal."""
+    return with_checksum(to_safetensors(export_state_dict(model), metadata))
 
 
 class RunDirectory:

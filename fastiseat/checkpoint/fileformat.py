@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fastiseat.models.torch_file import may_nest_deeply
+from fastiseat.models.torch_file import damage, may_nest_deeply
 
 FORMAT = 1
 _KIND = re.compile(rb"fastiseat checkpoint, format (\d{1,9}), ")
@@ -54,6 +54,16 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
     if _checksum(header.step, payload) != header.sha256:
         raise DamagedError("its checksum does not match")
     return unpickle(payload), header.step
+
+
+def read_unchecked(path: Path) -> dict[str, Any]:
+    """State of a file of an earlier version, which has no more than the checksums of ``torch.save``; else as
+    :func:`read`.
+    """
+    payload = path.read_bytes()
+    if wrong := damage(io.BytesIO(payload)):
+        raise DamagedError(wrong)
+    return unpickle(payload)
 
 
 def unpickle(payload: bytes) -> dict[str, Any]:

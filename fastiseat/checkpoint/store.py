@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 from fastiseat.checkpoint.atomic import leftovers, write_atomically
-from fastiseat.checkpoint.fileformat import DamagedError, encode, read, unpickle
+from fastiseat.checkpoint.fileformat import DamagedError, encode, read, read_unchecked
 from fastiseat.checkpoint.snapshot import Snapshot
 from fastiseat.errors import UserError
 
@@ -134,7 +134,7 @@ def _step(path: Path) -> int | None:
 
 def _read(path: Path) -> tuple[dict[str, Any], int | None]:
     try:
-        return (unpickle(path.read_bytes()), None) if path.name == UNCHECKED else read(path)
+        return (read_unchecked(path), None) if path.name == UNCHECKED else read(path)
     except OSError as error:
         # Not called damaged: the advice to remove it would lose the run.
         raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error

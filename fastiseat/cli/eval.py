@@ -60,7 +60,7 @@ class Eval:
     std: tuple[float, ...] | None = None
     """What it divides them by."""
     entry: str | None = None
-    """The name of the state dict in a torch file that holds several."""
+    """The name of the state dict in a torch file that holds several, or the prefix of its keys."""
     dataset: str | None = None
     """Data set; default: what the network was trained on, as its file says."""
     data_dir: Path | None = None

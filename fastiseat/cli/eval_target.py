@@ -66,7 +66,12 @@ def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subje
     """The network, channels-last on the CPU, and its data; :class:`UserError` where they do not fit."""
     metadata = models.read_weights(weights.file, entry=arguments.entry).metadata
     model = models.load_model(
-        weights.file, variant=arguments.variant, mean=arguments.mean, std=arguments.std, entry=arguments.entry
+        weights.file,
+        variant=arguments.variant,
+        mean=arguments.mean,
+        std=arguments.std,
+        entry=arguments.entry,
+        say=say,
     )
     trained_on = metadata.get("dataset")
     data = datasets.load(told("dataset", arguments.dataset, trained_on), data_dir=arguments.data_dir)

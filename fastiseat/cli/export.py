@@ -44,6 +44,13 @@ class Export:
     """Which weights of a run."""
     variant: Variant | None = None
     """Whose code's network it is, for a file that does not tell: as in fastiseat train."""
+    mean: tuple[float, ...] | None = None
+    """What the network's own code subtracts from images in [0, 1], one number or one a colour, for a file of others
+    that does not hold it; with --std."""
+    std: tuple[float, ...] | None = None
+    """What it divides them by."""
+    entry: str | None = None
+    """The name of the state dict in a torch file that holds several, or the prefix of its keys."""
     force: FlagCreatePairsOff[bool] = False
     """Overwrite files that exist."""
 
@@ -59,7 +66,16 @@ def main(argv: list[str]) -> None:
     from fastiseat.export import export, read_source
 
     run = arguments.target if arguments.target.is_dir() else None
-    source = read_source(file, run=run, which=arguments.weights, variant=arguments.variant)
+    source = read_source(
+        file,
+        run=run,
+        which=arguments.weights,
+        variant=arguments.variant,
+        mean=arguments.mean,
+        std=arguments.std,
+        entry=arguments.entry,
+        say=lambda line: print(f"note: {line}"),
+    )
     _say(source, export(source, arguments.to, out, force=arguments.force))
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, dataclass, field
+import sys
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.train_start import Say, read_start, with_runs_weights
 from fastiseat.config import Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
@@ -68,10 +70,14 @@ class Train:
 ARGUMENTS = Train
 
 
-def parse(argv: list[str]) -> Train:
-    """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict."""
-    defaults = _defaults(**_named(argv))
+def parse(argv: list[str], say: Say = lambda line: None) -> Train:
+    """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict.
+
+    ``say`` is told in a line what the weights decide that ``--init`` names.
+    """
+    defaults = _defaults(**_named(argv), say=say)
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat train", default=Train(config=defaults))
+    arguments = replace(arguments, config=with_runs_weights(arguments.config, say))
     check(arguments.config)
     if arguments.fine_tune and arguments.config.network.init is None:
         raise UserError(
@@ -83,7 +89,7 @@ def parse(argv: list[str]) -> Train:
 
 
 # What chooses the defaults of all the other flags.
-_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune")
+_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune", "init", "variant")
 
 
 def _named(argv: list[str]) -> dict[str, str | None]:
@@ -97,25 +103,48 @@ def _named(argv: list[str]) -> dict[str, str | None]:
         return dict.fromkeys(_CHOOSING)
 
 
-def _defaults(*, config: str | None, fine_tune: str | None, **named: str | None) -> Config:
-    """The recipe that the names choose, with a file's settings and a study's over it."""
+def _defaults(
+    *,
+    config: str | None,
+    fine_tune: str | None,
+    init: str | None,
+    variant: str | None,
+    say: Say,
+    **named: str | None,
+) -> Config:
+    """The recipe that the names choose, with a file's settings and a study's over it, for the network of ``init``."""
     study = FINE_TUNING.get(fine_tune or "")
-    names = {name: value for name, value in named.items() if value is not None}
+    settings = {} if config is None else _settings(Path(config))
+    start = read_start(settings, init=init, arch=named["arch"], variant=variant)
+    names = {name: value for name, value in (named | {"arch": named["arch"] or start.arch}).items() if value}
     fallback = {} if study is None else {"method": study.method}
-    if config is None:
-        defaults = recipe(**fallback | names)
-    else:
-        from fastiseat.cli.config_file import read_settings, settle
-
-        defaults = settle(read_settings(Path(config)), names, fallback=fallback)
+    defaults = recipe(**fallback | names) if config is None else _settled(settings, names, fallback)
+    if str(start):
+        say(str(start))
+    defaults = start.of_network(defaults)
     return defaults if study is None else study.change(defaults)
+
+
+def _settings(config: Path) -> dict[str, Any]:
+    from fastiseat.cli.config_file import read_settings
+
+    return read_settings(config)
+
+
+def _settled(settings: dict[str, Any], names: dict[str, str], fallback: dict[str, str]) -> Config:
+    from fastiseat.cli.config_file import settle
+
+    return settle(settings, names, fallback=fallback)
 
 
 def main(argv: list[str]) -> None:
     """Train, or with ``--dry-run`` say what would be trained."""
-    arguments = parse(argv)
+    taken = list[str]()
+    arguments = parse(argv, taken.append)
     if arguments.dry_run:
-        print(json.dumps(plan(arguments.config, arguments.data_dir), indent=2, ensure_ascii=False))
+        planned = plan(arguments.config, arguments.data_dir, taken.append)
+        print(*taken, sep="\n", end="\n" if taken else "", file=sys.stderr)
+        print(json.dumps(planned, indent=2, ensure_ascii=False))
         return
     refuse_ranks("train")
     from fastiseat.cli.display import Display, print_line, result_table
@@ -127,6 +156,8 @@ def main(argv: list[str]) -> None:
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
+    for line in taken:
+        display.say(line)
     out = arguments.out or default_directory(config)
     device = choose_device(arguments.device, deterministic=config.run.deterministic)
     with memory_hint(config.data.batch_size, remedies=_remedies(arguments)):
@@ -176,14 +207,20 @@ def default_directory(config: Config) -> Path:
     return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def plan(config: Config, data_dir: Path | None = None) -> dict[str, object]:
-    """What ``--dry-run`` prints."""
+def plan(config: Config, data_dir: Path | None = None, say: Say = lambda line: None) -> dict[str, object]:
+    """What ``--dry-run`` prints; ``say`` is told in a line what was taken where a file leaves a choice."""
     from fastiseat.checkpoint import as_json, changes
     from fastiseat.methods import from_config
     from fastiseat.trainer import build_network
 
     in_channels, num_classes, steps = _sizes(config, data_dir)
-    model = build_network(config.network, in_channels=in_channels, num_classes=num_classes, seed=config.run.seed)
+    model = build_network(
+        config.network,
+        in_channels=in_channels,
+        num_classes=num_classes,
+        seed=config.run.seed,
+        say=say,
+    )
     from_config(config.objective, standard=model).require_start(config.attack)
     settings = as_json(config)
     first = METHODS[config.objective.method].needs == "standard" and config.objective.standard is None

@@ -6,13 +6,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import torch
 
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.models import ModelSpec, Network, load_model, read_weights
+from fastiseat.models.choices import Numbers, Say
+
+
+class Said(TypedDict, total=False):
+    """What a caller may say of a file that does not tell it; see :func:`fastiseat.load_model`."""
+
+    variant: str | None
+    mean: Numbers | None
+    std: Numbers | None
+    entry: str | None
+    say: Say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +68,17 @@ class Source:
         return {"digits": 8, "tinyimagenet": 64}.get(dataset, 8 if self.spec.arch == "small" else 32)
 
 
-def read_source(file: Path, *, run: Path | None = None, which: str = "best", variant: str | None = None) -> Source:
+def read_source(file: Path, *, run: Path | None = None, which: str = "best", **said: Unpack[Said]) -> Source:
     """The network in a weights file; with ``run``, a directory whose ``which`` weights it is, all that is known of it.
+
+    ``said`` are arguments of :func:`fastiseat.load_model`.
 
     Raises:
         UserError: as :func:`fastiseat.load_model`, or a file of the run that can't be read.
     """
-    model = load_model(file, variant=variant)
-    metadata = {name: told for name, told in read_weights(file).metadata.items() if name not in asdict(model.spec)}
+    model = load_model(file, **said)
+    read = read_weights(file, entry=said.get("entry"))
+    metadata = {name: told for name, told in read.metadata.items() if name not in asdict(model.spec)}
     config = RunDirectory(run).stored() if run and (run / "config.json").exists() else {}
     result = _result(run, which, metadata.get("epoch")) if run else {}
     return Source(model=model, metadata=metadata, run=config, result=result)

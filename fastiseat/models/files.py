@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.models import checksum
+from fastiseat.models.entries import find
 from fastiseat.models.identify import Identity, identify
 from fastiseat.models.layouts import Layout, layout_of, strip_prefixes, to_released
 from fastiseat.models.names import Variant, canonical_variant, describe
 from fastiseat.models.normalization import Normalization, held
 from fastiseat.models.parts import take_apart
 from fastiseat.models.shipped import hint, shipped
-from fastiseat.models.torch_file import read_torch
+from fastiseat.models.torch_file import load
 
 _Origin = Literal["safetensors", "authors", "torch"]
 _TINY_IMAGENET_CLASSES = 200
@@ -39,6 +42,8 @@ class Weights:
         in_channels: colour planes of the images.
         num_classes: logits per image.
         normalization: what the file holds of it, of a mean of 0 and a std of 1 too; None where it holds none.
+        choice: what was taken and what was left, where the file holds weights of several networks and the caller
+            did not say which; None where there was no choice.
         normalization_open: why nobody can tell from the file how images are normalised, where it speaks of that.
         metadata: a safetensors file's own, or the numbers and strings beside a torch file's state dict.
     """
@@ -52,6 +57,7 @@ class Weights:
     num_classes: int
     normalization: Normalization | None
     normalization_open: str | None
+    choice: str | None
     metadata: dict[str, str]
 
     def __str__(self) -> str:
@@ -69,7 +75,8 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
 
     Args:
         path: a file, or where there is none of that name, weights that come with the package: ``digits-iseat``.
-        entry: the name of the state dict in a torch file that holds several.
+        entry: the name of the state dict in a torch file that holds several, or the prefix of the network in a state
+            dict that does.
 
     Raises:
         UserError: no such file, not a weight file, a pickle of more than tensors and plain containers, no
@@ -84,9 +91,7 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
             )
         if path.suffix.lower() != ".safetensors":
             return _from_torch(path, entry)
-        if entry is not None:
-            raise UserError(f"entry={entry!r}: a safetensors file has no entries; leave it out")
-        return _from_safetensors(path)
+        return _from_safetensors(path, entry)
     except UserError as error:
         # A file's keys are quoted in the message: no line break or terminal escape of theirs may get through.
         line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
@@ -96,7 +101,7 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
         raise UserError(f"{path}: cannot be read ({reason}); check the file and its permissions") from None
 
 
-def _from_safetensors(path: Path) -> Weights:
+def _from_safetensors(path: Path, entry: str | None) -> Weights:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
@@ -105,7 +110,9 @@ def _from_safetensors(path: Path) -> Weights:
         raise UserError(
             f"not a safetensors file, or a truncated one ({error}); fetch it or export it again"
         ) from None
-    weights = _weights(raw, metadata, origin="safetensors")
+    if (noted := metadata.pop(checksum.NAME, None)) is not None:
+        checksum.check(path, noted)
+    weights = _weights(raw, metadata, origin="safetensors", wanted=entry)
     for name in ("arch", "in_channels", "num_classes"):
         stated, found = metadata.get(name), str(getattr(weights, name))
         if stated not in (None, found):
@@ -116,20 +123,32 @@ def _from_safetensors(path: Path) -> Weights:
 
 
 def _from_torch(path: Path, entry: str | None) -> Weights:
-    raw, beside = read_torch(path, entry)
+    found = find(load(path), entry)
+    beside = {key: value.item() if isinstance(value, np.generic) else value for key, value in found.beside.items()}
     metadata = {key: str(value) for key, value in beside.items() if isinstance(value, (int, float, str))}
-    weights = _weights(raw, metadata, origin="authors" if "best_pgd" in beside else "torch")
+    origin: _Origin = "authors" if "best_pgd" in beside else "torch"
+    weights = _weights(found.state, metadata, origin=origin, wanted=found.wanted)
+    if found.others:
+        weights = replace(weights, choice=_choice(found.name, found.others))
     if beside.get("normalize_input") is True and weights.normalization is None:
         # As Carmon et al. note it, whose code has the numbers.
         return replace(weights, normalization_open="its normalize_input is True, but it does not hold by what")
     return weights
 
 
-def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Origin) -> Weights:
+def _choice(taken: str, others: Sequence[str]) -> str:
+    where = repr(taken) if taken else "the file's own level"
+    names = ", ".join(map(repr, others[:6]))
+    return f"weights taken from {where}, others are in {names}: entry={others[0]!r} takes those"
+
+
+def _weights(
+    raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Origin, wanted: str | None
+) -> Weights:
     for key, tensor in raw.items():
         if tensor.is_complex():
             raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
-    parts = take_apart(raw)
+    parts = take_apart(raw, wanted)
     state = _with_counters(to_released(parts.network))
     identity = identify(state)
     arch, variants, in_channels, num_classes = identity
@@ -145,6 +164,7 @@ def _weights(raw: Mapping[str, Tensor], metadata: dict[str, str], *, origin: _Or
         num_classes=num_classes,
         normalization=held(*parts.normalization, in_channels=in_channels) if parts.normalization else None,
         normalization_open=parts.open,
+        choice=_choice(parts.root, parts.others) if parts.others else None,
         metadata=metadata,
     )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.models.entries import no_such
 
 _HEADS = ("fc.weight", "fc0.weight", "linear.weight")
 _STEM = "conv1.weight"
@@ -32,25 +33,36 @@ class Parts:
         network: its tensors without the wrappers' prefix, and all that is not understood.
         normalization: mean and std.
         open: why the file does not tell the normalisation, where it speaks of one; None where it tells.
+        root: the prefix that the network had, without its last dot.
+        others: prefixes of further networks, not of copies.
     """
 
     network: dict[str, Tensor]
-    normalization: Pair | None
-    open: str | None
+    normalization: Pair | None = None
+    open: str | None = None
+    root: str = ""
+    others: tuple[str, ...] = ()
 
 
-def take_apart(raw: Mapping[str, Tensor]) -> Parts:
+def take_apart(raw: Mapping[str, Tensor], wanted: str | None = None) -> Parts:
     """The parts of ``raw``, whatever modules the network is wrapped in.
 
     Where no whole network is found, all keys are left as they are.
 
+    Args:
+        raw: a state dict.
+        wanted: the prefix of the network that is meant, where it holds several.
+
     Raises:
-        UserError: several networks that differ, or two keys that become one.
+        UserError: several networks that differ, none of that prefix, or two keys that become one.
     """
     roots = _roots(raw)
+    if wanted is not None:
+        return _below(raw, wanted, roots)
     if not roots:
-        return Parts(dict(raw), None, None)
-    root, *copies = roots
+        return Parts(dict(raw))
+    root, *copies = _meant(raw, roots)
+    others = tuple(each.rstrip(".") for each in roots if each not in copies and not _are_equal(raw, root, each))
     wrappers = list(_ancestors(root))
     kept = {key: tensor for key, tensor in raw.items() if not _is_unread(key, wrappers, root, copies)}
     pairs, told = _normalizations(kept, wrappers)
@@ -61,22 +73,39 @@ def take_apart(raw: Mapping[str, Tensor]) -> Parts:
             if name in network:
                 raise UserError(f"{name} occurs with and without the prefix {root!r}; give a file of one network")
             network[name] = tensor
+    found = Parts(
+        network, next(iter(pairs.values()), None), _before(root, held=len(pairs)), root.rstrip("."), others
+    )
     if len(pairs) > 1:
-        return Parts(network, None, f"it holds {len(pairs)} normalisations ({', '.join(pairs)})")
-    return Parts(network, next(iter(pairs.values()), None), _before(root, held=len(pairs)))
+        several = f"it holds {len(pairs)} normalisations ({', '.join(pairs)})"
+        return replace(found, normalization=None, open=several)
+    return found
+
+
+def _below(raw: Mapping[str, Tensor], wanted: str, roots: list[str]) -> Parts:
+    """The parts of the network under a prefix; what belongs to no network, such as a normalisation, stays."""
+    others = tuple(root for root in roots if not root.startswith(f"{wanted}."))
+    if len(others) == len(roots):
+        raise no_such(wanted, [root.rstrip(".") for root in roots if root])
+    return take_apart({key: raw[key] for key in raw if key.startswith(f"{wanted}.") or not key.startswith(others)})
 
 
 def _roots(raw: Mapping[str, Tensor]) -> list[str]:
-    """The prefix of the network, and those of its copies."""
+    """The prefixes of all networks."""
     ends = [key.removesuffix(_STEM) for key in raw if key.endswith(_STEM)]
     roots = [end for end in ends if end[-1:] in ("", ".") and any(end + head in raw for head in _HEADS)]
+    return sorted(roots, key=lambda root: root.count("."))
+
+
+def _meant(raw: Mapping[str, Tensor], roots: list[str]) -> list[str]:
+    """The prefix of the network, and those of its copies."""
     read = [root for root in roots if not _UNREAD & set(root.split("."))] or roots
-    read.sort(key=lambda root: root.count("."))
-    first, *others = read or [""]
+    first, *others = read
     if any(not _are_equal(raw, first, other) for other in others):
+        names = [root.rstrip(".") for root in read]
         raise UserError(
-            f"it holds {len(read)} networks, under the prefixes {', '.join(map(repr, read[:4]))}; give a file that "
-            "holds one network"
+            f"it holds {len(read)} networks, under the prefixes {', '.join(map(repr, read[:4]))}; say which: "
+            f"entry={next(filter(None, names))!r}"
         )
     return read
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 
 import torch
@@ -11,14 +10,20 @@ from torch import Tensor, nn
 
 from fastiseat.errors import UserError
 from fastiseat.models.blocks import Network
+from fastiseat.models.choices import (
+    Numbers,
+    Say,
+    normalization_of,
+    require_variant,
+    say_choices,
+    variant_of,
+    warn,
+)
 from fastiseat.models.factory import build_spec
-from fastiseat.models.files import Weights, read_weights
+from fastiseat.models.files import read_weights
 from fastiseat.models.layouts import to_layout
-from fastiseat.models.names import FORMS, ModelSpec, Variant, canonical_variant
+from fastiseat.models.names import ModelSpec
 from fastiseat.models.normalization import Normalization, Normalize, stated
-
-Numbers = float | Sequence[float]
-"""One for all colour planes, or one for each."""
 
 
 def load_model(
@@ -28,6 +33,7 @@ def load_model(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     entry: str | None = None,
+    say: Say = warn,
 ) -> Network:
     """The network in a weight file, in eval mode, on the CPU; it takes NCHW images in [0, 1].
 
@@ -39,18 +45,17 @@ def load_model(
         variant: a name in :data:`~fastiseat.models.names.FORMS`, for a file that does not tell.
         mean: what the network's code subtracts from images in [0, 1], for a file that does not hold it.
         std: what it divides them by; mean=0 and std=1 say that it does neither.
-        entry: the name of the state dict in a torch file that holds several.
+        entry: the name of the state dict in a torch file that holds several, or the prefix of the network in one that
+            holds several.
+        say: is told in a line what was taken where the file leaves a choice; by default it warns.
 
     Raises:
         UserError: an unreadable file, an argument contradicting it, or neither telling what has to be known.
     """
     weights = read_weights(path, entry=entry)
-    normalization = _normalization(weights, mean, std, path)
-    chosen = _variant(weights, variant, path)
-    if chosen is None:
-        raise UserError(
-            f"{path}: {weights.arch}, and the file does not tell its variant; say {_alternatives(weights.variants)}"
-        )
+    normalization = normalization_of(weights, mean, std, path)
+    chosen = require_variant(weights, variant, path)
+    say_choices(weights, path, say, variant=chosen, said=variant)
     spec = ModelSpec(
         arch=weights.arch, variant=chosen, in_channels=weights.in_channels, num_classes=weights.num_classes
     )
@@ -71,6 +76,7 @@ def init_from(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     entry: str | None = None,
+    say: Say = warn,
 ) -> None:
     """Copy a weight file into an already built network, for fine-tuning; the model's dtype and device stay.
 
@@ -79,18 +85,20 @@ def init_from(
     Args:
         model: a network from :func:`~fastiseat.models.factory.build`.
         path: what :func:`~fastiseat.models.files.read_weights` reads.
-        variant: what the file is, where it does not tell.
+        variant: what the file is, where it does not tell; by default what the model is.
         mean: as in :func:`load_model`.
         std: as in :func:`load_model`.
         entry: as in :func:`load_model`.
+        say: as in :func:`load_model`.
 
     Raises:
         UserError: an unreadable file, or one of another architecture, variant, channel or class count.
     """
     weights = read_weights(path, entry=entry)
-    normalization = _normalization(weights, mean, std, path)
-    # Of a file that tells nothing the model's own variant is assumed: it is what the user asked to train.
-    chosen = _variant(weights, variant, path) or model.spec.variant
+    normalization = normalization_of(weights, mean, std, path)
+    chosen = variant_of(weights, variant, path)
+    if variant is None and not weights.variant_told and model.spec.variant in weights.variants:
+        chosen = model.spec.variant  # it is what the user asked to train
     file = asdict(model.spec) | {
         "arch": weights.arch,
         "variant": chosen,
@@ -103,6 +111,7 @@ def init_from(
             f"{path} holds {weights}, but the model is {model.spec}; they must agree in "
             f"{', '.join(differing)}: build the model to match, or give another file"
         )
+    say_choices(weights, path, say, variant=model.spec.variant, said=variant)
     _put_before(model, None)
     model.load_state_dict(weights.state)
     _put_before(model, normalization)
@@ -136,52 +145,6 @@ def metadata(spec: ModelSpec, **extra: object) -> dict[str, str]:
     fields = asdict(spec)
     assert not fields.keys() & extra.keys(), "extra metadata may not restate the spec"
     return {name: str(value) for name, value in {**fields, **extra}.items()}
-
-
-def _alternatives(variants: Iterable[Variant]) -> str:
-    return " or ".join(f"variant={name!r} ({FORMS[name].code})" for name in variants)
-
-
-def _variant(weights: Weights, said: str | None, path: str | os.PathLike[str]) -> Variant | None:
-    """What the caller states where the file leaves it open, else what the file says or is taken to be."""
-    if said is None:
-        return weights.variant
-    variant = canonical_variant(said)
-    if weights.variant_told and weights.variant != variant:
-        raise UserError(
-            f"{path} holds the {weights.variant} variant of {weights.arch}, which variant={variant!r} "
-            "contradicts; leave variant out"
-        )
-    if variant not in weights.variants:
-        raise UserError(
-            f"{path} holds {weights.arch} with the keys of {' or '.join(weights.variants)}, which "
-            f"variant={variant!r} contradicts; say one of these, or leave variant out"
-        )
-    return variant
-
-
-def _normalization(
-    weights: Weights, mean: Numbers | None, std: Numbers | None, path: str | os.PathLike[str]
-) -> Normalization | None:
-    """What the file holds, else what the caller states."""
-    told, held = stated(mean, std, in_channels=weights.in_channels), weights.normalization
-    if told is None and weights.normalization_open:
-        raise UserError(
-            f"{path}: {weights.normalization_open}; say mean= and std= (0 and 1 if images are taken as they are)"
-        )
-    if held is None and _tells_all(weights):
-        held = Normalization((0.0,) * weights.in_channels, (1.0,) * weights.in_channels)
-    if told is not None and held is not None and not held.agrees(told):
-        raise UserError(
-            f"{path} holds {held}, which {told} contradicts; leave mean and std out (--mean and --std without numbers, "
-            "where a recipe has some)"
-        )
-    return held or told
-
-
-def _tells_all(weights: Weights) -> bool:
-    """Whether a file is of this package's writing: it would hold a normalisation if there were one."""
-    return {"arch", "variant", "in_channels", "num_classes"} <= weights.metadata.keys()
 
 
 def _put_before(model: Network, normalization: Normalization | None) -> None:

@@ -32,7 +32,7 @@ EVAL_FLAGS = """
 --batch-size --seed --amp --engine --backend --no-sanity --compare --out --fresh
 --device --json
 """
-EXPORT_FLAGS = "--help --to --out --weights --variant --force"
+EXPORT_FLAGS = "--help --to --out --weights --variant --mean --std --entry --force"
 BENCH_FLAGS = """
 --help --preset --arch --dataset --batch-size --method --precision --engine --clean-graph --awp-gradient
 --checkpoint-blocks --overlap --wasteful --baseline --backend --loader --images

@@ -84,7 +84,8 @@ def test_robustbench_prn18_is_taken_for_common_unless_told_otherwise(tmp_path):
     torch.save(common.state_dict(), path)
     weights = read_weights(path)
     assert (weights.arch, weights.variant, weights.variant_told) == ("prn18", "common", False)
-    assert_same_network(load_model(path), common)
+    with pytest.warns(RuntimeWarning, match="does not tell the variant of prn18 and is taken for 'common'"):
+        assert_same_network(load_model(path), common)
     released = build("prn18", num_classes=100).eval()
     released.load_state_dict(common.state_dict())
     assert_same_network(load_model(path, variant="released"), released)

@@ -47,19 +47,26 @@ def test_init_from_refuses_another_network(tmp_path, settings, differing):
     assert all(torch.equal(tensor, before[key]) for key, tensor in model.state_dict().items())
 
 
-def test_init_from_takes_a_file_that_does_not_tell_its_variant(tmp_path):
-    source, target = build("small"), build("small", variant="common")
+@pytest.mark.parametrize("arch", ["small", "prn18"])
+@pytest.mark.parametrize("variant", ["released", "common"])
+def test_init_from_takes_a_file_that_does_not_tell_its_variant_for_the_models(tmp_path, arch, variant):
+    source, target = build(arch), build(arch, variant=variant)
     torch.save(source.state_dict(), tmp_path / "w.pt")
-    init_from(target, tmp_path / "w.pt")
+    lines = []
+    init_from(target, tmp_path / "w.pt", say=lines.append)
     assert torch.equal(target.linear.weight, source.linear.weight)
+    [line] = lines
+    other = "common" if variant == "released" else "released"
+    assert f"does not tell the variant of {arch} and is taken for {variant!r}" in line
+    assert f"else say variant={other!r}" in line
+    init_from(target, tmp_path / "w.pt", variant=variant, say=lines.append)
+    assert len(lines) == 1
 
 
-def test_init_from_believes_who_knows_better_than_the_convention(tmp_path):
-    model = build("prn18")
-    torch.save(model.state_dict(), tmp_path / "w.pt")
+def test_init_from_refuses_a_variant_that_the_keys_exclude(tmp_path):
+    torch.save(build("prn18", variant="consistency").state_dict(), tmp_path / "w.pt")
     with pytest.raises(UserError, match="they must agree in variant"):
-        init_from(model, tmp_path / "w.pt")
-    init_from(model, tmp_path / "w.pt", variant="released")
+        init_from(build("prn18"), tmp_path / "w.pt")
 
 
 def test_load_model_asks_for_the_variant_where_nothing_tells(tmp_path):
