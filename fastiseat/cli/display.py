@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
 from rich.console import Console
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from fastiseat.cli.progress import time_left
 from fastiseat.cli.tables import titled_table
 from fastiseat.config import Config
 from fastiseat.report.marks import data_mark
@@ -20,6 +20,7 @@ from fastiseat.trainer import Row, Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
 TERMINAL_INTERVAL, PLAIN_INTERVAL = 1.0, 10.0
+_AFTER_TRAINING = "test set"
 
 
 class Display:
@@ -36,6 +37,7 @@ class Display:
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
             console=self.console,
+            speed_estimate_period=float("inf"),  # or a validation of 30 seconds would leave it nothing to go by
             disable=quiet or not self.console.is_terminal,
         )
 
@@ -44,7 +46,8 @@ class Display:
         """Show ``trainer``'s run in the block."""
         self._epochs, self._batches, self._images = trainer.config.schedule.epochs, len(trainer.loader), 0
         self._first, self._total = trainer.step.steps_taken, trainer.total_steps
-        self._began = self._shown = time.perf_counter()
+        self._began = self._shown = self._heard = time.perf_counter()
+        self._where, self._evaluated = _AFTER_TRAINING, ""
         self._task = self._progress.add_task("starting", total=self._total, completed=self._first, status="")
         if not self.quiet:
             self._line(_heading(trainer))
@@ -55,26 +58,42 @@ class Display:
         """Count the step; read and show its loss once an interval."""
         self._images += images
         done, now = epoch * self._batches + step + 1, time.perf_counter()
-        self._progress.update(self._task, completed=done, description=f"epoch {epoch + 1}/{self._epochs}")
-        if self.quiet or now - self._shown < self.interval:
+        self._heard, self._where = now, f"epoch {epoch + 1}/{self._epochs}"
+        self._progress.update(self._task, completed=done, description=self._where)
+        if not self._is_time(now):
             return
-        self._shown = now
-        pace = (done - self._first) / (now - self._began)
         status = f"loss {float(metrics['loss']):.3f}  {pace_text(self._images / (now - self._began))}"
         self._progress.update(self._task, status=status)
         if not self.console.is_terminal:
-            left = timedelta(seconds=round((self._total - done) / pace))
-            self._line(f"epoch {epoch + 1}/{self._epochs}  step {step + 1}/{self._batches}  {status}  {left} left")
+            left = time_left(done - self._first, self._total - done, now - self._began)
+            self._line(f"{self._where}  step {step + 1}/{self._batches}  {status}  {left}")
 
     def epoch(self, row: Row) -> None:
         """The epoch's accuracies, above the bar in a terminal."""
         if not self.quiet:
             self._line(epoch_line(row, self._epochs))
-        self._shown = time.perf_counter()
+        self._shown = self._heard = time.perf_counter()
+        self._where = _AFTER_TRAINING
 
     def evaluating(self, what: str, done: int, total: int) -> None:
-        """Where an evaluation stands."""
-        self._progress.update(self._task, status=f"{what} {done}/{total}")
+        """Where an evaluation stands, and the time that it still takes; a line once an interval."""
+        now = time.perf_counter()
+        if what != self._evaluated:  # it began when the last thing was heard of
+            self._evaluated, self._evaluation_began = what, self._heard
+        self._heard = now
+        status = f"{what} {done}/{total}  {time_left(done, total - done, now - self._evaluation_began)}"
+        if done == total:
+            self._evaluated = ""
+        self._progress.update(self._task, description=self._where, status=status)
+        if not self.console.is_terminal and self._is_time(now):
+            self._line(f"{self._where}  {status}")
+
+    def _is_time(self, now: float) -> bool:
+        """Once an interval."""
+        if self.quiet or now - self._shown < self.interval:
+            return False
+        self._shown = now
+        return True
 
     def say(self, line: str) -> None:
         """A notice, however quiet the run."""

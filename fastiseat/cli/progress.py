@@ -60,7 +60,7 @@ class ConsoleProgress:
         self._bar.update(task.bar, completed=done, total=total, description=described)
         if not self.console.is_terminal and now - self._shown >= _INTERVAL:
             self._shown = now
-            left = _time_left(done - task.first, total - done, now - task.began)
+            left = time_left(done - task.first, total - done, now - task.began)
             self.say(", ".join(filter(None, (f"{what}: {done:,} of {total:,}", detail, left))))
 
     def busy(self, what: str) -> None:
@@ -75,5 +75,6 @@ class ConsoleProgress:
         self._tasks.clear()
 
 
-def _time_left(done: int, left: int, seconds: float) -> str:
+def time_left(done: int, left: int, seconds: float) -> str:
+    """As ``0:01:00 left``, if the ``left`` goes as the ``done`` went in so many seconds; nothing before any is done."""
     return f"{timedelta(seconds=round(seconds / done * left))} left" if done > 0 else ""

@@ -2,9 +2,11 @@
 
 import io
 import re
+import types
 
 import pytest
 import tiny
+import torch
 from rich.console import Console
 
 from fastiseat.cli import display
@@ -65,6 +67,46 @@ def test_slow_steps_are_shown_in_between(tmp_path, monkeypatch):
     assert len(steps) == 4
     assert re.fullmatch(pattern, steps[0])
     assert steps[3].endswith("0:00:00 left")
+
+
+def on_a_clock(monkeypatch, *, terminal):
+    """A display of a run of two epochs of two steps, each look at its clock 20 seconds after the last."""
+    stream, clock = io.StringIO(), iter(range(0, 10_000, 20))
+    monkeypatch.setattr(display.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(display, "_heading", lambda trainer: "heading")
+    config = types.SimpleNamespace(schedule=types.SimpleNamespace(epochs=2))
+    step = types.SimpleNamespace(steps_taken=0)
+    trainer = types.SimpleNamespace(config=config, loader=[0, 1], step=step, total_steps=4)
+    return Display(console=Console(file=stream, force_terminal=terminal, width=120)), trainer, stream
+
+
+def test_the_time_left_of_a_validation(monkeypatch):
+    show, trainer, stream = on_a_clock(monkeypatch, terminal=False)
+    with show.showing(trainer):
+        show.step(epoch=0, step=0, images=10, metrics={"loss": torch.ones(())})
+        for what in ("clean", "pgd-10"):
+            for done in (10, 20, 30):
+                show.evaluating(what, done, 30)
+        show.epoch(ROW)
+        show.evaluating("pgd-50", 10, 40)
+    lines = stream.getvalue().splitlines()
+    assert lines[2:8] == [
+        *(f"epoch 1/2  clean {done}/30  0:00:{left:02} left" for done, left in ((10, 40), (20, 20), (30, 0))),
+        *(f"epoch 1/2  pgd-10 {done}/30  0:00:{left:02} left" for done, left in ((10, 40), (20, 20), (30, 0))),
+    ]
+    assert lines[-1] == "test set  pgd-50 10/40  0:01:00 left"
+
+
+def test_the_time_left_of_a_validation_in_a_terminal(monkeypatch):
+    show, trainer, stream = on_a_clock(monkeypatch, terminal=True)
+    with show.showing(trainer):
+        show.step(epoch=0, step=0, images=10, metrics={"loss": torch.ones(())})
+        show.evaluating("pgd-10", 10, 30)
+        show._progress.refresh()
+        assert "pgd-10 10/30  0:00:40 left" in plain(stream.getvalue())
+        show.evaluating("pgd-10", 20, 30)
+    assert "epoch 1/2" in plain(stream.getvalue())
+    assert "pgd-10 20/30  0:00:20 left" in plain(stream.getvalue())
 
 
 @pytest.mark.parametrize("terminal", [True, False])
