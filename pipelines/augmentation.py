@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from fastiseat.config import IDBH, Data
 from fastiseat.errors import UserError
+from fastiseat.fields import check_types, require, require_at_least
 from fastiseat.kernels import augment, idbh
 from fastiseat.kernels.augment.reference import PadMode
 
@@ -42,6 +44,9 @@ class Augmentation:
     view: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
+        require_at_least(0, "pad", self.pad)
+        require(self.pad_mode in get_args(PadMode), "pad_mode", self.pad_mode, "is zero or reflect")
         if self.view not in (0, 1):
             raise UserError(f"view={self.view}: an image has two views, 0 and 1; take one of them")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,8 @@ from fastiseat.fields import full_name, shown
 
 ROUNDING = 1e-6
 """How far beyond [0, 1] pixel values may lie, which arithmetic leaves there; x' is clamped to [0, 1]."""
+
+_Maybe = TypeVar("_Maybe", Tensor, Tensor | None)
 
 # How many planes an image has, as far as its layout can be told by that.
 _COLOURS = (1, 3)
@@ -53,7 +57,7 @@ def layout_of(model: nn.Module) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
-def outside_inference(tensor: Tensor | None) -> Tensor | None:
+def outside_inference(tensor: _Maybe) -> _Maybe:
     """A tensor from ``torch.inference_mode`` as one that gradients may flow through; any other as it is."""
     return tensor.clone() if isinstance(tensor, Tensor) and tensor.is_inference() else tensor
 
@@ -180,7 +184,7 @@ def check_same_classes(logits: Tensor, batch_size: int, num_classes: int) -> Non
 
 def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
     """Ranges that need the values themselves; on a GPU this waits for it."""
-    low, high = map(float, images.aminmax()) if images.is_floating_point() else (0.0, 1.0)
+    low, high = map(float, images.detach().aminmax()) if images.is_floating_point() else (0.0, 1.0)
     if not (low >= -ROUNDING and high <= 1 + ROUNDING):  # NaN fails too
         raise UserError(
             f"images reach from {_digits(low)} to {_digits(high)}: pixel values lie in 0 … 1, unnormalised, but for "

@@ -198,9 +198,8 @@ class TrainStep:
         ``rows`` (m,) int64 too, images and labels are any number, whose samples ``rows`` are the batch: a data set that
         lies in the device's memory stays where it is.
         """
-        given = Given(
-            *(accept.outside_inference(tensor) for tensor in (images, labels, delta, start, index, rows))  # type: ignore[arg-type]
-        )
+        usable = accept.outside_inference
+        given = Given(*map(usable, (images, labels)), *map(usable, (delta, start, index, rows)))
         self._look_at(given)
         seed = counter_seed(self.seed, self.steps_taken)
         metrics = self._run(given, seed)

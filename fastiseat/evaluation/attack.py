@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastiseat.attacks.balls import ball_named
 from fastiseat.config import PGD
 from fastiseat.errors import UserError
+from fastiseat.fields import check_types
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.names import ATTACKS, SEARCHES, attack_called, unknown_attack
 
@@ -31,6 +32,7 @@ class Attack:
     loss: str = "ce"
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_lengths(self.norm, eps=self.eps, step_size=self.step_size)
         for field, value, least in (("steps", self.steps, 0), ("restarts", self.restarts, 1)):
             if not value >= least:
@@ -48,6 +50,7 @@ class EnsembleAttack:
     norm: Norm = "linf"
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_lengths(self.norm, eps=self.eps)
 
 

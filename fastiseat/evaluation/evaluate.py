@@ -13,10 +13,15 @@ from fastiseat.engine.accept import (
     as_network_input,
     check_images,
     check_labels,
+    check_layout,
+    check_tensor,
     check_values,
     count_classes,
+    outside_inference,
 )
+from fastiseat.engine.trainable import check_module
 from fastiseat.errors import UserError
+from fastiseat.evaluation.arguments import AnyAttack, Choices, attacks_given, length_given
 from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
@@ -43,13 +48,14 @@ class Verdicts:
         return float(self.robust.double().mean())
 
 
+@torch.inference_mode(mode=False)  # that of a caller lets no gradient flow
 def evaluate(
     model: nn.Module,
     images: Tensor,
     labels: Tensor,
-    attacks: Sequence[str | Attack | EnsembleAttack] = ("clean", "fgsm", "pgd-50"),
+    attacks: AnyAttack | Sequence[AnyAttack] = ("clean", "fgsm", "pgd-50"),
     *,
-    eps: float | None = None,
+    eps: float | str | None = None,
     norm: Norm = "linf",
     restarts: int = 1,
     batch_size: int = BATCH_SIZE,
@@ -61,15 +67,17 @@ def evaluate(
     """Verdicts on every sample under each attack, by its name; the model, in eval mode meanwhile, is left as found.
 
     Args:
-        model: maps images to logits (n, classes); parameters of any floating dtype. Images, δ and the ball are float64
-            where they are, else float32; a model in half precision reads x' rounded to its first parameter's dtype.
-        images: floats (n, C, H, W) in [0, 1] of the model's dtype, for one in half precision float32 too, or uint8
-            (n, H, W, C), on any device.
+        model: maps images to logits (n, classes), alone or as ``logits`` of a dict or an output object; parameters of
+            any floating dtype. Images, δ and the ball are float64 where they are, else float32; a model in half precision
+            reads x' rounded to its first parameter's dtype.
+        images: floats (n, C, H, W) in [0, 1] (up to 1e-6 beyond, which rounding leaves) of the model's dtype, for one in
+            half precision float32 too, or uint8 (n, H, W, C), on any device.
         labels: int64 (n,).
-        attacks: names of :data:`fastiseat.names.ATTACKS`, ``clean``, ``fgsm``, ``pgd-20``, ``cw-20``, ``aa``, which
-            ``autoattack`` is too, ``apgd-ce`` and its other parts, or attacks of :mod:`fastiseat.evaluation`, which
-            tell their own ε. Of the result each is the key ``attack.name``: ``aa`` and ``pgd-10``.
-        eps: ε of the attacks named, in units of pixel values in [0, 1].
+        attacks: one or several, by names of :data:`fastiseat.names.ATTACKS`, ``clean``, ``fgsm``, ``pgd-20``,
+            ``cw-20``, ``aa``, which ``autoattack`` is too, ``apgd-ce`` and its other parts, or attacks of
+            :mod:`fastiseat.evaluation`, which tell their own ε. Of the result each is the key ``attack.name``: ``aa``
+            and ``pgd-10``.
+        eps: ε of the attacks named, in units of pixel values in [0, 1]; 8 of 255 levels are 8 / 255 or "8/255".
         norm: ``linf`` or ``l2``, of the attacks named.
         restarts: of ``pgd`` and ``cw``; the first starts at the image, further ones at random.
         batch_size: images at a time.
@@ -84,13 +92,23 @@ def evaluate(
             the model has no class for, logits that are no finite numbers on an image that is not attacked. Such logits
             on an attacked image are wrong.
     """
+    Choices(
+        norm=norm,
+        restarts=restarts,
+        batch_size=batch_size,
+        precision=precision,
+        engine=engine,
+        seed=seed,
+        sanity=sanity,
+    )
+    asked, length = attacks_given(attacks), length_given(eps)
     samples, num_classes = _accepted(model, images, labels)
     evaluator = Evaluator(model, precision=precision, engine=engine, batch_size=batch_size)
     found: dict[str, Verdicts] = {}
     balls: dict[tuple[Norm, float], None] = {}  # a set in order
-    for attack in attacks:
+    for attack in asked:
         if isinstance(attack, str):
-            attack = any_attack_named(attack, eps=_told(eps, attack), norm=norm, restarts=restarts)
+            attack = any_attack_named(attack, eps=_told(length, attack), norm=norm, restarts=restarts)
         found[attack.name] = _verdicts(evaluator, samples, attack, num_classes, seed)
         balls[attack.norm, attack.eps] = None
     if sanity:
@@ -109,7 +127,7 @@ def _warn_of_masking(
     ]
     if found:
         line = f"gradients may be masked, and these accuracies too high: {'; '.join(found)}"
-        warnings.warn(line, RuntimeWarning, stacklevel=3)
+        warnings.warn(line, RuntimeWarning, stacklevel=4)
 
 
 def _verdicts(
@@ -130,6 +148,9 @@ def _verdicts(
 
 
 def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples, int]:
+    check_module(model)
+    check_tensor("images", images)
+    check_tensor("labels", labels)
     weight = next(model.parameters(), None)
     if weight is None:
         raise UserError("the model has no parameter, which would tell its dtype and device: give it one")
@@ -142,9 +163,17 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
     check_labels(images, labels)
     with evaluating(model):
         first = as_network_input(images[:1].to(like.device), like)
-        num_classes = count_classes(Passes(model=model).logits(first), 1)
+        num_classes = count_classes(_first_logits(model, first, images), 1)
     check_values(images, labels, num_classes)
-    return Samples(images, labels), num_classes
+    return Samples(outside_inference(images), outside_inference(labels)), num_classes
+
+
+def _first_logits(model: nn.Module, first: Tensor, images: Tensor) -> Tensor:
+    try:
+        return Passes(model=model).logits(first)
+    except RuntimeError as error:
+        check_layout(images, error)
+        raise
 
 
 def _told(eps: float | None, attack: str) -> float:

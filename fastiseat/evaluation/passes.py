@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from fastiseat.attacks.search import Ascent
 from fastiseat.engine.accept import layout_of
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
+from fastiseat.models.answers import logits_of
 
 # So many at a time on a CPU: the memory of larger tensors comes from the system anew, page by page, in every layer.
 _CPU_PIXELS = 2**17
@@ -83,8 +84,9 @@ class Passes:
         """(m, classes), with a gradient where one is recorded; TF32 as it is allowed around."""
         # What an autocast around us has cast would be read as it is at each replay of a recording.
         with autocast(self.precision, x.device, cache=False):
-            read = x.to(self._dtype).contiguous(memory_format=layout_of(self.model))
-            logits: Tensor = self.model(read)
+            # A copy: another's module may write to its input.
+            read = x.to(self._dtype).clone(memory_format=layout_of(self.model))
+            logits = logits_of(self.model(read))
         return logits.to(x.dtype)
 
     @property

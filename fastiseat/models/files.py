@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.fields import typed
 from fastiseat.models import checksum
 from fastiseat.models.entries import find
 from fastiseat.models.identify import Identity, identify
@@ -82,7 +83,8 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
         UserError: no such file, not a weight file, a pickle of more than tensors and plain containers, no
             known network, metadata that contradicts the tensors. The message starts with the path.
     """
-    path = Path(path)
+    path = Path(typed("path", path, str | os.PathLike))
+    typed("entry", entry, str | None)
     try:
         path = shipped(path) or path
         if not path.is_file():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.errors import UserError
+from fastiseat.fields import typed
 from fastiseat.models.blocks import Network
 from fastiseat.models.choices import (
     Numbers,
@@ -52,6 +53,7 @@ def load_model(
     Raises:
         UserError: an unreadable file, an argument contradicting it, or neither telling what has to be known.
     """
+    typed("variant", variant, str | None)
     weights = read_weights(path, entry=entry)
     normalization = normalization_of(weights, mean, std, path)
     chosen = require_variant(weights, variant, path)

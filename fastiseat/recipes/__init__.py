@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fastiseat.config import AWP, Config, Network, Objective
 from fastiseat.errors import UserError, unknown
+from fastiseat.fields import typed
 from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
@@ -50,13 +51,15 @@ def recipe(
     ``augment`` and ``extra`` are :class:`~fastiseat.config.Data`'s, by default standard and none. ``arch`` takes the
     place of the network that the recipe names; some methods choose their numbers by it.
     """
+    for name, text in {"dataset": dataset, "method": method}.items():
+        typed(name, text, str)
     kind, uses = _kind(dataset), _ingredients(method)
     base = DATASETS[kind]()
-    data = replace(base.data, dataset=dataset, extra=None if extra is None else Path(extra))
+    data = replace(base.data, dataset=dataset, extra=extra)  # type: ignore[arg-type]  # a path in words becomes one
     base = replace(
         base,
         data=data if augment is None else replace(data, augment=augment),  # type: ignore[arg-type]  # it checks
-        network=_network(base.network, arch or _arch(kind, uses, extra), uses.variant),
+        network=_network(base.network, _arch(kind, uses, extra) if arch is None else arch, uses.variant),
         objective=replace(base.objective, method=method),
     )
     config = varied(base)
@@ -107,7 +110,7 @@ def _ingredients(method: str) -> Ingredients:
 
 def _network(own: Network, arch: str | None, variant: Variant) -> Network:
     """As the method's authors build it; ``small`` is nobody's but ours."""
-    network = replace(own, arch=arch or own.arch)
+    network = replace(own, arch=own.arch if arch is None else arch)
     if variant == "released" or network.arch == "small":
         return network
     initialization: Initialization = "he" if wrn_size(network.arch) else "torch"
