@@ -70,8 +70,8 @@ def evaluate(
         model: maps images to logits (n, classes), alone or as ``logits`` of a dict or an output object; parameters of
             any floating dtype. Images, δ and the ball are float64 where they are, else float32; a model in half
             precision reads x' rounded to its first parameter's dtype.
-        images: floats (n, C, H, W) in [0, 1], up to 1e-6 beyond, of the model's dtype, for one in half precision float32
-            too, or uint8 (n, H, W, C), on any device.
+        images: floats (n, C, H, W) in [0, 1], up to 1e-6 beyond, of the model's dtype, for one in half precision
+            float32 too, or uint8 (n, H, W, C), on any device.
         labels: int64 (n,).
         attacks: one or several, by names of :data:`fastiseat.names.ATTACKS`, ``clean``, ``fgsm``, ``pgd-20``,
             ``cw-20``, ``aa``, which ``autoattack`` is too, ``apgd-ce`` and its other parts, or attacks of
