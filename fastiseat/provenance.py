@@ -27,12 +27,14 @@ def provenance(
     extra: Split | None = None,
     *,
     standard: nn.Module | None = None,
+    init_fingerprint: str | None = None,
     loader: str,
     execution: Mapping[str, Any],
     approximations: list[str],
 ) -> dict[str, Any]:
-    """Command line, time, versions, machine, device, and what was chosen for it; what the data is, and if it is
-    official. ``approximations`` are settings that deviate from the published method to be faster.
+    """Command line, time, versions, machine, device, and what was chosen for it; what the data is, where it lies, and
+    if it is official; what tells apart the files that the settings name. ``approximations`` are settings that deviate
+    from the published method to be faster.
     """
     return {
         "argv": sys.argv,
@@ -54,10 +56,12 @@ def provenance(
         "loader": loader,
         "execution": dict(execution),
         "approximations": approximations,
+        "data_prepared": None if data.prepared is None else str(data.prepared),
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
         "extra_fingerprint": extra_fingerprint(extra),
         "standard_fingerprint": network_fingerprint(standard),
+        "init_fingerprint": init_fingerprint,
     }
 
 

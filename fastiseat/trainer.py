@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastiseat import methods, models
-from fastiseat.checkpoint import WEIGHTS, RunDirectory
+from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute
 from fastiseat.checkpoint.cadence import Every
 from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
@@ -44,7 +44,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, network_fingerprint, provenance
 from fastiseat.recipes import METHODS
 from fastiseat.report.curves import draw_curves
-from fastiseat.rundata import load_run_data, training_loader
+from fastiseat.rundata import RunData, load_run_data, training_loader
 from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
 from fastiseat.signals import Interruptions, Stopped
 
@@ -135,24 +135,27 @@ class Trainer:
         checkpoint_every: str = "1epoch",
         keep: int = 2,
         on_nan: str = "stop",
+        repeated: RunImages | None = None,
     ) -> None:
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
 
         ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders`, change nothing of what is trained.
 
-        ``progress`` is told of data that is prepared first.
+        ``progress`` is told of data that is prepared first. ``repeated`` are the images of the run whose settings these
+        are: they are looked for first, and others in their place are told.
         """
+        config = absolute(config)
         self.config, self.device, self.observer = config, device, observer
         if on_nan not in ON_NAN:
             raise unknown("value of --on-nan", on_nan, ON_NAN)
         if keep < 1:
             raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
         self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
-        self.resume_anyway = resume_anyway
+        self.resume, self.resume_anyway = resume, resume_anyway
         check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
-        self.data = load_run_data(config, data_dir=data_dir, progress=progress)
+        self.data = self._images(repeated or RunImages(), data_dir, progress)
         self._load = partial(
             training_loader, config, self.data, loader, device=device, data_dir=data_dir, progress=progress
         )
@@ -165,6 +168,8 @@ class Trainer:
             seed=config.run.seed,
             say=observer.say,
         )
+        # Read again on every resume, where it changes nothing any more: the first of all is what config.json keeps.
+        self.init_fingerprint = None if config.network.init is None else network_fingerprint(model)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = self._precision()
         self.execution = Execution() if execution is None else execution
@@ -199,6 +204,22 @@ class Trainer:
         self.interruptions = Interruptions()
         if resume:
             self._restore()
+
+    def _images(self, repeated: RunImages, data_dir: Path | None, progress: Progress) -> RunData:
+        """What to train on: where the run in the directory was trained before, else where the repeated one was."""
+        own = self.directory.images() if self.resume else RunImages()
+        if repeated.name != self.config.data.dataset:
+            repeated = RunImages()
+        prepared = own.prepared or (repeated.prepared if data_dir is None else None)
+        data = load_run_data(
+            self.config, data_dir=data_dir, prepared=prepared, expected=own.fingerprint, progress=progress
+        )
+        if repeated.fingerprint not in (None, data.whole.fingerprint):
+            self.observer.say(
+                f"{data.whole.name}: the run of --config was trained on images with the fingerprint "
+                f"{repeated.fingerprint}, this one is on {data.whole.fingerprint}"
+            )
+        return data
 
     def _standard(self) -> models.Network | None:
         path, whole = self.config.objective.standard, self.data.whole
@@ -267,6 +288,7 @@ class Trainer:
             self.data.whole,
             self.data.extra,
             standard=self.standard,
+            init_fingerprint=self.init_fingerprint,
             loader=self.loading.name,
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
@@ -422,6 +444,7 @@ class Trainer:
             method=self.config.objective.method,
             eps=repr(self.config.attack.eps),
             epoch=str(row["epoch"]),
+            data_fingerprint=self.data.whole.fingerprint,
         )
         self.directory.write_weights(which, self.model, metadata)
 
@@ -432,10 +455,10 @@ class Trainer:
         for line in found.skipped:
             self.observer.say(line)
         stored = self.directory.stored()
-        if stored.get("data_fingerprint") != self.data.whole.fingerprint:
-            raise self._other_images(self.data.whole.name)
-        if stored.get("extra_fingerprint") != extra_fingerprint(self.data.extra):
-            raise self._other_images("extra")
+        found_now = {"data": self.data.whole.fingerprint, "extra": extra_fingerprint(self.data.extra)}
+        for what, fingerprint in found_now.items():
+            if stored.get(f"{what}_fingerprint") != fingerprint:
+                raise self._other_images(what, stored.get(f"{what}_fingerprint"), fingerprint)
         if stored.get("standard_fingerprint") != network_fingerprint(self.standard):
             raise UserError(
                 f"{self.directory.path} was trained with another standard network than "
@@ -455,10 +478,12 @@ class Trainer:
         if self.rollbacks:
             self._reshuffle()
 
-    def _other_images(self, which: str) -> UserError:
+    def _other_images(self, what: str, before: str | None, now: str | None) -> UserError:
+        whole, extra = self.data.whole, self.config.data.extra
+        which, where = (whole.name, whole.prepared or "its package") if what == "data" else (what, extra)
         return UserError(
-            f"{self.directory.path} was trained on other {which} images than are found now: bring those back, or "
-            "choose another --out"
+            f"{self.directory.path} was trained on other {which} images than are found now in {where}: their "
+            f"fingerprint was {before}, it is {now}; bring those back, or choose another --out"
         )
 
     def _final(self, which: str) -> Row:

@@ -12,12 +12,15 @@ from typing import Literal
 import numpy as np
 from pydantic import TypeAdapter
 
+from fastiseat.errors import UserError
 from fastiseat.pipelines.base import fingerprint_of_blocks
 from fastiseat.pipelines.changes import Changes, differences, reader, renewed, same_states, with_digests
 from fastiseat.pipelines.listing import Listing, scan
+from fastiseat.pipelines.places import OWN
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
-from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.releases import RELEASES
+from fastiseat.pipelines.store import AGAIN, Store
 
 FILE = "source.json"
 
@@ -160,7 +163,10 @@ def note(store: Path, record: Record) -> None:
 
 
 def _kind(store: Store) -> str:
-    return store.info.name.partition(":")[0]
+    kind = store.info.name.partition(":")[0]
+    if kind not in (*RELEASES, *OWN):
+        raise UserError(f"{store.path / 'info.json'}: damaged (no such data set as {store.info.name!r}); {AGAIN}")
+    return kind
 
 
 def _root(store: Path) -> Path:

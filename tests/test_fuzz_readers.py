@@ -39,6 +39,7 @@ from fastiseat.models import build, load_model, metadata
 from fastiseat.pipelines.beton import Beton
 from fastiseat.pipelines.encoded_store import EncodedStore
 from fastiseat.pipelines.formats.extra import read_extra
+from fastiseat.pipelines.freshness import examine
 from fastiseat.pipelines.jpeg import decode_file
 from fastiseat.pipelines.prepare import prepare, read_source
 from fastiseat.pipelines.prepare_encoded import prepare_encoded
@@ -267,8 +268,9 @@ def test_prepared_arrays(tmp_path):
         if store := Store.at(path):
             store.open()
             store.verify()
+            examine(store)
 
-    files = [path / name for name in ("info.json", "train_images.npy", "test_labels.npy")]
+    files = [path / name for name in ("info.json", "source.json", "train_images.npy", "test_labels.npy")]
     try_all(tmp_path, files, read, rounds=100)
 
 
@@ -334,7 +336,7 @@ def test_tiny_imagenet_as_a_zip_archive(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "ppm", "webp", "tif", "gif"])
 def test_images(tmp_path, suffix):
-    folder = write_image_folder(tmp_path / "own", classes=("cat",), per_class=1)
+    folder = write_image_folder(tmp_path / "own", per_class=1)
     for path in folder.rglob("*.png"):
         Image.open(path).convert("P" if suffix == "gif" else "RGB").save(path.with_suffix(f".{suffix}"))
         if suffix != "png":

@@ -8,6 +8,7 @@ from fastiseat.checkpoint.directory import (
     changes,
     weights_content,
 )
+from fastiseat.checkpoint.placed import RunImages, absolute, absolute_dataset
 from fastiseat.checkpoint.store import Checkpoints, Found
 
 __all__ = [
@@ -15,6 +16,9 @@ __all__ = [
     "Checkpoints",
     "Found",
     "RunDirectory",
+    "RunImages",
+    "absolute",
+    "absolute_dataset",
     "as_json",
     "changes",
     "weights_content",

@@ -12,6 +12,7 @@ from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fastiseat.checkpoint.atomic import write_atomically
+from fastiseat.checkpoint.placed import RunImages, absolute_json
 from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
@@ -51,13 +52,17 @@ class RunDirectory:
             return run
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
-        changed = changes(_completed(run.stored()["config"]), as_json(config))
+        changed = changes(absolute_json(_completed(run.stored()["config"])), as_json(config))
         if changed and not anyway:
             raise UserError(
                 f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, "
                 f"repeat them with --config {path / 'config.json'}, or go on with the new ones by --resume-anyway"
             )
         return run
+
+    def images(self) -> RunImages:
+        """What the run in this directory was trained on; nothing is told where there is none."""
+        return RunImages.told(self.stored()) if (self.path / "config.json").exists() else RunImages()
 
     def stored(self) -> dict[str, Any]:
         """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fastiseat.checkpoint import as_json
+from fastiseat.checkpoint import RunImages, as_json
 from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import pixels
@@ -19,13 +19,7 @@ from fastiseat.recipes import recipe
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The nested settings of a JSON file, or of one named *.toml; :class:`UserError` where there are none."""
-    name, parse = ("TOML", tomllib.loads) if path.suffix.lower() == ".toml" else ("JSON", json.loads)
-    try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"--config {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"--config {path} is not {name}: {error}") from error
+    content = _content(path)
     settings = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} holds no settings: an object like that of a run's config.json is needed")
@@ -39,6 +33,22 @@ def _completed(settings: dict[str, Any]) -> dict[str, Any]:
         group: defaults.get(group, {}) | found if isinstance(found, dict) else found
         for group, found in settings.items()
     }
+
+
+def read_images(path: Path) -> RunImages:
+    """The images that the run of this ``config.json`` was trained on; nothing where it is no run's."""
+    content = _content(path)
+    return RunImages.told(content) if isinstance(content, dict) else RunImages()
+
+
+def _content(path: Path) -> Any:
+    name, parse = ("TOML", tomllib.loads) if path.suffix.lower() == ".toml" else ("JSON", json.loads)
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"--config {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"--config {path} is not {name}: {error}") from error
 
 
 # Where a file says what a recipe is chosen by.

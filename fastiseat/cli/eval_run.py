@@ -49,7 +49,7 @@ def _plans(target: Path, arguments: Eval, progress: ConsoleProgress) -> Iterator
         yield Evaluation(records=[read(target)], files=[target])
         return
     for weights in weights_of(target, arguments):
-        subject = load(weights, arguments, progress.say)
+        subject = load(weights, arguments, progress)
         attacks_on(subject, arguments)
         yield subject
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,14 @@ from typing import Any
 import torch
 
 from fastiseat import models
+from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute_dataset
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.target import weights_file
 from fastiseat.errors import UserError
 from fastiseat.models import Network
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
+from fastiseat.pipelines.progress import Progress
 from fastiseat.rundata import limited
 
 FOLDER = "evaluations"
@@ -62,7 +64,7 @@ def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
         )
 
 
-def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subject:
+def load(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
     """The network, channels-last on the CPU, and its data; :class:`UserError` where they do not fit."""
     metadata = models.read_weights(weights.file, entry=arguments.entry).metadata
     model = models.load_model(
@@ -71,13 +73,10 @@ def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subje
         mean=arguments.mean,
         std=arguments.std,
         entry=arguments.entry,
-        say=say,
+        say=progress.say,
     )
-    trained_on = metadata.get("dataset")
-    data = datasets.load(told("dataset", arguments.dataset, trained_on), data_dir=arguments.data_dir)
+    data = _images(weights.file, metadata, arguments, progress)
     _check_fit(model, data, weights.file)
-    if trained_on not in (None, arguments.dataset, data.name):
-        say(f"{weights.file} was trained on {trained_on}, and is evaluated on {data.name}")
     whole = data.test if arguments.split == "test" else data.train
     subset = arguments.subset if arguments.subset and arguments.subset < len(whole) else None
     return Subject(
@@ -94,6 +93,44 @@ def load(weights: Weights, arguments: Eval, say: Callable[[str], None]) -> Subje
         },
         trained_eps=metadata.get("eps"),
     )
+
+
+def _images(file: Path, metadata: Mapping[str, str], arguments: Eval, progress: Progress) -> DataSet:
+    """Those that the network was trained on, wherever they lie, unless a flag names others; then it is told.
+
+    Raises:
+        UserError: they are not what they were any more, and no flag says that these are meant.
+    """
+    trained = trained_on(file, metadata)
+    meant = arguments.dataset is None and arguments.data_dir is None
+    data = datasets.load(
+        told("dataset", arguments.dataset, trained.name),
+        data_dir=arguments.data_dir,
+        prepared=trained.prepared if meant else None,
+        expected=trained.fingerprint if meant else None,
+        progress=progress,
+    )
+    if trained.name is not None and absolute_dataset(trained.name) != data.name:
+        progress.say(f"{file} was trained on {trained.name}, and is evaluated on {data.name}")
+    elif trained.fingerprint not in (None, data.fingerprint):
+        differ = (
+            f"{file} was trained on images of {data.name} with the fingerprint {trained.fingerprint}; those in "
+            f"{data.prepared or 'its package'} have {data.fingerprint}"
+        )
+        if meant:
+            raise UserError(f"{differ}: bring those back, or say by --dataset or --data-dir that these are meant")
+        progress.say(differ)
+    return data
+
+
+def trained_on(file: Path, metadata: Mapping[str, str]) -> RunImages:
+    """The images that a weights file's run was trained on: what the file tells, and beside it the run's directory."""
+    name, fingerprint = metadata.get("dataset"), metadata.get("data_fingerprint")
+    run = RunDirectory(file.absolute().parents[1])
+    own = run.images() if file.absolute().parent.name == WEIGHTS["best"].parent.name else RunImages()
+    if fingerprint not in (None, own.fingerprint):
+        own = RunImages()  # a file from elsewhere
+    return RunImages(name=name or own.name, prepared=own.prepared, fingerprint=fingerprint or own.fingerprint)
 
 
 def told(name: str, flag: Any, metadata: str | None) -> Any:

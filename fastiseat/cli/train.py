@@ -8,7 +8,7 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
@@ -19,6 +19,9 @@ from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recipe_of, standard_for
 from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
+
+if TYPE_CHECKING:
+    from fastiseat.checkpoint import RunImages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +143,7 @@ def _settled(settings: dict[str, Any], names: dict[str, str], fallback: dict[str
 def main(argv: list[str]) -> None:
     """Train, or with ``--dry-run`` say what would be trained."""
     taken = list[str]()
-    arguments = parse(argv, taken.append)
+    arguments = _absolute(parse(argv, taken.append))
     if arguments.dry_run:
         planned = plan(arguments.config, arguments.data_dir, taken.append)
         print(*taken, sep="\n", end="\n" if taken else "", file=sys.stderr)
@@ -161,7 +164,8 @@ def main(argv: list[str]) -> None:
     out = arguments.out or default_directory(config)
     device = choose_device(arguments.device, deterministic=config.run.deterministic)
     with memory_hint(config.data.batch_size, remedies=_remedies(arguments)):
-        config = with_standard(arguments, out, device=device)
+        repeated = _repeated(arguments.config_file)
+        config = with_standard(arguments, out, device=device, repeated=repeated)
         with ConsoleProgress() as progress:
             trainer = Trainer(
                 config,
@@ -177,6 +181,7 @@ def main(argv: list[str]) -> None:
                 execution=arguments.execution,
                 data_dir=arguments.data_dir,
                 progress=progress,
+                repeated=repeated,
             )
         with display.showing(trainer):
             results = trainer.run()
@@ -186,6 +191,21 @@ def main(argv: list[str]) -> None:
         print_line(display.console, f"peak memory: {in_bytes(peak)}")
         print_line(display.console, f"checkpoints: {in_bytes(trainer.directory.checkpoints.size())} on the disk")
     print_line(display.console, f"run: {trainer.directory.path}")
+
+
+def _absolute(arguments: Train) -> Train:
+    """With absolute paths: what is printed and kept of the settings holds in every working directory."""
+    from fastiseat.checkpoint import absolute
+
+    return replace(arguments, config=absolute(arguments.config))
+
+
+def _repeated(config_file: Path | None) -> RunImages:
+    """The images of the run that ``--config`` repeats."""
+    from fastiseat.checkpoint import RunImages
+    from fastiseat.cli.config_file import read_images
+
+    return RunImages() if config_file is None else read_images(config_file)
 
 
 def _remedies(arguments: Train) -> list[str]:
@@ -244,14 +264,17 @@ def _row(config: Config, epoch: int, steps: int | None) -> dict[str, float]:
 
 def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:
     """Colour planes, classes and steps an epoch; of a release that is not prepared here the last is unknown."""
+    from fastiseat.pipelines.freshness import examine
     from fastiseat.pipelines.order import Order
     from fastiseat.pipelines.prepare import find_store
     from fastiseat.pipelines.releases import RELEASES
     from fastiseat.rundata import load_run_data
 
     release = RELEASES.get(config.data.dataset)
-    if release is not None and find_store(release.name, data_dir=data_dir) is None:
-        return 3, release.num_classes, None  # a plan needs no data, and must not prepare any
+    if release is not None:
+        store = find_store(release.name, data_dir=data_dir)
+        if store is None or not examine(store).usable:
+            return 3, release.num_classes, None  # a plan needs no data, and must not prepare any
     data = load_run_data(config, data_dir=data_dir)
     order = Order(size=len(data.training), batch_size=config.data.batch_size, seed=config.run.seed)
     return data.whole.num_channels, data.whole.num_classes, len(order)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastiseat.checkpoint import WEIGHTS, as_json
+from fastiseat.checkpoint import WEIGHTS, RunImages, as_json
 from fastiseat.cli.display import Display
 from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.config import Config
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fastiseat.cli.train import Train
 
 
-def with_standard(arguments: Train, out: Path, *, device: torch.device) -> Config:
+def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated: RunImages) -> Config:
     """The command's config, in which ``standard`` names a file where its method needs one.
 
     It is the best weights of a run in the folder ``standard`` beside ``out``, whose name has the settings and the
@@ -34,14 +34,15 @@ def with_standard(arguments: Train, out: Path, *, device: torch.device) -> Confi
         return config
     plain = standard_for(config)
     with ConsoleProgress() as progress:
-        data = load_run_data(plain, data_dir=arguments.data_dir, progress=progress)
+        prepared = repeated.prepared if arguments.data_dir is None else None
+        data = load_run_data(plain, data_dir=arguments.data_dir, prepared=prepared, progress=progress)
     folder = out.resolve().parent / "standard" / _name(plain, data.whole.fingerprint)
     weights, display = folder / WEIGHTS["best"], Display(quiet=arguments.quiet)
     if (folder / "results.json").exists():
         display.say(f"standard network: {weights}, trained before")
     else:
         display.say(f"standard network: none is given (--standard), so one is trained first, in {folder}")
-        _train(arguments, plain, folder, device=device, display=display)
+        _train(arguments, plain, folder, device=device, display=display, repeated=repeated)
     return replace(config, objective=replace(config.objective, standard=weights))
 
 
@@ -52,7 +53,15 @@ def _name(plain: Config, data_fingerprint: str) -> str:
     return f"{kind}-{plain.network.arch}-s{plain.run.seed}-{digest}"
 
 
-def _train(arguments: Train, plain: Config, folder: Path, *, device: torch.device, display: Display) -> None:
+def _train(
+    arguments: Train,
+    plain: Config,
+    folder: Path,
+    *,
+    device: torch.device,
+    display: Display,
+    repeated: RunImages,
+) -> None:
     with ConsoleProgress() as progress:
         trainer = Trainer(
             plain,
@@ -67,6 +76,7 @@ def _train(arguments: Train, plain: Config, folder: Path, *, device: torch.devic
             execution=arguments.execution,
             data_dir=arguments.data_dir,
             progress=progress,
+            repeated=repeated,
         )
     try:
         with display.showing(trainer):
