@@ -5,20 +5,23 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from searching import in_float64
 from torch import Tensor, nn
 from trials import small, split_of
 from unanswered import short  # noqa: F401 (a fixture)
 
 import fastiseat
+from fastiseat import models
 from fastiseat.attacks.losses import losses_of
 from fastiseat.evaluation import ATTACKS, Evaluator, evaluate_split, sanity_checks
 from fastiseat.evaluation.attack import attack_named
 from fastiseat.evaluation.official import Official
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.pursuit import Pursuit
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
@@ -97,7 +100,9 @@ def test_the_ball_is_that_of_float32(
         fastiseat.evaluate(model, IMAGES, labels, [name], eps=EPS[norm], norm=norm, restarts=2, batch_size=4)
     assert found
     assert {x.dtype for x in found} == {torch.float32}
-    assert 0.8 * EPS[norm] < furthest(found, norm) <= EPS[norm] + 1e-6
+    # FAB's are as near as it finds them, and the ball is no end that it goes to.
+    least = 0 if name == "fab-t" else 0.8 * EPS[norm]
+    assert least < furthest(found, norm) <= EPS[norm] + 1e-6
 
 
 @pytest.mark.parametrize("dtype", [*HALVES, torch.float32, torch.float64])
@@ -178,3 +183,15 @@ def test_the_authors_code_on_any_dtype(dtype: torch.dtype) -> None:
         attack.withstand(Samples(IMAGES, LABELS), standing)
     assert read == {dtype}
     assert (standing.broken_by > 0).any()
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_file_in_half_precision_is_a_network_in_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    """So ``fastiseat eval`` computes in float32; who wants the file's dtype asks for it."""
+    model = small().to(dtype)
+    save_file(models.export_state_dict(model), tmp_path / "half.safetensors", models.metadata(model.spec))  # type: ignore[arg-type]
+    network = models.load_model(tmp_path / "half.safetensors")
+    assert {weight.dtype for weight in network.parameters()} == {torch.float32}
+    assert pixels_of(network).dtype == pixels_of(network.to(dtype)).dtype == torch.float32
+    found = fastiseat.evaluate(network, IMAGES, LABELS, ["clean"])["clean"]
+    assert found.robust.equal(fastiseat.evaluate(model, IMAGES, LABELS, ["clean"])["clean"].robust)
