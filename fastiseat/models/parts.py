@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.models.entries import no_such
+from fastiseat.models.entries import bits, no_such
 
 _HEADS = ("fc.weight", "fc0.weight", "linear.weight")
 _STEM = "conv1.weight"
@@ -115,13 +114,9 @@ def _are_equal(raw: Mapping[str, Tensor], first: str, other: str) -> bool:
     for key, tensor in raw.items():
         if key.startswith(other):
             twin = raw.get(first + key.removeprefix(other))
-            if twin is None or _bytes(twin) != _bytes(tensor):
+            if twin is None or bits(twin) != bits(tensor):
                 return False
     return True
-
-
-def _bytes(tensor: Tensor) -> tuple[torch.dtype, torch.Size, bytes]:
-    return tensor.dtype, tensor.shape, tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes()
 
 
 def _ancestors(root: str) -> Iterator[str]:

@@ -95,6 +95,23 @@ def test_copies_and_what_is_no_network_are_no_choice(tmp_path, content):
     assert is_net(load_model(tmp_path / "w.pt"), expected)
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        torch.zeros(1).expand(10**12),  # would never be compared to the end
+        torch.zeros(3).to_sparse(),
+        torch.zeros(3, device="meta"),
+        torch.zeros(3).to(torch.float8_e4m3fn),
+        torch.tensor(float("nan")),
+    ],
+)
+def test_tensors_that_are_not_easily_compared(tmp_path, odd):
+    """The file is refused for what the tensor is, or what it does not belong to."""
+    torch.save({"state_dict": {**SD, "odd": odd}, "ema": {**SD, "odd": odd}}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match="odd"):
+        load_model(tmp_path / "w.pt")
+
+
 def test_prefixes_in_safetensors(tmp_path):
     path, lines = tmp_path / "w.safetensors", []
     save_file(prefixed(model=SD, ema=SD_EMA), path)
