@@ -14,9 +14,9 @@ EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 138}
 
 
 class Stopped(Exception):  # noqa: N818 (it is no error)
-    """A signal has ended the run, and a checkpoint is written: ``--resume`` goes on from there."""
+    """A signal has ended the work in good order; ``how`` says what is left of it, and how to go on."""
 
-    def __init__(self, number: signal.Signals, how: str = "after a checkpoint; go on with --resume") -> None:
+    def __init__(self, number: signal.Signals, how: str) -> None:
         super().__init__(f"stopped by {number.name} {how}")
         self.signal = number
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -17,6 +18,7 @@ from torch import Tensor
 from fastiseat import methods, models
 from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute
 from fastiseat.checkpoint.cadence import Every
+from fastiseat.checkpoint.turn import turn
 from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import deterministic, own_randomness
@@ -43,7 +45,7 @@ from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, network_fingerprint, provenance
 from fastiseat.recipes import METHODS
-from fastiseat.report.curves import draw_curves
+from fastiseat.report.live import LiveCurves
 from fastiseat.rundata import RunData, load_run_data, training_loader
 from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
 from fastiseat.signals import Interruptions, Stopped
@@ -136,6 +138,7 @@ class Trainer:
         keep: int = 2,
         on_nan: str = "stop",
         repeated: RunImages | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
@@ -144,6 +147,8 @@ class Trainer:
 
         ``progress`` is told of data that is prepared first. ``repeated`` are the images of the run whose settings these
         are: they are looked for first, and others in their place are told.
+
+        ``options`` are the command's, in JSON's types, which ``config.json`` keeps for ``--resume``.
         """
         config = absolute(config)
         self.config, self.device, self.observer = config, device, observer
@@ -152,7 +157,7 @@ class Trainer:
         if keep < 1:
             raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
         self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
-        self.resume, self.resume_anyway = resume, resume_anyway
+        self.resume, self.resume_anyway, self.options = resume, resume_anyway, dict(options or {})
         check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
         self.data = self._images(repeated or RunImages(), data_dir, progress)
@@ -202,8 +207,11 @@ class Trainer:
         self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
         self.rollbacks = 0
         self.interruptions = Interruptions()
+        self.curves = LiveCurves(self.directory.path, say=observer.say)
         if resume:
             self._restore()
+        if resume_anyway and self.step.steps_taken:
+            self._say_what_turns()
 
     def _images(self, repeated: RunImages, data_dir: Path | None, progress: Progress) -> RunData:
         """What to train on: where the run in the directory was trained before, else where the repeated one was."""
@@ -264,6 +272,7 @@ class Trainer:
             deterministic(self.config.run.deterministic),
             nullcontext() if self.config.run.tf32 else strict_float32(),
             self.interruptions,
+            self.curves,
         ):
             self._begin()
             while self.step.steps_taken < self.total_steps or self._in_epoch():
@@ -273,14 +282,15 @@ class Trainer:
                     self._roll_back(error)
             results = [self._final(which) for which in WEIGHTS]
             self.directory.write_results(results)
-            draw_curves(self.directory.path)
         return results
 
     def _begin(self) -> None:
         if self.step.steps_taken:
             # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
-            self.directory.write_metrics(self.rows)
+            self._write_metrics()
             if not self.resume_anyway:
+                if self.options:
+                    self.directory.write_options(self.options)
                 return
         where = provenance(
             self.device,
@@ -293,7 +303,7 @@ class Trainer:
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
         )
-        self.directory.write_config(self.config, where)
+        self.directory.write_config(self.config, {**where, "options": self.options})
 
     def _in_epoch(self) -> int:
         """Steps taken of the epoch under way."""
@@ -349,7 +359,8 @@ class Trainer:
         if self.interruptions.requested is not None:
             self._write_checkpoint()
             self.directory.checkpoints.close()
-            raise Stopped(self.interruptions.requested)
+            how = f"after a checkpoint; go on with: {self.directory.resuming()}"
+            raise Stopped(self.interruptions.requested, how)
 
     def _write_checkpoint(self) -> None:
         """Of a good state only: one with a number that is none would be gone on from for ever."""
@@ -374,6 +385,7 @@ class Trainer:
             raise error
         self._restore()
         self.rollbacks = rollbacks + 1
+        self._write_metrics()
         self._reshuffle()
         self.observer.say(
             f"{error} Instead: back to step {self.step.steps_taken}, images in another order "
@@ -427,7 +439,7 @@ class Trainer:
         if self.every.after_epoch(len(self.rows)) or self.step.steps_taken >= self.total_steps:
             self._write_checkpoint()
             self.directory.checkpoints.flush()  # a line of metrics speaks of a checkpoint that is there
-        self.directory.write_metrics(self.rows)
+        self._write_metrics()
         self.observer.epoch(row)
         labels = self.data.selection.labels
         require_life(
@@ -436,6 +448,11 @@ class Trainer:
             largest_share=float(np.bincount(labels).max() / len(labels)),
             chance=1 / self.data.whole.num_classes,
         )
+
+    def _write_metrics(self) -> None:
+        self.directory.write_metrics(self.rows)
+        if self.rows:
+            self.curves.update()
 
     def _write_weights(self, which: str, row: Row) -> None:
         metadata = models.metadata(
@@ -477,6 +494,13 @@ class Trainer:
             ) from error
         if self.rollbacks:
             self._reshuffle()
+
+    def _say_what_turns(self) -> None:
+        """What the settings that the run goes on with change in its next epoch."""
+        with suppress(UserError):  # settings of another version, which nobody can go on with unchanged
+            moved = turn(self.directory.stored_config(), self.config, len(self.rows))
+            if moved:
+                self.observer.say(moved)
 
     def _other_images(self, what: str, before: str | None, now: str | None) -> UserError:
         whole, extra = self.data.whole, self.config.data.extra

@@ -53,7 +53,8 @@ def test_a_signal_stops_after_the_step_and_loses_nothing(tmp_path, unbroken, num
         _, errors = run.communicate(timeout=60)
     codes = {signal.SIGTERM: 143, signal.SIGUSR1: 138, signal.SIGINT: 130}
     assert run.returncode == codes[number]
-    assert errors == f"fastiseat: stopped by {number.name} after a checkpoint; go on with --resume\n"
+    told = f"fastiseat: stopped by {number.name} after a checkpoint; go on with: "
+    assert errors == f"{told}fastiseat train --out {out} --resume\n"
     assert RunDirectory(out).checkpoints.latest().step >= 1
     train(out, "--resume")
     assert result(out) == result(unbroken)

@@ -31,13 +31,13 @@ def test_a_signal_is_noted(number):
         assert stop.requested is None
         send(number)
         assert stop.requested is number
-    stopped = Stopped(stop.requested)
+    stopped = Stopped(stop.requested, "in good order")
     assert stopped.signal is number
-    assert str(stopped) == f"stopped by {number.name} after a checkpoint; go on with --resume"
+    assert str(stopped) == f"stopped by {number.name} in good order"
 
 
 def test_the_exit_codes_are_the_documented_ones():
-    codes = {number.name: Stopped(number).exit_code for number in EXIT_CODES}
+    codes = {number.name: Stopped(number, "").exit_code for number in EXIT_CODES}
     assert codes == {"SIGINT": 130, "SIGTERM": 143, "SIGUSR1": 138}
 
 

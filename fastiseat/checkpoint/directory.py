@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
-from dataclasses import asdict
+from contextlib import suppress
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
 from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.checkpoint.placed import RunImages, absolute_json
 from fastiseat.checkpoint.store import Checkpoints
+from fastiseat.checkpoint.turn import turn
 from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
@@ -47,22 +51,52 @@ class RunDirectory:
         run = cls(path, keep=keep)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file: choose another --out")
-        # A hidden file is what an interrupted write leaves.
-        if not path.is_dir() or all(entry.name.startswith(".") for entry in path.iterdir()):
+        if run.is_free():
             return run
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
         changed = changes(absolute_json(_completed(run.stored()["config"])), as_json(config))
         if changed and not anyway:
             raise UserError(
-                f"{path} holds a run with other settings ({'; '.join(changed)}): change them back, "
-                f"repeat them with --config {path / 'config.json'}, or go on with the new ones by --resume-anyway"
+                f"{path} holds a run with other settings ({'; '.join(changed)}): leave them out to go on with the "
+                f"run's own, or go on with the new ones by --resume-anyway{run._told_of(config)}"
             )
         return run
 
     def images(self) -> RunImages:
         """What the run in this directory was trained on; nothing is told where there is none."""
         return RunImages.told(self.stored()) if (self.path / "config.json").exists() else RunImages()
+
+    def is_free(self) -> bool:
+        """Whether no run has begun here: no folder, or one that holds nothing but hidden files."""
+        # A hidden file is what an interrupted write leaves.
+        return not self.path.is_dir() or all(entry.name.startswith(".") for entry in self.path.iterdir())
+
+    def resuming(self) -> str:
+        """The command that goes on with this run, as a shell reads it."""
+        place = shlex.quote(str(self.path))
+        return f"fastiseat train {f'--out={place}' if place.startswith('-') else f'--out {place}'} --resume"
+
+    def stored_config(self) -> Config:
+        """The settings in ``config.json``; :class:`UserError` where they are none of this version's."""
+        stored = absolute_json(_completed(self.stored()["config"]))
+        try:
+            # As JSON, because there a list still makes a tuple.
+            return TypeAdapter(Config).validate_json(json.dumps(stored), strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(
+                f"{self.path / 'config.json'}: {where}={first['input']!r}: {first['msg']}; restore the file"
+            ) from error
+
+    def _told_of(self, config: Config) -> str:
+        """What ``config`` would train the next epoch with that the run's own would not, as a sentence to add."""
+        with suppress(UserError, OSError, ValueError):
+            epochs = len((self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+            moved = turn(self.stored_config(), config, epochs)
+            return moved and f"; then {moved}"
+        return ""  # what the run has come to can't be read, which going on will tell
 
     def stored(self) -> dict[str, Any]:
         """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""
@@ -71,12 +105,25 @@ class RunDirectory:
             if not isinstance(content["config"], dict):
                 raise TypeError("no settings")
             return {**content}
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{self.path} holds no readable config.json: it is not a run's directory; choose another"
+            ) from error
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UserError(f"{self.path} holds no readable config.json: it is not a run's directory") from error
+            raise UserError(
+                f"{self.path} holds no readable config.json: it is not a run's directory, or the file is damaged "
+                f"({str(error) or type(error).__name__}): restore it, or choose another folder"
+            ) from error
 
     def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:
         """``config.json``, which ``fastiseat train --config`` repeats."""
         self._write_json(Path("config.json"), {"config": as_json(config), **provenance})
+
+    def write_options(self, options: Mapping[str, Any]) -> None:
+        """The command's options in ``config.json``, which else stays as it is."""
+        stored = self.stored()
+        if stored.get("options") != options:
+            self._write_json(Path("config.json"), {**stored, "options": options})
 
     def write_results(self, results: Any) -> None:
         """``results.json``: the finished run's accuracies."""
@@ -95,9 +142,13 @@ class RunDirectory:
         write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
 
 
-def as_json(config: Config) -> dict[str, Any]:
+def as_json(config: Config | Mapping[str, Any]) -> dict[str, Any]:
     """``config`` in JSON's types."""
-    return dict(json.loads(json.dumps(asdict(config), default=str)))
+    return dict(json.loads(json.dumps(config, default=_plain)))
+
+
+def _plain(value: object) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:

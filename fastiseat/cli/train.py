@@ -38,9 +38,10 @@ class Train:
     out: Path | None = None
     """The run's directory; default: runs/DATASET-METHOD-sSEED-TIME. One that is not empty is refused."""
     resume: FlagCreatePairsOff[bool] = False
-    """Continue the run in --out at the step of its last checkpoint; starts afresh where the folder is empty."""
+    """Continue the run in --out at the step of its last checkpoint, with its own settings and options; starts afresh
+    where the folder is empty."""
     resume_anyway: FlagCreatePairsOff[bool] = False
-    """Continue although settings have changed, with the new ones."""
+    """Continue with the run's settings and those that are given here in their place."""
     checkpoint_every: str = "1epoch"
     """Epochs, steps or minutes between checkpoints: 1epoch, 500steps, 10minutes. SIGTERM, SIGINT and SIGUSR1 write
     one too, after the step under way."""
@@ -74,12 +75,12 @@ ARGUMENTS = Train
 
 
 def parse(argv: list[str], say: Say = lambda line: None) -> Train:
-    """The command's arguments, over the recipe that they name; :class:`UserError` where they contradict.
+    """The command's arguments, over the recipe that they name or the run that they resume; :class:`UserError` where
+    they contradict.
 
     ``say`` is told in a line what the weights decide that ``--init`` names.
     """
-    defaults = _defaults(**_named(argv), say=say)
-    arguments = command_line(ARGUMENTS, argv, prog="fastiseat train", default=Train(config=defaults))
+    arguments = command_line(ARGUMENTS, argv, prog="fastiseat train", default=_defaults(_named(argv), say))
     arguments = replace(arguments, config=with_runs_weights(arguments.config, say))
     check(arguments.config)
     if arguments.fine_tune and arguments.config.network.init is None:
@@ -92,21 +93,36 @@ def parse(argv: list[str], say: Say = lambda line: None) -> Train:
 
 
 # What chooses the defaults of all the other flags.
-_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune", "init", "variant")
+_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune", "init", "variant", "out")
 
 
-def _named(argv: list[str]) -> dict[str, str | None]:
+def _named(argv: list[str]) -> dict[str, Any]:
     """Those of the choosing flags that are given; none where one lacks its value, for which tyro has the words."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in _CHOOSING:
         first.add_argument(f"--{name.replace('_', '-')}")
+    for name in ("--resume", "--resume-anyway"):
+        first.add_argument(name, dest="resume", action="store_true")
     try:
         return vars(first.parse_known_args(argv)[0])
     except argparse.ArgumentError:
-        return dict.fromkeys(_CHOOSING)
+        return vars(first.parse_args([]))
 
 
-def _defaults(
+def _defaults(named: dict[str, Any], say: Say) -> Train:
+    """A resumed run's own settings and options; in their place those of --config, or else the recipe's."""
+    out, resume = named.pop("out"), named.pop("resume")
+    own, options = None, {}
+    if out is not None and resume:
+        from fastiseat.cli.resume import own_config, own_options
+
+        own, options = own_config(Path(out)), own_options(Path(out), Train)
+    study = FINE_TUNING.get(named["fine_tune"] or "")
+    found = own if own is not None and named["config"] is None else _chosen(**named, say=say)
+    return Train(config=found if study is None else study.change(found), **options)
+
+
+def _chosen(
     *,
     config: str | None,
     fine_tune: str | None,
@@ -115,7 +131,7 @@ def _defaults(
     say: Say,
     **named: str | None,
 ) -> Config:
-    """The recipe that the names choose, with a file's settings and a study's over it, for the network of ``init``."""
+    """The recipe that the names choose, with a file's settings over it, for the network of ``init``."""
     study = FINE_TUNING.get(fine_tune or "")
     settings = {} if config is None else _settings(Path(config))
     start = read_start(settings, init=init, arch=named["arch"], variant=variant)
@@ -124,8 +140,7 @@ def _defaults(
     defaults = recipe(**fallback | names) if config is None else _settled(settings, names, fallback)
     if str(start):
         say(str(start))
-    defaults = start.of_network(defaults)
-    return defaults if study is None else study.change(defaults)
+    return start.of_network(defaults)
 
 
 def _settings(config: Path) -> dict[str, Any]:
@@ -153,6 +168,7 @@ def main(argv: list[str]) -> None:
     from fastiseat.cli.display import Display, print_line, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress
+    from fastiseat.cli.resume import noted
     from fastiseat.cli.train_standard import with_standard
     from fastiseat.pipelines.writer import in_bytes
     from fastiseat.trainer import Trainer
@@ -182,7 +198,10 @@ def main(argv: list[str]) -> None:
                 data_dir=arguments.data_dir,
                 progress=progress,
                 repeated=repeated,
+                options=noted(arguments),
             )
+        if (arguments.resume or arguments.resume_anyway) and not trainer.step.steps_taken:
+            display.say(f"{out} holds no checkpoint yet: the run starts at its beginning")
         with display.showing(trainer):
             results = trainer.run()
     display.console.print(result_table(config, results, official=trainer.data.whole.official))

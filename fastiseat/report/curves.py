@@ -38,8 +38,20 @@ LOSSES = {
 
 
 def draw_curves(run: Path) -> Path:
-    """``figures/curves.png``: accuracy, loss, adversarial vulnerability and learning rate by epoch."""
+    """``figures/curves.png``: accuracy, loss, adversarial vulnerability and learning rate by epoch, the best marked.
+
+    :class:`UserError` where ``metrics.jsonl`` can't be read, or the picture not be written; it is complete or absent.
+    """
     rows = read_metrics(run)
+    figure = _figure(rows, title=run.resolve().name)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    path = run / "figures" / "curves.png"
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def _figure(rows: list[dict[str, Any]], *, title: str) -> Figure:
     epochs = [row["epoch"] + 1 for row in rows]  # pictures count from 1, as people do
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and none of pyplot's global state
@@ -50,7 +62,8 @@ def draw_curves(run: Path) -> Path:
         (axes[1, 0], "adversarial vulnerability (Eq. 13)", VULNERABILITY, 1),
         (axes[1, 1], "learning rate", {"lr": "lr"}, 1),
     ]
-    for axis, title, names, scale in panels:
+    best = next((row["epoch"] + 1 for row in reversed(rows) if row.get("best")), None)
+    for axis, heading, names, scale in panels:
         for name, label in names.items():
             # A term that comes on later is missing from the first rows, or None there.
             known = [
@@ -61,23 +74,30 @@ def draw_curves(run: Path) -> Path:
                 axis.plot(*zip(*points, strict=True), label=label, marker="." if len(rows) < 30 else None)
         if names is LOSSES:
             axis.plot(*_loss_within_epochs(rows), color="0.6", linewidth=1, label="total, by step", zorder=1)
-        axis.set_title(title)
+        measured = bool(axis.lines)
+        if best is not None:
+            axis.axvline(
+                best, color="0.3", linewidth=1, linestyle="--", label=f"best weights: epoch {best}", zorder=1
+            )
+        axis.set_title(heading)
         axis.grid(alpha=0.3)
         if axis.lines:
-            axis.legend(fontsize="small")
-        else:
+            _legend_below(axis, ticks=axis in axes[1])
+        if not measured:
             axis.text(0.5, 0.5, "not measured", ha="center", va="center", transform=axis.transAxes, color="0.5")
     if any(row["lr"] > 0 for row in rows):
         axes[1, 1].set_yscale("log")
     for axis in axes[1]:
         axis.set_xlabel("epoch")
         axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    figure.suptitle(run.resolve().name, parse_math=False)  # a folder may be called a$b$
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    path = run / "figures" / "curves.png"
-    write_atomically(path, buffer.getvalue())
-    return path
+    figure.suptitle(title, parse_math=False)  # a folder may be called a$b$
+    return figure
+
+
+def _legend_below(axis: Axes, *, ticks: bool) -> None:
+    """Where no curve runs; under the numbers and the name of the axis, in the row that has them."""
+    place = (0.5, -0.18 if ticks else -0.02)
+    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=place, ncols=3, frameon=False)
 
 
 def _loss_within_epochs(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:

@@ -58,7 +58,10 @@ def test_a_directory_in_use_is_refused_and_left_alone(fastiseat, tmp_path):
     complaint = fastiseat("train", *SHORT, "--out", "run", "--seed", 1).complaint
     assert complaint == "run is not empty: add --resume to continue its run, or choose another --out"
     complaint = fastiseat("train", *SHORT, "--out", "run", "--seed", 1, "--resume").complaint
-    assert "run holds a run with other settings (run.seed: 0 -> 1): change them back" in complaint
+    assert (
+        "run holds a run with other settings (run.seed: 0 -> 1): leave them out to go on with the run's own"
+        in complaint
+    )
     assert (tmp_path / "run" / "config.json").read_bytes() == before
 
 

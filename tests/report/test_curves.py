@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fastiseat.errors import UserError
-from fastiseat.report.curves import draw_curves
+from fastiseat.report.curves import LOSSES, VULNERABILITY, _figure, draw_curves
 from fastiseat.report.reader import read_metrics
 
 ROW = {
@@ -43,6 +43,31 @@ def test_curves_are_drawn(tmp_path):
     assert (pixels(path) < 255).mean() > 0.01
     other = draw_curves(run_of([ROW] * 3, tmp_path / "other" / "run"))
     assert not np.array_equal(pixels(path), pixels(other)), "the curves are in the picture"
+
+
+def test_the_best_epoch_is_marked_in_each_panel_counted_from_1():
+    rows = [{"epoch": epoch, "best": epoch in (0, 2)} | ROW for epoch in range(5)]
+    figure = _figure(rows, title="run")
+    for axis in figure.axes:
+        (line,) = [line for line in axis.lines if line.get_label() == "best weights: epoch 3"]
+        assert line.get_xdata() == [3, 3]
+        assert "best weights: epoch 3" in [text.get_text() for text in axis.get_legend().get_texts()]
+    assert [line.get_xdata()[0] for line in figure.axes[3].lines if line.get_label() == "lr"] == [1]
+
+
+def test_legends_cover_no_curve_and_no_name_of_an_axis():
+    rows = [
+        {"epoch": epoch, "best": True} | ROW | dict.fromkeys(VULNERABILITY | LOSSES, 0.5) for epoch in range(9)
+    ]
+    figure = _figure(rows, title="run")
+    figure.draw_without_rendering()
+    for axis in figure.axes:
+        legend = axis.get_legend().get_window_extent()
+        others = [other.get_window_extent() for other in figure.axes]
+        others += [other.xaxis.label.get_window_extent() for other in figure.axes if other.get_xlabel()]
+        assert not any(legend.overlaps(box) for box in others)
+        assert figure.bbox.fully_containsx(legend.x0) and figure.bbox.fully_containsx(legend.x1)
+        assert figure.bbox.fully_containsy(legend.y0)
 
 
 @pytest.mark.parametrize("name", ["a$b$c", r"lr$\foo$", "[bold]", "50%", "x" * 100])
