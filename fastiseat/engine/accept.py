@@ -6,6 +6,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from fastiseat.errors import UserError
 from fastiseat.fields import full_name, shown
@@ -32,6 +33,15 @@ def check_alone() -> None:
             f"torch.distributed runs here with a world size of {group.get_world_size()}: a step does not average its "
             "gradient over ranks, so their weights would drift apart; train in one process, or destroy the process "
             "group first where each rank trains a network of its own"
+        )
+
+
+def check_no_cache() -> None:
+    """:class:`UserError` where parametrized weights are cached: one pass would read those of another."""
+    if parametrize._cache_enabled:
+        raise UserError(
+            "torch.nn.utils.parametrize.cached() is on around the step, whose passes are at several weights: call "
+            "the step outside of it"
         )
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -14,11 +15,14 @@ from torch import Tensor, nn
 from fastiseat.attacks import pgd, random_start
 from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.accept import as_network_input, layout_of
+from fastiseat.engine.backward import Graph, Leaves
 from fastiseat.engine.borrow import Rewind, fastest_convolutions
 from fastiseat.engine.frozen import Frozen
-from fastiseat.engine.passes import InputGradient, Passes
+from fastiseat.engine.passes import InputGradient, Passes, second_stream
+from fastiseat.engine.place import Buffers
 from fastiseat.engine.precision import LossScale, autocast
 from fastiseat.engine.settings import Settings
+from fastiseat.engine.weight_hooks import through_hooks, without_hooks
 from fastiseat.methods import Outputs
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import perturbable
@@ -44,13 +48,13 @@ class Attacked(NamedTuple):
     clean_x: Tensor
     """Where the clean logits were taken."""
     clean_logits: Tensor | None = None
-    """Of it, with their graph unless that is recomputed; None where no term needs them."""
+    """Of it, without their graph; None where no term needs them."""
+    clean_graph: Callable[[], Graph] | None = None
+    """Their graph, which was kept or is computed a second time."""
     nan_gradient: Tensor | None = None
     """bool (): whether a gradient of the attack was NaN."""
     at_weights: Mapping[str, Tensor] | None = None
     """The gradients of its last step for the weights, where they are wanted."""
-    rewind: Rewind | None = None
-    """To the random numbers of the clean pass, where it is to be recomputed."""
 
 
 @dataclass(kw_only=True)
@@ -80,7 +84,7 @@ class Algorithm1:
             torch.enable_grad(),
             fastest_convolutions(x.device),
             autocast("full", x.device),  # backwards run outside of the passes' own
-            self.passes.at(self.update.theta()),
+            self.passes.at(self._theta()),
         ):
             self.model.train()
             return self._step(x, y, given)
@@ -105,17 +109,21 @@ class Algorithm1:
         method, theta = self.settings.trained, self.passes.theta
         attacked = self._attack(x, y, given)  # δ_i = PGD(x_i, y_i)
         theta_nu = self._weight_perturbation(x, attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
-        at = Outputs(
-            x=x,
-            x_adv=attacked.x_adv,
-            perturbed=lambda images: self.passes(images, theta_nu),  # f(.; θ+ν)
-            unperturbed=lambda images: self.passes(images, theta),  # f(.; θ)
-            clean=self._clean_logits(attacked),  # f(x; θ)
-            frozen=self.frozen,
-        )
-        terms = method.objective(at, y)
-        loss = torch.stack(list(terms.values())).sum()  # L
-        at_theta_nu, at_theta = self._gradients(loss, theta_nu, at, attacked)
+        with Leaves(partial(second_stream, x.device)) if self.overlap else Leaves() as leaves:
+            at = Outputs(
+                x=x,
+                x_adv=attacked.x_adv,
+                perturbed=lambda images: leaves.of(self.passes.graph(images, theta_nu), images),  # f(.; θ+ν)
+                unperturbed=lambda images: leaves.of(self.passes.graph(images, theta), images),  # f(.; θ)
+                clean=self._clean_logits(attacked, leaves),  # f(x; θ)
+                frozen=self.frozen,
+            )
+            terms = method.objective(at, y)
+            loss = torch.stack(list(terms.values())).sum()  # L
+            # Eq. 17; where θ+ν is θ itself, all passes are at the first.
+            of_theta: Mapping[str, Tensor] = {} if theta_nu is theta else theta
+            found = leaves.gradients(loss, self.loss_scale, theta_nu, of_theta)
+        at_theta_nu, at_theta = through_hooks(self.model, *found)
         skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
         self.update.descend(at_theta_nu, at_theta, self.settings.optimizer, skip=skip)  # θ ← (θ+ν) - l ∇L - ν
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
@@ -154,12 +162,13 @@ class Algorithm1:
             clip_start=not attack.noise,
         )
         self.model.train()
-        found = Attacked(x_adv, (x + start).clamp(0, 1), gradient.first_logits, nan, gradient.at_weights, rewind)
+        found = Attacked(x_adv, (x + start).clamp(0, 1), nan_gradient=nan, at_weights=gradient.at_weights)
         if attack.noise:  # the first pass saw noise besides, which no paper's clean branch does
-            found = found._replace(clean_x=x, clean_logits=None)
-            return self._with_clean_pass(found)
+            return self._with_clean_pass(found._replace(clean_x=x))
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
-        return found if in_train_mode else self._with_clean_pass(found._replace(clean_logits=None))
+        if not in_train_mode or gradient.first is None:
+            return self._with_clean_pass(found)
+        return self._with_clean_logits(found, gradient.first, rewind)
 
     def _start(self, x: Tensor, given: Tensor | None) -> Tensor:
         if given is not None:
@@ -181,20 +190,35 @@ class Algorithm1:
             return attacked
         rewind = self._rewind(attacked.clean_x)
         with torch.set_grad_enabled(not self.recompute_clean):
-            return attacked._replace(clean_logits=self.passes(attacked.clean_x), rewind=rewind)
+            graph = self.passes.graph(attacked.clean_x)
+        return self._with_clean_logits(attacked, graph, rewind)
 
-    def _clean_logits(self, attacked: Attacked) -> Tensor | None:
-        """With the clean pass's graph behind them, or where that is recomputed as a leaf."""
-        if not self.settings.needs_clean or attacked.clean_logits is None:
+    def _with_clean_logits(self, attacked: Attacked, first: Graph, rewind: Rewind | None) -> Attacked:
+        """Of the pass ``first``, whose graph was kept, or is computed again from its random numbers and buffers."""
+
+        def again() -> Graph:
+            with rewind() if rewind else nullcontext():
+                return self.passes.graph(attacked.clean_x, scratch=first.buffers or Buffers(self.model))
+
+        logits = first.logits.detach()
+        return attacked._replace(clean_logits=logits, clean_graph=again if self.recompute_clean else lambda: first)
+
+    def _clean_logits(self, attacked: Attacked, leaves: Leaves) -> Tensor | None:
+        if not self.settings.needs_clean or attacked.clean_logits is None or attacked.clean_graph is None:
             return None
-        return attacked.clean_logits.requires_grad_()
+        aside = self.overlap and not self.recompute_clean
+        return leaves.leaf(attacked.clean_logits, attacked.clean_graph, aside=aside)
+
+    def _theta(self) -> Mapping[str, Tensor]:
+        return without_hooks(self.update.theta())
 
     def _weight_perturbation(self, x: Tensor, attacked: Attacked, y: Tensor) -> Mapping[str, Tensor]:
         """θ+ν by name, θ itself where γ = 0."""
         awp, weights = self.settings.awp, perturbable(self.passes.theta)
         if not self.settings.perturbs or not weights:
-            return self.update.theta()
-        gradients = self.loss_scale.finite_or_zero(self._perturbation_gradients(weights, x, attacked, y))
+            return self._theta()
+        (found,) = through_hooks(self.model, self._perturbation_gradients(weights, x, attacked, y))
+        gradients = self.loss_scale.finite_or_zero(found)
         return self.update.perturbed(gradients, gamma=awp.gamma, norm=awp.norm)
 
     def _perturbation_gradients(
@@ -207,39 +231,24 @@ class Algorithm1:
         if attacked.at_weights is not None:
             return attacked.at_weights
         count = (len(y) + 1) // 2 if kind == "half-batch" else len(y)
+        buffers = Buffers(self.model)
+        with Leaves() as leaves:
 
-        def forward(images: Tensor) -> Tensor:
-            return self.passes(images, trace=False)
+            def forward(images: Tensor) -> Tensor:
+                return leaves.of(self.passes.graph(images, scratch=buffers), images)
 
-        at = Outputs(
-            x=x[:count],
-            x_adv=attacked.x_adv[:count],
-            perturbed=forward,
-            unperturbed=forward,
-            frozen=self.frozen,
-        )
-        loss = self.settings.trained.perturbation_loss(at, y[:count])
-        return self.loss_scale.gradients(loss, weights)[0]
+            at = Outputs(
+                x=x[:count],
+                x_adv=attacked.x_adv[:count],
+                perturbed=forward,
+                unperturbed=forward,
+                frozen=self.frozen,
+            )
+            loss = self.settings.trained.perturbation_loss(at, y[:count])
+            return leaves.gradients(loss, self.loss_scale, weights)[0]
 
     def _takes_weight_gradients(self) -> bool:
         return self.settings.perturbs and self.settings.awp.gradient == "last-attack-step"
-
-    def _gradients(
-        self, loss: Tensor, theta_nu: Mapping[str, Tensor], at: Outputs, attacked: Attacked
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-        """∇L at θ+ν and at θ, which the update adds (Eq. 17); of the same leaves one backward gives the sum."""
-        theta: Mapping[str, Tensor] = {} if theta_nu is self.passes.theta else self.passes.theta
-        if at.clean is None or not self.recompute_clean:
-            at_theta_nu, at_theta = self.loss_scale.gradients(loss, theta_nu, theta)
-            return at_theta_nu, at_theta
-        at_theta_nu, at_theta, at_logits = self.loss_scale.gradients(loss, theta_nu, theta, {"clean": at.clean})
-        with attacked.rewind() if attacked.rewind else nullcontext():
-            again = self.passes(attacked.clean_x, trace=False)
-        # ∇θ of <z, ∂L/∂z> is what the chain rule asks for.
-        (through_clean,) = self.loss_scale.gradients((again * at_logits["clean"]).sum(), self.passes.theta)
-        for name, gradient in at_theta.items():
-            through_clean[name] = through_clean[name] + gradient if name in through_clean else gradient
-        return at_theta_nu, through_clean
 
     def _rewind(self, x: Tensor) -> Rewind | None:
         return Rewind(x.device) if self.draws and self.recompute_clean else None

@@ -20,7 +20,7 @@ from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels.dispatch import VARIABLE
-from fastiseat.models.trace import PythonState
+from fastiseat.models.undo import PythonState
 
 ENGINES = ("auto", "eager", "graph", "tape", "compile")
 CAPTURERS = {"graph": "cuda", "tape": "cpu"}

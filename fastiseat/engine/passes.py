@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fastiseat.engine.backward import Graph, input_gradients, no_grads_left
+from fastiseat.engine.place import Buffers, weights_in_place
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
 from fastiseat.methods import Method
 from fastiseat.models import Network
 from fastiseat.models.answers import logits_of
-from fastiseat.models.factory import needs_no_autocast
+from fastiseat.models.factory import is_as_built, needs_no_autocast
 from fastiseat.models.fuse import fuse
+from fastiseat.models.trace import saved_tensors_hooks
 from fastiseat.weights import full_precision_names, perturbable
 
 # Of one network under torch.compile: by mode, settings, precision, batch size, and which gradients are wanted.
@@ -34,6 +38,8 @@ class Passes:
         self.full_precision = full_precision_names(model)
         self.theta: Mapping[str, Tensor] = {}
         self._compiled: Callable[[dict[str, Tensor], Tensor], Any] | None = None
+        self._is_as_built = self._reads_late = self._is_elsewhere = False
+        self._parameters: list[Tensor] = []
 
     def half(self) -> torch.dtype | None:
         """What weights are to be of at the next passes, but those of ``full_precision``; None for their own dtype.
@@ -47,42 +53,84 @@ class Passes:
 
     @contextmanager
     def at(self, theta: Mapping[str, Tensor]) -> Iterator[None]:
-        """Passes in the block are at ``theta``, the module's own weights or their half-precision shadow."""
+        """Passes in the block are at ``theta``: the module's own weights, or leaves that stand for them."""
         self.theta = theta
+        # Our own networks' backwards run none of their code, or run it on tensors that they have kept.
+        self._is_as_built = is_as_built(self.model) and saved_tensors_hooks() is None
+        self._reads_late = not self._is_as_built and self._compiled is None
+        own = dict(self.model.named_parameters())
+        self._parameters = list(own.values())
+        self._is_elsewhere = any(own.get(name) is not weight for name, weight in theta.items())
         try:
             yield
         finally:
-            self.theta = {}
+            self.theta, self._parameters = {}, []
 
-    def __call__(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Tensor:
-        """Logits (m, C) in the dtype of ``x``, which is the parameters': losses and ranks never see half precision.
+    def __call__(self, x: Tensor) -> Tensor:
+        """Logits (m, C) at θ in the dtype of ``x``, which is the parameters'."""
+        return logits_of(self.raw(x, self.theta)).to(x.dtype)
 
-        ``weights`` replace θ; without ``trace`` the module's buffers, such as BatchNorm's running statistics, are
-        left alone.
+    def graph(
+        self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, scratch: Buffers | None = None
+    ) -> Graph:
+        """The same with its backward to come: losses and ranks never see half precision.
+
+        ``weights`` replace θ. With ``scratch`` the pass is on copies of these buffers, and the module's own, such as
+        BatchNorm's running statistics, are left alone.
         """
-        return logits_of(self.raw(x, weights, trace=trace)).to(x.dtype)
+        weights = self.theta if weights is None else weights
+        buffers = self.buffers() if scratch is None else scratch
+        images = x.detach().requires_grad_() if self._reads_late and not x.requires_grad else None
+        x = x if images is None else images
+        with nullcontext() if scratch is None else scratch.in_place():
+            logits = logits_of(self.raw(x, weights)).to(x.dtype)
+        if not self._reads_late or buffers is None:
+            return Graph(logits, weights, buffers=buffers)
+        again = partial(self._again, weights, buffers, shared=scratch is not None)
+        return Graph(logits, weights, again, buffers, images)
 
-    def raw(self, x: Tensor, weights: Mapping[str, Tensor] | None = None, *, trace: bool = True) -> Any:
+    def buffers(self) -> Buffers | None:
+        """As they are, where a pass of now may read them again later on."""
+        return None if self._is_as_built else Buffers(self.model)
+
+    @contextmanager
+    def _again(
+        self, weights: Mapping[str, Tensor], buffers: Buffers, *, shared: bool, last: bool
+    ) -> Iterator[None]:
+        """The module as a pass found it; ``shared`` by several. Its mode is the same still."""
+        replaced = self._replaced(weights)
+        in_place = buffers.in_place(last=last and not shared)
+        with (
+            no_grads_left([*self._parameters, *replaced.values()]),
+            weights_in_place(self.model, replaced),
+            in_place,
+        ):
+            yield
+
+    def raw(self, x: Tensor, weights: Mapping[str, Tensor]) -> Any:
         """Whatever the module returns; another's module may write to what it is given."""
-        x = x if isinstance(self.model, Network) else x.clone()
-        weights, half = self.theta if weights is None else weights, DTYPES[self.precision]
+        replaced, half = self._replaced(weights), DTYPES[self.precision]
         in_half = half is not None and any(weight.dtype == half for weight in weights.values())
-        replaced = dict(weights) if in_half or weights is not self.theta else {}
-        if not trace:
-            replaced |= {name: buffer.clone() for name, buffer in self.model.named_buffers()}
         if in_half:  # nothing is left for autocast to cast
             x = x.to(half)
         with autocast("full" if in_half else self.precision, self.device):
             if self._compiled is not None and torch.is_grad_enabled():
                 with torch._dynamo.config.patch(recompile_limit=MOST_GRAPHS):
-                    return self._compiled(replaced or dict(self.theta), x)
-            return functional_call(self._network, replaced, (x,)) if replaced else self._network(x)
+                    return self._compiled(dict(replaced or self.theta), x)
+            with weights_in_place(self.model, replaced):
+                return self._network(self._to_give_away(x))
+
+    def _to_give_away(self, x: Tensor) -> Tensor:
+        return x if isinstance(self.model, Network) else x.clone()
+
+    def _replaced(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {} if weights is self.theta and not self._is_elsewhere else weights
 
     def compile(self, backend: str = "inductor") -> None:
         """Passes from here on are by torch.compile; for :meth:`detached` weights it compiles a backward of its own."""
 
         def forward(weights: dict[str, Tensor], x: Tensor) -> Any:
-            return functional_call(self.model, weights, (x,))
+            return functional_call(self.model, weights, (self._to_give_away(x),))
 
         # Its limit of graphs counts them by code object, which all closures of a function share.
         forward.__code__ = forward.__code__.replace()
@@ -99,17 +147,16 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
 
 
 @contextmanager
-def on_second_stream(device: torch.device) -> Iterator[None]:
-    """The block there, after all that was asked for before it and before all that comes after it."""
+def second_stream(device: torch.device) -> Iterator[Callable[[], AbstractContextManager[object]]]:
+    """What opens blocks there, which come after all that was asked for before; at the end all that follows waits."""
     current, stream = torch.cuda.current_stream(device), _second_stream(device)
     stream.wait_stream(current)
-    with torch.cuda.stream(stream):
-        yield
+    yield partial(torch.cuda.stream, stream)
     current.wait_stream(stream)
 
 
 class InputGradient:
-    """x' → ∇ₓ of the method's inner loss; keeps the logits of its first call, which is the clean pass.
+    """x' → ∇ₓ of the method's inner loss; keeps its first call's pass, which is the clean one.
 
     Only the input's gradient is asked for: eager autograd then computes none of the weights'. The call number
     ``weights_at``, counted from 1, computes these too and keeps them. The first one runs on
@@ -130,28 +177,35 @@ class InputGradient:
         self.passes, self.method, self.labels, self.reference = passes, method, labels, reference
         self.keep_graph, self.weights_at, self.aside = keep_graph, weights_at, aside
         self.calls = 0
-        self.first_logits: Tensor | None = None
+        self.first: Graph | None = None
+        """Its graph is there where it was to be kept."""
         self.at_weights: dict[str, Tensor] | None = None
         self.scale = FP16_ATTACK_SCALE if passes.precision == "fp16" else 1.0
 
     def __call__(self, x: Tensor) -> Tensor:
         """The gradient at ``x``, up to a positive factor."""
         self.calls += 1
-        with on_second_stream(x.device) if self.aside and self.calls == 1 else nullcontext():
+        if not (self.aside and self.calls == 1):
+            return self._gradient(x)
+        with second_stream(x.device) as beside, beside():
             return self._gradient(x)
 
     def _gradient(self, x: Tensor) -> Tensor:
         x = x.detach().requires_grad_()
-        weights = perturbable(self.passes.theta) if self.calls == self.weights_at else {}
-        logits = self.passes(x, None if weights else self.passes.detached())
+        weights = self.weights_too()
+        graph = self.passes.graph(x, None if weights else self.passes.detached())
         keep = self.calls == 1 and self.keep_graph
-        loss = self.method.inner_loss(logits, self.labels, self.reference) * self.scale
-        gradient, *others = torch.autograd.grad(
-            loss, [x, *weights.values()], retain_graph=keep, allow_unused=bool(weights)
-        )
-        if weights:
+        loss = self.method.inner_loss(graph.logits, self.labels, self.reference) * self.scale
+        gradient: Tensor
+        wanted = [x, *weights.values()]
+        gradient, *others = input_gradients(graph, loss, wanted, keep=keep, last=self.calls > 1)
+        if self.calls == self.weights_at:
             found = zip(weights, others, strict=True)
             self.at_weights = {name: other.to(x.dtype) for name, other in found if other is not None}
         if self.calls == 1:
-            self.first_logits = logits if keep else logits.detach()
+            self.first = graph if keep else replace(graph, logits=graph.logits.detach())
         return gradient
+
+    def weights_too(self) -> Mapping[str, Tensor]:
+        """Whose gradients this call computes beside that of the input."""
+        return perturbable(self.passes.theta) if self.calls == self.weights_at else {}

@@ -99,19 +99,17 @@ class LossScale:
         """What changes from step to step."""
         return [self._scale, self._good_steps] if self.enabled else []
 
-    def gradients(self, loss: Tensor, *weights: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-        """∇ of ``loss`` for each of ``weights`` that it depends on, unscaled; the others are left out.
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What gradients are taken of."""
+        return loss * self._scale if self.enabled else loss
 
-        Unscaled in the dtype of ``loss``: in half precision small ones would be lost.
-        """
-        scaled = loss * self._scale if self.enabled else loss
-        inputs = [tensor for group in weights for tensor in group.values()]
-        found = iter(torch.autograd.grad(scaled, inputs, allow_unused=True))
-        by_group = [{name: g for name in group if (g := next(found)) is not None} for group in weights]
-        if self.enabled:
-            by_group = [{name: g.to(loss.dtype) for name, g in group.items()} for group in by_group]
-            torch._foreach_div_([gradient for group in by_group for gradient in group.values()], self._scale)
-        return by_group
+    def unscaled(self, groups: list[dict[str, Tensor]], dtype: torch.dtype) -> list[dict[str, Tensor]]:
+        """Gradients of :meth:`scaled` as those of the loss, which is of ``dtype``: in it, where there is a scale."""
+        if not self.enabled:
+            return groups
+        groups = [{name: gradient.to(dtype) for name, gradient in group.items()} for group in groups]
+        torch._foreach_div_([gradient for group in groups for gradient in group.values()], self._scale)
+        return groups
 
     def finite_or_zero(self, gradients: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """``gradients``, or zeros where one of them overflowed: an infinite ν would spoil the running statistics."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fastiseat.engine.borrow import own_randomness, random_state
 from fastiseat.errors import UserError
-from fastiseat.models.trace import random_numbers
+from fastiseat.models.undo import random_numbers
 
 Tensors = Mapping[str, Tensor]
 Program = Callable[[Tensors], Tensors]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastiseat.config import AWP, PGD, SGD
 from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
-from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness, random_state
+from fastiseat.engine.borrow import counter_seed, own_randomness, random_state
 from fastiseat.engine.engines import Engine, engine_named
 from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import Passes
@@ -27,7 +27,7 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.fields import require, shown, typed
 from fastiseat.methods import Method
 from fastiseat.models.answers import logits_of
-from fastiseat.models.trace import random_numbers
+from fastiseat.models.undo import tensors_of, undone
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import update
 
@@ -209,6 +209,7 @@ class TrainStep:
     def _look_at(self, given: Given) -> None:
         """Take in the module as it is now, and refuse what can't be trained."""
         accept.check_alone()
+        accept.check_no_cache()
         if self._surroundings.state() != self._adopted:
             self.weights = trainable(self.model)
             self._update.refresh(self.weights)
@@ -234,14 +235,13 @@ class TrainStep:
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""
         x, y = self._algorithm.batch(self.settings, given)
-        put_back = random_numbers()
-        with modes_restored(self.model), own_randomness(self._device, self.seed), torch.no_grad():
+        seeded = own_randomness(self._device, self.seed)
+        with undone(self.model, tensors_of(self.model)), seeded, torch.no_grad():
             before = random_state(self._device)
             self.model.train()
             logits = self._first_logits(x, given.images)
             now = random_state(self._device)
             answers = [self._algorithm.frozen(network, x) for network in self.settings.trained.networks]
-        put_back()
         self._algorithm.draws = not all(map(torch.equal, before, now))
         num_classes = accept.count_classes(logits, len(y))
         for answer in answers:
@@ -250,7 +250,7 @@ class TrainStep:
 
     def _first_logits(self, x: Tensor, images: Tensor) -> Tensor:
         try:
-            return logits_of(self._passes.raw(x, trace=False))
+            return logits_of(self._passes.raw(x, {}))
         except RuntimeError as error:
             accept.check_layout(images, error)
             raise

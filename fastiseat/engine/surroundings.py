@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from fastiseat.models.trace import STANDARD, identity
+from fastiseat.models.undo import STANDARD, identity
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 # The dicts of every module: that they are the same objects is seen together with the attributes.

@@ -50,9 +50,9 @@ class Tape(TorchDispatchMode):
     """A :class:`~fastiseat.engine.recorder.Capturer` on CPUs.
 
     Recording raises :class:`~fastiseat.engine.recorder.UnrecordableError` at what a replay would not do again: where
-    the host reads a value, where a tensor is neither persistent nor the tape's own, and where a kernel is launched
-    outside of an operator. A replay begins with NaN in all of the tape's own memory, so that nothing of the last one
-    is left to be read.
+    the host reads a value or goes back to random numbers, where a tensor is neither persistent nor the tape's own, and
+    where a kernel is launched outside of an operator. A replay begins with NaN in all of the tape's own memory, so that
+    nothing of the last one is left to be read.
     """
 
     warm_ups = 1
@@ -72,6 +72,7 @@ class Tape(TorchDispatchMode):
         """See :class:`~fastiseat.engine.recorder.Capturer`."""
         self._persistent = _Ranges(persistent)
         self._thread = get_ident()
+        self._numbers = torch.get_rng_state()
         launches.watchers.append(self._launched)
         self.__enter__()  # type: ignore[no-untyped-call]
         self._reads.__enter__()  # type: ignore[no-untyped-call]
@@ -99,6 +100,8 @@ class Tape(TorchDispatchMode):
             results = func(*args, **kwargs)
         finally:
             self._depth -= 1
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            self._numbers = torch.get_rng_state()
         self._note(func, args, kwargs, results)
         return results
 
@@ -106,6 +109,10 @@ class Tape(TorchDispatchMode):
         name = func._schema.name
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
             raise UnrecordableError(f"{name} draws from a generator of its own")
+        if torch.Tag.nondeterministic_seeded in func.tags and not torch.equal(
+            torch.get_rng_state(), self._numbers
+        ):
+            raise UnrecordableError(f"{name} draws random numbers that were drawn before, as a recomputation does")
         for tensor in given:
             if not self._knows(tensor):
                 raise UnrecordableError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastiseat.attacks.search import Ascent
 from fastiseat.engine.accept import layout_of
+from fastiseat.engine.backward import grad
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
 from fastiseat.models.answers import logits_of
 
@@ -95,8 +96,8 @@ class Passes:
 
 
 def _plain(total: Tensor, x: Tensor, *, again: bool = False) -> Tensor:
-    (gradient,) = torch.autograd.grad(total, x, materialize_grads=True, retain_graph=again)
-    return gradient
+    gradient: Tensor | None = grad(total, [x], retain_graph=again)[0]
+    return torch.zeros_like(x) if gradient is None else gradient
 
 
 def _scaled(total: Tensor, x: Tensor, *, again: bool = False) -> Tensor:

@@ -11,7 +11,7 @@ from fastiseat.engine.borrow import fastest_convolutions, own_randomness
 from fastiseat.engine.engines import CAPTURERS, capturer, chosen_engine, switches
 from fastiseat.engine.recorder import Capturer, Recorder, World
 from fastiseat.engine.surroundings import Surroundings
-from fastiseat.models.trace import PythonState
+from fastiseat.models.undo import PythonState
 
 
 class Program(Protocol):

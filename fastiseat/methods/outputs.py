@@ -20,7 +20,7 @@ def answer(network: nn.Module, images: Tensor) -> Tensor:
 
 @dataclass(kw_only=True)
 class Outputs:
-    """Logits of one batch, each pass made when it is first asked for; all have their graph.
+    """Logits of one batch, each pass made when it is first asked for; gradients flow through all of them.
 
     BatchNorm's running statistics are updated by these passes in their order.
     """

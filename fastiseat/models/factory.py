@@ -68,15 +68,21 @@ def build_spec(spec: ModelSpec) -> Network:
 _PARTS = {PreActResNet, WideResNet, PreActBlock, BatchNormReLU, nn.Conv2d, nn.Linear, nn.Sequential}
 
 
+def is_as_built(model: nn.Module) -> bool:
+    """Whether it is one of the networks, of the parts that it is built of here and without hooks."""
+    return (
+        isinstance(model, Network)
+        and not _has_any_global_hook()
+        and all(type(module) in _PARTS and not has_hooks(module) for module in model.modules())
+    )
+
+
 def needs_no_autocast(model: nn.Module) -> bool:
     """Whether it computes in half precision what autocast would, if images and convolution weights are of that dtype.
 
     So do the networks as they are built here. A hook, a layer of another kind and a frozen weight, which stays
     float32, rely on autocast's casts.
     """
-    return (
-        isinstance(model, Network)
-        and not _has_any_global_hook()
-        and all(type(module) in _PARTS and not has_hooks(module) for module in model.modules())
-        and all(weight.requires_grad and weight.dtype == torch.float32 for weight in model.parameters())
+    return is_as_built(model) and all(
+        weight.requires_grad and weight.dtype == torch.float32 for weight in model.parameters()
     )

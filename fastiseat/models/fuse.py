@@ -8,12 +8,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastiseat.models.norm import one_pass
 from fastiseat.models.rewrite import has_hooks, is_plain, rewrite
-from fastiseat.models.trace import STANDARD, PythonState, UntraceableError, identity, random_numbers, trace
+from fastiseat.models.trace import UntraceableError, trace
+from fastiseat.models.undo import STANDARD, identity, tensors_of, undone
 
 logger = logging.getLogger(__name__)
 
@@ -132,17 +132,13 @@ class Fused(nn.Module):
 
     def _trial(self, module: nn.Module, x: Tensor) -> list[Tensor]:
         """Output and buffers of a pass that leaves no trace: it draws the same random numbers each time."""
-        buffers = {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-        state, put_back = PythonState(self.model), random_numbers()
-        try:
-            with torch.random.fork_rng(devices=[x.device] if x.is_cuda else []):
-                output = functional_call(module, buffers, (x.clone(),))
-        finally:
-            state.restore()
-            put_back()
+        numbers = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
+        with undone(self.model, tensors_of(self.model)), numbers:
+            output = module(x.clone())
+            buffers = [buffer.clone() for buffer in self.model.buffers()]
         if not isinstance(output, Tensor):
             raise UntraceableError(f"it returns a {type(output).__name__}")
-        return [output, *buffers.values()]
+        return [output, *buffers]
 
     def _state(self) -> Hashable:
         """All of the model that its code could depend on, but for the tensors."""

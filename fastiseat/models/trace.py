@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
-import pickle
-import random
-import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from fastiseat.models.undo import PythonState, TensorState, random_numbers, switches, tensors_of
 
 
 class UntraceableError(Exception):
@@ -23,14 +21,16 @@ def trace(model: nn.Module, inlined: Collection[nn.Module]) -> fx.Graph:
     """The graph of ``model(x)``; modules other than ``inlined`` are called in it as they are.
 
     Plain torch.fx follows one way through the code without a word. Here whatever the graph would lose is an
-    error: numbers drawn, tensors made or attributes written while tracing, and contexts such as ``no_grad``.
+    error: numbers drawn, tensors made or attributes written while tracing, and contexts such as ``no_grad`` and
+    activation checkpointing. The module is left as it was, whatever happens.
 
     Raises:
-        UntraceableError: the reason. The module is then as it was.
+        UntraceableError: the reason.
     """
     if "forward" in vars(model) or len(inspect.signature(type(model).forward).parameters) != 2:
         raise UntraceableError("its forward takes other arguments than images")
-    state, numbers_moved = PythonState(model), random_numbers()
+    state, numbers_moved, put_back = PythonState(model), random_numbers(), switches()
+    tensors = TensorState(tensors_of(model), copied=False)  # with values nothing is computed
     try:
         with _NoTensors():
             graph = _Tracer(inlined).trace(model)
@@ -39,72 +39,15 @@ def trace(model: nn.Module, inlined: Collection[nn.Module]) -> fx.Graph:
     except Exception as error:  # whatever a user's code raises on meeting a stand-in for a tensor
         raise UntraceableError(" ".join(str(error).split())[:200] or type(error).__name__) from None
     finally:
-        changes = [not state.restore(), numbers_moved()]
-    if any(changes):
-        raise UntraceableError("its forward writes attributes or draws Python's random numbers")
+        put_back()
+        written, have_moved, has_drawn = state.restore(), tensors.restore(), numbers_moved()
+    if written:
+        raise UntraceableError(f"its forward writes attributes: {', '.join(dict.fromkeys(written))}")
+    if have_moved:
+        raise UntraceableError("its forward gives tensors other memory, or switches their requires_grad")
+    if has_drawn:
+        raise UntraceableError("its forward draws Python's random numbers")
     return graph
-
-
-class PythonState:
-    """The attributes of a module and all below it, one level deep: what code that runs once more may change."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.found = [(module, _attributes(module)) for module in model.modules()]
-
-    def restore(self) -> bool:
-        """Put all back; whether that changed nothing."""
-        was_same = True
-        for module, found in self.found:
-            now = _attributes(module)
-            if not _same(found, now):
-                was_same = False
-                vars(module).clear()
-                vars(module).update(found)
-        return was_same
-
-
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    # A module's own dicts must stay the objects that they are; of lists and the like the contents count.
-    return {
-        name: copy.copy(value) if type(value) in (list, set, dict) and name not in STANDARD else value
-        for name, value in vars(module).items()
-    }
-
-
-def _same(found: dict[str, Any], now: dict[str, Any]) -> bool:
-    return found.keys() == now.keys() and all(identity(found[name]) == identity(now[name]) for name in found)
-
-
-def identity(value: Any) -> object:
-    """Hashable, and another one when an attribute has changed: the value of a number, else the object."""
-    kind = type(value)
-    if kind in (bool, int, float, str):
-        return value
-    if kind in (list, tuple, set):
-        return tuple([item if type(item) in (int, float) else id(item) for item in value])
-    if kind is dict:
-        return tuple([(key, id(item)) for key, item in value.items()])
-    return id(value)
-
-
-STANDARD = frozenset(vars(nn.Module()))
-"""The attributes of every module."""
-
-
-def random_numbers() -> Callable[[], bool]:
-    """Puts Python's and NumPy's random state back to now when called; whether it had moved."""
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    arrays = numpy.random.get_state() if numpy else None
-
-    def put_back() -> bool:
-        moved = random.getstate() != python
-        random.setstate(python)
-        if numpy and pickle.dumps(numpy.random.get_state()) != pickle.dumps(arrays):
-            moved = True
-            numpy.random.set_state(arrays)
-        return moved
-
-    return put_back
 
 
 class _NoTensors(TorchDispatchMode):
@@ -117,10 +60,15 @@ class _NoTensors(TorchDispatchMode):
         raise UntraceableError(f"its forward calls {func} on tensors of its own")
 
 
-def _contexts() -> tuple[bool, ...]:
+def _contexts() -> tuple[object, ...]:
     devices = ("cpu", "cuda")
     autocast = (torch.is_autocast_enabled(device) for device in devices)
-    return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *autocast)
+    return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), saved_tensors_hooks(), *autocast)
+
+
+def saved_tensors_hooks() -> object:
+    """Those that what autograd keeps goes through at present: torch's own checkpointing is some; None without."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)
 
 
 class _Tracer(fx.Tracer):
@@ -155,5 +103,5 @@ class _Tracer(fx.Tracer):
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         if _contexts() != self._contexts:
-            raise UntraceableError("its forward switches gradients or autocast on or off")
+            raise UntraceableError("its forward switches gradients or autocast or checkpoints activations")
         return super().create_node(*args, **kwargs)
