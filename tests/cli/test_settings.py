@@ -277,7 +277,8 @@ def test_a_recipe_knows_the_network_that_was_asked_for(plan):
 )
 def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam):
     weights = finished / "weights" / "best.safetensors"
-    planned = plan("--init", weights, "--fine-tune", *words.split())
+    network = ("--arch", "small", "--variant", "released")
+    planned = plan("--init", weights, *network, "--fine-tune", *words.split())
     rows = planned["schedule"]
     assert len(rows) == epochs
     assert {row["lam"] for row in rows} == {lam}
@@ -293,7 +294,7 @@ def test_fine_tuning_as_in_the_papers_studies(plan, finished, words, epochs, lam
     [
         ("--fine-tune ablation", "say which trained network to begin with by --init FILE"),
         (
-            "--fine-tune eq7 --method iseat --init at.pt",
+            "--fine-tune eq7 --method iseat --init digits-iseat",
             "Eq. 7 is method lsi, without weight perturbation; not iseat",
         ),
     ],
