@@ -11,6 +11,7 @@ from fastiseat.cli import COMMANDS
 from fastiseat.errors import UserError, unknown
 from fastiseat.signals import Stopped
 from fastiseat.version import __version__
+from fastiseat.waiting import wait_briefly
 
 HELP = f"""\
 usage: fastiseat COMMAND [OPTIONS]
@@ -33,6 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     if argv is None:
         _print_what_can_be_printed()
+        wait_briefly()
     try:
         try:
             return _command(sys.argv[1:] if argv is None else argv)

@@ -378,8 +378,15 @@ class Execution:
     """Keep only the residual blocks' inputs for the backward and recompute the rest: the same results for less memory
     and a forward more in each backward."""
 
+    threads: int | None = None
+    """PyTorch's threads on a CPU; the count decides how sums are rounded. Default: that of the run that is resumed or
+    repeated by --config, else OMP_NUM_THREADS, else all cores or, where the network is small, one if that is faster
+    at the start."""
+
     def __post_init__(self) -> None:
         check_types(self)
+        if self.threads is not None:
+            _require_at_least(1, "threads", self.threads)
         _require(
             self.engine in ("auto", "eager", "graph", "tape", "compile"),
             "engine",

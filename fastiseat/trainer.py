@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -49,6 +49,7 @@ from fastiseat.report.live import LiveCurves
 from fastiseat.rundata import RunData, load_run_data, training_loader
 from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
 from fastiseat.signals import Interruptions, Stopped
+from fastiseat.threads import SMALL, Threads, as_begun, begun_with, computing_with, faster, named
 
 Row = dict[str, Any]
 # How many steps on a GPU may pass before a loss that is no number is noticed; a CPU looks at each.
@@ -179,21 +180,10 @@ class Trainer:
         self.precision = self._precision()
         self.execution = Execution() if execution is None else execution
         self.model.checkpoint_blocks = self.execution.checkpoint_blocks
+        asked = self.execution.threads
+        self.threads = Threads(count=asked or torch.get_num_threads(), why=f"{asked}, as given" if asked else "")
         self.standard = self._standard()
-        self.step = TrainStep(
-            self.model,
-            method=methods.from_config(config.objective, standard=self.standard),
-            attack=config.attack,
-            awp=config.awp,
-            optimizer=config.optimizer,
-            augmentation=Augmentation.of(config.data, seed=config.run.seed),
-            precision=self.precision,
-            engine=self.execution.engine,
-            clean_graph=self.execution.clean_graph,
-            overlap=self.execution.overlap,
-            seed=config.run.seed,
-            say=observer.say,
-        )
+        self.step = self._step_for(self.model)
         self.step.method.require_start(config.attack)
         self.evaluator = Evaluator(
             self.model,
@@ -228,6 +218,53 @@ class Trainer:
                 f"{repeated.fingerprint}, this one is on {data.whole.fingerprint}"
             )
         return data
+
+    def _step_for(self, model: models.Network) -> TrainStep:
+        return TrainStep(
+            model,
+            method=methods.from_config(self.config.objective, standard=self.standard),
+            attack=self.config.attack,
+            awp=self.config.awp,
+            optimizer=self.config.optimizer,
+            augmentation=Augmentation.of(self.config.data, seed=self.config.run.seed),
+            precision=self.precision,
+            engine=self.execution.engine,
+            clean_graph=self.execution.clean_graph,
+            overlap=self.execution.overlap,
+            seed=self.config.run.seed,
+            say=self.observer.say,
+        )
+
+    def choose_threads(self, *, repeated: int | None = None) -> None:
+        """On a CPU, where no setting, no run that goes on and no variable has chosen: as many threads as the
+        ``repeated`` run had, else, where a step is small, one or all, whichever is faster now.
+        """
+        if self.device.type != "cpu" or self.threads.why:
+            return
+        if repeated is not None:
+            self.threads = as_begun(repeated)
+        elif not named() and torch.get_num_threads() > 1 and self._work() <= SMALL:
+            self.threads = faster(self._trial())
+
+    def _work(self) -> int:
+        height, width = self.data.whole.train.images.shape[1:3]
+        size = sum(weight.numel() for weight in self.model.parameters())
+        return size * height * width * self._images_a_step()
+
+    def _trial(self) -> Callable[[], object]:
+        """A step on noise by a network like the run's, which leaves no trace in the run's own."""
+        whole, count = self.data.whole, self._images_a_step()
+        model = build_network(
+            replace(self.config.network, init=None),
+            in_channels=whole.num_channels,
+            num_classes=whole.num_classes,
+            seed=0,
+        )
+        step = self._step_for(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        noise = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (count, *whole.train.images.shape[1:]), dtype=torch.uint8, generator=noise)
+        labels, index = torch.randint(whole.num_classes, (count,), generator=noise), torch.arange(count)
+        return lambda: step(images, labels, index=index)
 
     def _standard(self) -> models.Network | None:
         path, whole = self.config.objective.standard, self.data.whole
@@ -273,6 +310,7 @@ class Trainer:
             nullcontext() if self.config.run.tf32 else strict_float32(),
             self.interruptions,
             self.curves,
+            computing_with(self.threads.count) if self.device.type == "cpu" else nullcontext(),
         ):
             self._begin()
             while self.step.steps_taken < self.total_steps or self._in_epoch():
@@ -472,6 +510,8 @@ class Trainer:
         for line in found.skipped:
             self.observer.say(line)
         stored = self.directory.stored()
+        if self.device.type == "cpu" and not self.threads.why and (count := begun_with(stored)):
+            self.threads = as_begun(count)
         found_now = {"data": self.data.whole.fingerprint, "extra": extra_fingerprint(self.data.extra)}
         for what, fingerprint in found_now.items():
             if stored.get(f"{what}_fingerprint") != fingerprint:

@@ -20,7 +20,7 @@ FOLDERS = {
 BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
-    ["errors", "version"],
+    ["errors", "version", "waiting"],
     ["kernels"],
     ["config", "fields", "names", "schedule", "recipes", "models.names"],
     ["pipelines"],
@@ -36,6 +36,7 @@ LAYERS = [
         "provenance",
         "metrics",
         "peak",
+        "threads",
         "evaluate",
         "evaluation",
         "analysis",
@@ -52,7 +53,7 @@ LAYERS = [
 ]
 LEVEL = {f"fastiseat.{name}": level for level, names in enumerate(LAYERS) for name in names}
 
-TORCH_FREE = [f"fastiseat.{name}" for name in ("errors", "version", *LAYERS[2])]
+TORCH_FREE = [f"fastiseat.{name}" for name in (*LAYERS[0], *LAYERS[2])]
 KERNELS_MAY_IMPORT = {"torch", "triton", "fastiseat", *sys.stdlib_module_names}
 
 

@@ -75,6 +75,7 @@ def test_less_memory_is_the_same_training(tmp_path, config, execution):
             "clean_graph": "auto",
             "overlap": False,
             "checkpoint_blocks": False,
+            "threads": None,
         }
         | execution
     )

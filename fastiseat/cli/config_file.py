@@ -15,6 +15,7 @@ from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import pixels
 from fastiseat.recipes import recipe
+from fastiseat.threads import begun_with
 
 
 def read_settings(path: Path) -> dict[str, Any]:
@@ -39,6 +40,12 @@ def read_images(path: Path) -> RunImages:
     """The images that the run of this ``config.json`` was trained on; nothing where it is no run's."""
     content = _content(path)
     return RunImages.told(content) if isinstance(content, dict) else RunImages()
+
+
+def read_threads(path: Path) -> int | None:
+    """How many threads that run computed with; None where it doesn't tell."""
+    content = _content(path)
+    return begun_with(content) if isinstance(content, dict) else None
 
 
 def _content(path: Path) -> Any:

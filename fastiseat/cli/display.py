@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from torch import Tensor
 
+from fastiseat.cli.machine import without_native
 from fastiseat.cli.progress import time_left
 from fastiseat.cli.tables import titled_table
 from fastiseat.config import Config
@@ -138,6 +139,8 @@ def _heading(trainer: Trainer) -> str:
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
         f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
         f"-> {trainer.directory.path}\nloader: {trainer.loading.why}\nengine: {trainer.step.engine.name}"
+        + (f"\nthreads: {trainer.threads.why}" if trainer.threads.why else "")
+        + (f"\nkernels: {slower}" if (slower := without_native(trainer.device)) else "")
         + "".join(f"\napproximate: {setting}" for setting in config.approximations)
     )
 

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 
 from fastiseat.errors import UserError
+from fastiseat.kernels import FIRST_DTYPES, native, ops
+from fastiseat.kernels.dispatch import REFERENCE, VARIABLE, AnyOp
 
 
 def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
@@ -47,3 +49,17 @@ def memory_hint(batch_size: int, *, remedies: Sequence[str] = ()) -> Iterator[No
         raise UserError(
             f"out of memory with batch_size={batch_size}: {told}lower --batch-size or take a smaller --arch"
         ) from error
+
+
+def without_native(device: torch.device) -> str:
+    """What serves on ``device`` for want of the native library, and how to have it; empty where it is not missed."""
+    missing = native.library(device.type).missing
+    if not missing or os.environ.get(VARIABLE):
+        return ""
+    left = any(_left_to_pytorch(op, device) for op in ops())
+    return f"PyTorch's own, which are slower: the native library is {missing}" if left else ""
+
+
+def _left_to_pytorch(op: AnyOp, device: torch.device) -> bool:
+    has_native = any(backend.name == "native" for backend in op.backends)
+    return has_native and op.explain(device, FIRST_DTYPES.get(op.name, torch.float32))[0] == REFERENCE

@@ -202,6 +202,7 @@ def main(argv: list[str]) -> None:
             )
         if (arguments.resume or arguments.resume_anyway) and not trainer.step.steps_taken:
             display.say(f"{out} holds no checkpoint yet: the run starts at its beginning")
+        trainer.choose_threads(repeated=_threads(arguments.config_file))
         with display.showing(trainer):
             results = trainer.run()
     display.console.print(result_table(config, results, official=trainer.data.whole.official))
@@ -225,6 +226,13 @@ def _repeated(config_file: Path | None) -> RunImages:
     from fastiseat.cli.config_file import read_images
 
     return RunImages() if config_file is None else read_images(config_file)
+
+
+def _threads(config_file: Path | None) -> int | None:
+    """The threads of the run that ``--config`` repeats."""
+    from fastiseat.cli.config_file import read_threads
+
+    return None if config_file is None else read_threads(config_file)
 
 
 def _remedies(arguments: Train) -> list[str]:

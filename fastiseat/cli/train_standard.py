@@ -79,6 +79,7 @@ def _train(
             repeated=repeated,
         )
     try:
+        trainer.choose_threads()
         with display.showing(trainer):
             trainer.run()
     except Stopped as stopped:

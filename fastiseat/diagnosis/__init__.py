@@ -5,7 +5,7 @@ goes by the name of apex may be anybody's code.
 """
 
 from fastiseat.diagnosis.finding import Diagnosis, Finding
-from fastiseat.diagnosis.system import python_finding, system_finding, torch_finding
+from fastiseat.diagnosis.system import processor_finding, python_finding, system_finding, torch_finding
 
 __all__ = ["Diagnosis", "Finding", "examine"]
 
@@ -21,5 +21,6 @@ def examine() -> Diagnosis:
         return Diagnosis(findings=(*base, driver, *extras.optional_findings(())), gpus=())
     build = nvidia.torch_build()
     gpus = tuple(nvidia.diagnose_gpu(gpu, build, nvidia.driver_of(cards)) for gpu in nvidia.gpus(cards, build))
+    base.append(processor_finding())
     libraries = (extras.native_finding("cpu"), extras.native_finding("cuda"))
     return Diagnosis(findings=(*base, driver, *libraries, *extras.optional_findings(gpus)), gpus=gpus)

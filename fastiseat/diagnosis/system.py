@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 
 from fastiseat.diagnosis.finding import Finding
+from fastiseat.waiting import in_words
 
 # The README names the same.
 TESTED_PYTHON = ("3.11", "3.12", "3.13")
@@ -24,6 +26,31 @@ def system_finding() -> Finding:
         )
     remedy = "run it in WSL, https://learn.microsoft.com/windows/wsl" if system == "Windows" else "run it on Linux"
     return Finding(name="system", found=True, what=what, why="not supported", remedy=remedy)
+
+
+def processor_finding() -> Finding:
+    """Cores, what wants them now, and how PyTorch's threads go about it."""
+    from fastiseat.threads import cores, named
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    parts = [
+        f"{cores()} cores",
+        "" if load is None else f"load {load:.1f}",
+        f"{_threads()} threads of PyTorch{f' ({set_})' if (set_ := named()) else ''}",
+        f"waiting: {in_words()}",
+    ]
+    busy = load is not None and load > cores() / 2
+    why = "other work wants the cores: threads may wait for each other" if busy else ""
+    remedy = (
+        "OMP_NUM_THREADS=1 or --threads 1 for small networks; train measures it there by itself" if busy else ""
+    )
+    return Finding(name="processor", found=True, what=", ".join(filter(None, parts)), why=why, remedy=remedy)
+
+
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
 
 
 def python_finding() -> Finding:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import tiny
+import torch
 
 from fastiseat.__main__ import main
 from fastiseat.attacks.apgd import APGD
@@ -40,6 +41,7 @@ def few_digits(monkeypatch, tmp_path):
     tiny.install(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # no run measures which count is faster
     for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "NO_COLOR"):
         monkeypatch.delenv(name, raising=False)
 

@@ -17,7 +17,7 @@ GPU = {
     "served": bool, "why": str, "builds": str, "remedy": str,
 }  # fmt: skip
 LIBRARIES = ["native library", "CUDA library"]
-PARTS = ["system", "Python", "torch", "NVIDIA driver", *LIBRARIES, "Triton", "FFCV", "DALI", "Apex"]
+PARTS = ["system", "Python", "torch", "processor", "NVIDIA driver", *LIBRARIES, "Triton", "FFCV", "DALI", "Apex"]
 
 
 @pytest.fixture
