@@ -249,7 +249,7 @@ class Trainer:
     def _work(self) -> int:
         height, width = self.data.whole.train.images.shape[1:3]
         size = sum(weight.numel() for weight in self.model.parameters())
-        return size * height * width * self._images_a_step()
+        return int(size * height * width * self._images_a_step())
 
     def _trial(self) -> Callable[[], object]:
         """A step on noise by a network like the run's, which leaves no trace in the run's own."""
