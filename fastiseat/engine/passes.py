@@ -15,6 +15,7 @@ from torch.func import functional_call
 from fastiseat.engine.backward import Graph, input_gradients, no_grads_left
 from fastiseat.engine.place import Buffers, weights_in_place
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
+from fastiseat.errors import UserError
 from fastiseat.methods import Method
 from fastiseat.models import Network
 from fastiseat.models.answers import logits_of
@@ -196,12 +197,19 @@ class InputGradient:
         graph = self.passes.graph(x, None if weights else self.passes.detached())
         keep = self.calls == 1 and self.keep_graph
         loss = self.method.inner_loss(graph.logits, self.labels, self.reference) * self.scale
+        wanted, found = [x, *weights.values()], list[Any]()
+        if loss.requires_grad:
+            found = input_gradients(graph, loss, wanted, keep=keep, last=self.calls > 1)
+        if not found or found[0] is None:
+            raise UserError(
+                "the model's logits have no gradient for its input: take what cuts it out of its forward, such as "
+                "detach, no_grad or argmax"
+            )
         gradient: Tensor
-        wanted = [x, *weights.values()]
-        gradient, *others = input_gradients(graph, loss, wanted, keep=keep, last=self.calls > 1)
+        gradient, *others = found
         if self.calls == self.weights_at:
-            found = zip(weights, others, strict=True)
-            self.at_weights = {name: other.to(x.dtype) for name, other in found if other is not None}
+            by_name = zip(weights, others, strict=True)
+            self.at_weights = {name: other.to(x.dtype) for name, other in by_name if other is not None}
         if self.calls == 1:
             self.first = graph if keep else replace(graph, logits=graph.logits.detach())
         return gradient

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections import OrderedDict
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import fastiseat
 from fastiseat import AWP, PGD, TrainStep, UserError
+from fastiseat.engine.passes import Passes
 
 
 class Answer(OrderedDict):  # type: ignore[type-arg]
@@ -142,11 +144,24 @@ def test_the_images_are_their_callers(writes: Callable[[Tensor], Tensor]) -> Non
     assert not start.any()
 
 
+@pytest.mark.parametrize("writes", [pair[0] for pair in WRITING.values()], ids=list(WRITING))
+def test_nor_does_a_compiled_one_write_to_them(writes: Callable[[Tensor], Tensor]) -> None:
+    passes = Passes(Model(writes, same), precision="full", device=torch.device("cpu"))
+    passes.compile(backend="eager")
+    x = batch()[0].requires_grad_()
+    before = x.detach().clone()
+    with passes.at(dict(passes.model.named_parameters())):
+        logits = passes.graph(x).logits
+    (gradient,) = torch.autograd.grad(logits.square().sum(), x)
+    assert gradient.any()
+    assert torch.equal(x, before)
+
+
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
 def test_a_callers_mode_does_not_matter(mode: Any) -> None:
     model, other = Model(same, same), Model(same, same)
     expected = robust(other)
-    assert 0 <= sum(expected) < sum(robust(other, "clean")) == 6  # the attack has a gradient
+    assert sum(expected) < sum(robust(other, "clean")) == 6  # the attack has a gradient
     with mode():
         x, y = batch()
         step = TrainStep(model, awp=AWP(), attack=PGD(steps=3, eps=0.1, step_size=0.05))
@@ -196,6 +211,18 @@ def test_modules_that_cannot_be_had(build: Callable[[], nn.Module], message: str
         with pytest.raises(UserError, match=message) as refused:
             use(build())
         assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["first", "last"])
+def test_a_model_without_an_input_gradient_is_not_trained(where: str) -> None:
+    model = Model(same, same)
+    setattr(model, where, torch.Tensor.detach)
+    before = copy.deepcopy(dict(model.named_parameters()))
+    with pytest.raises(
+        UserError, match="the model's logits have no gradient for its input: take what cuts it out of"
+    ):
+        trained(model)
+    assert equal(dict(model.named_parameters()), before)
 
 
 TAKEN = [0.0, 1.0, 1 + 1e-7, 1 + 1e-6, -1e-7, -1e-6]
