@@ -166,6 +166,9 @@ class Objective:
     unit more), or both at θ (lsi, 3 units more)."""
     beta: float | None = None
     """β of trades, mart and those built on them, the weight of their KL term; by default the method's own."""
+    reverse_from: float | None = None
+    """Where slore-mart's term comes back with its sign reversed: by default with the 100th of 120 epochs, as in its
+    code; 1 for never, as in the 90 epochs of its wide networks."""
     standard: Path | None = None
     """The weights of the network without defence that hat compares with, of the same data set: a file or a run's
     folder, as --init takes them. Without it one is trained first, in the folder standard beside the run, and kept for
@@ -182,6 +185,8 @@ class Objective:
             _require(getattr(self, name) in known, name, getattr(self, name), f"is one of {', '.join(known)}")
         if self.beta is not None:
             _require_at_least(0, "beta", self.beta)
+        if self.reverse_from is not None:
+            _require_fraction("reverse_from", self.reverse_from)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,7 +253,7 @@ class SGD:
     lr: float = 0.1
     """Learning rate: that of the first stage, or the highest of another lr_shape. Paper: 0.1, SVHN 0.01."""
     momentum: float = 0.9
-    """Momentum. Paper: 0.9."""
+    """Momentum, where lr_shape onecycle does not cycle it. Paper: 0.9."""
     nesterov: bool = False
     """Nesterov's momentum, a look ahead of one step. Paper: off; RST and HAT: on."""
     weight_decay: float = 5e-4
@@ -281,7 +286,8 @@ class Schedule:
     """Stop after this many steps, validate and finish; the schedule stays that of all the epochs."""
     lr_shape: Literal["steps", "cosine", "onecycle"] = "steps"
     """How the learning rate goes. steps: down at lr_drops (paper). cosine: half a cosine down to 0 (RST). onecycle:
-    at every step, a cosine up from lr/25 and one down to lr/250000, PyTorch's OneCycleLR (HAT)."""
+    at every step, a cosine up from lr/25 and one down to lr/250000, and momentum_cycle the other way, PyTorch's
+    OneCycleLR (HAT)."""
     lr_drops: tuple[float, ...] = (0.5, 0.75)
     """Where lr_shape steps multiplies it by lr_factor. Paper: at 50% and 75% of the epochs."""
     lr_factor: float = 0.1
@@ -293,6 +299,9 @@ class Schedule:
     al.), not with it (paper). onecycle is always set by the step."""
     lr_warmup: float = 0.25
     """First part of the run, in which onecycle rises. HAT: 0.25."""
+    momentum_cycle: tuple[float, float] | None = (0.95, 0.85)
+    """Of onecycle: momentum at both ends of the run and where lr is highest, by cosines in between; None keeps momentum
+    as it is. PyTorch's default, and HAT: 0.95 0.85."""
     lam_from: float = 0.5
     """Where λ comes on. Paper: with the first drop of the learning rate, SVHN and fine-tuning from the start."""
     awp_from: float = 0.0
@@ -312,6 +321,10 @@ class Schedule:
         shapes = ("steps", "cosine", "onecycle")
         _require(self.lr_shape in shapes, "lr_shape", self.lr_shape, f"is one of {', '.join(shapes)}")
         _require_fraction("lr_warmup", self.lr_warmup)
+        for momentum in self.momentum_cycle or ():
+            _require(
+                0 < momentum < 1, "momentum_cycle", momentum, "must lie in 0 … 1, both excluded; None turns it off"
+            )
         self._check_stages()
         _require_fraction("lam_from", self.lam_from)
         _require_fraction("awp_from", self.awp_from)

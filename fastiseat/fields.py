@@ -92,6 +92,8 @@ def _taken(value: Any, kind: Any) -> Any:
         return _choice(value, arguments)
     if origin is tuple and arguments[1:] == (...,):
         return _row(value, arguments[0])
+    if origin is tuple:
+        return _row_of(value, arguments)
     return _plain(value, kind) if isinstance(kind, type) else value
 
 
@@ -126,6 +128,14 @@ def _row(value: Any, kind: Any) -> Any:
     if not isinstance(value, tuple | list):
         raise NotTakenError("a tuple of numbers")
     row = tuple(_taken(entry, kind) for entry in value)
+    return value if row == value else row
+
+
+def _row_of(value: Any, kinds: tuple[Any, ...]) -> Any:
+    """Of fixed length."""
+    if not isinstance(value, tuple | list) or len(value) != len(kinds):
+        raise NotTakenError(f"a tuple of {len(kinds)}")
+    row = tuple(_taken(entry, kind) for entry, kind in zip(value, kinds, strict=True))
     return value if row == value else row
 
 

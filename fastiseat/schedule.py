@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fastiseat.config import Config, Schedule
 
@@ -16,6 +16,7 @@ class Scalars:
     """What :meth:`fastiseat.TrainStep.set` takes; names and units are those of the config."""
 
     lr: float
+    momentum: float
     eps: float
     step_size: float
     lam: float
@@ -41,19 +42,20 @@ def progress(epoch: int, epochs: int) -> float:
 def scalars_at(config: Config, epoch: int) -> Scalars:
     """The scalars of one epoch, counted from 0.
 
-    Where the learning rate changes within epochs, it is that of the epoch's end, of many steps; :func:`lr_at` has
-    that of a step. λ and γ come on at ``lam_from`` and ``awp_from``. In the warm start of W epochs, epoch e trains
-    with ε and α times e/W and without both regularisers (released code).
+    Those that are :func:`moving` are those of the epoch's end, of many steps; :func:`scalars_of_step` has those of a
+    step. λ and γ come on at ``lam_from`` and ``awp_from``. In the warm start of W epochs, epoch e trains with ε and α
+    times e/W and without both regularisers (released code).
     """
     plan, attack = config.schedule, config.attack
-    at = epoch + 1 if changes_within_epochs(plan) else epoch
+    at = epoch + 1 if moving(plan) else epoch
     warm_epochs = first_epoch(plan.warmup, plan.epochs)
     warming = epoch < warm_epochs
     ramp = epoch / warm_epochs if warming else 1.0
     lam_on = not warming and epoch >= first_epoch(plan.lam_from, plan.epochs)
     awp_on = not warming and epoch >= first_epoch(plan.awp_from, plan.epochs)
     return Scalars(
-        lr=config.optimizer.lr * _share(plan, at, step=0.0),
+        lr=_lr(config, at, step=0.0),
+        momentum=_momentum(config, at, step=0.0),
         eps=attack.eps * ramp,
         step_size=attack.step_size * ramp,
         lam=config.objective.lam if lam_on else 0.0,
@@ -61,31 +63,56 @@ def scalars_at(config: Config, epoch: int) -> Scalars:
     )
 
 
-def changes_within_epochs(plan: Schedule) -> bool:
-    """Whether the learning rate is set before each step, rather than each epoch."""
-    return plan.lr_per_step or plan.lr_shape == "onecycle"
+def moving(plan: Schedule) -> tuple[str, ...]:
+    """The scalars that are set before each step, rather than each epoch."""
+    if plan.lr_shape == "onecycle":
+        return ("lr", "momentum") if plan.momentum_cycle else ("lr",)
+    return ("lr",) if plan.lr_per_step else ()
 
 
-def lr_at(config: Config, epoch: int, step: int, steps_per_epoch: int) -> float:
-    """The learning rate of one step, both counted from 0; that of its epoch where all its steps have the same.
+def scalars_of_step(config: Config, epoch: int, step: int, steps_per_epoch: int) -> Scalars:
+    """The scalars of one step, both counted from 0; those of its epoch but for what is :func:`moving`.
 
-    Where they have not, it is taken at the step's end, epoch + (step + 1)/steps_per_epoch: a drop hits the last
-    step of the epoch before (Rice et al.'s code).
+    A moving learning rate is taken at the step's end, epoch + (step + 1)/steps_per_epoch: a drop hits the last step of
+    the epoch before (Rice et al.'s code).
     """
+    found = scalars_at(config, epoch)
+    if not moving(config.schedule):
+        return found
+    at, length = epoch + (step + 1) / steps_per_epoch, 1 / steps_per_epoch
+    return replace(found, lr=_lr(config, at, step=length), momentum=_momentum(config, at, step=length))
+
+
+def as_row(scalars: Scalars, plan: Schedule) -> dict[str, float]:
+    """As an epoch's metrics and a run's plan have them: momentum only where it moves."""
+    row = asdict(scalars)
+    if "momentum" not in moving(plan):
+        del row["momentum"]
+    return row
+
+
+def _lr(config: Config, at: float, *, step: float) -> float:
+    """The learning rate ``at`` epochs into the run; ``step`` is the length of one in epochs."""
+    return config.optimizer.lr * _share(config.schedule, at, step=step)
+
+
+def _momentum(config: Config, at: float, *, step: float) -> float:
+    """Likewise."""
     plan = config.schedule
-    if not changes_within_epochs(plan):
-        return scalars_at(config, epoch).lr
-    share = _share(plan, epoch + (step + 1) / steps_per_epoch, step=1 / steps_per_epoch)
-    return config.optimizer.lr * share
+    if plan.lr_shape != "onecycle" or plan.momentum_cycle is None:
+        return config.optimizer.momentum
+    ends, top = plan.momentum_cycle
+    return _one_cycle(plan, at - step, step, (ends, top, ends))
 
 
 def _share(plan: Schedule, at: float, *, step: float) -> float:
-    """Of the learning rate, ``at`` epochs into the run; ``step`` is the length of one in epochs."""
+    """Of the learning rate, likewise."""
     match plan.lr_shape:
         case "cosine":
             return (1 + math.cos(math.pi * at / plan.epochs)) / 2
         case "onecycle":
-            return _one_cycle(plan, at - step, step)
+            first = 1 / DIV_FACTOR
+            return _one_cycle(plan, at - step, step, (first, 1.0, first / FINAL_DIV_FACTOR))
     drops = sum(at >= _start(drop, plan) for drop in plan.lr_drops)
     if plan.lr_stages:
         return plan.lr_stages[drops - 1] if drops else 1.0
@@ -97,14 +124,15 @@ def _start(drop: float, plan: Schedule) -> float:
     return drop * plan.epochs - 1e-9 if plan.lr_per_step else first_epoch(drop, plan.epochs)
 
 
-def _one_cycle(plan: Schedule, at: float, step: float) -> float:
-    """Up by half a cosine and down by another, from step to step; all lengths are in epochs."""
+def _one_cycle(plan: Schedule, at: float, step: float, levels: tuple[float, float, float]) -> float:
+    """From the first of ``levels`` to the second by half a cosine, from there to the third by another, from step to
+    step; all lengths are in epochs.
+    """
     top, end = plan.lr_warmup * plan.epochs - step, plan.epochs - step
-    first = 1 / DIV_FACTOR
-    last = first / FINAL_DIV_FACTOR
+    first, highest, last = levels
     if at < top:
-        return _half_cosine(first, 1.0, at / top)
-    return _half_cosine(1.0, last, (at - top) / (end - top) if end > top else 0.0)
+        return _half_cosine(first, highest, at / top)
+    return _half_cosine(highest, last, (at - top) / (end - top) if end > top else 0.0)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

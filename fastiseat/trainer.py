@@ -47,7 +47,7 @@ from fastiseat.provenance import extra_fingerprint, network_fingerprint, provena
 from fastiseat.recipes import METHODS
 from fastiseat.report.live import LiveCurves
 from fastiseat.rundata import RunData, load_run_data, training_loader
-from fastiseat.schedule import changes_within_epochs, lr_at, progress, scalars_at
+from fastiseat.schedule import as_row, moving, progress, scalars_of_step
 from fastiseat.signals import Interruptions, Stopped
 from fastiseat.threads import SMALL, Threads, as_begun, begun_with, computing_with, faster, named
 
@@ -350,14 +350,15 @@ class Trainer:
     def _train_epoch(self, epoch: int) -> Row:
         began, first = time.perf_counter() - self.seconds, self._in_epoch()
         steps = min(len(self.loader), self.total_steps - self.step.steps_taken + first)
-        scalars = asdict(scalars_at(self.config, epoch)) | {"lr": self._lr(epoch, steps - 1)}
+        scalars = self._scalars(epoch, steps - 1)
         self._set(scalars)
         self.step.come_to(progress(epoch, self.config.schedule.epochs))
         self.step.set(epoch=epoch)
-        lr_moves = changes_within_epochs(self.config.schedule)
+        in_motion = moving(self.config.schedule)
         for number, batch in enumerate(islice(self.loader.epoch(epoch, first=first), steps - first), start=first):
-            if lr_moves:
-                self.step.set(lr=self._lr(epoch, number))
+            if in_motion:
+                now = self._scalars(epoch, number)
+                self.step.set(**{name: now[name] for name in in_motion})
             here = Batch(*(part.to(self.device, non_blocking=True) for part in batch.tensors))
             metrics = self.step(here.images, here.labels, index=here.index, rows=here.rows)
             self.meter.add(metrics)
@@ -434,8 +435,9 @@ class Trainer:
         self.loading = self._load(shuffle=self.rollbacks)
         self.loader = self.loading.loader
 
-    def _lr(self, epoch: int, step: int) -> float:
-        return lr_at(self.config, epoch, step, len(self.loader))
+    def _scalars(self, epoch: int, step: int) -> dict[str, float]:
+        """Of one step; an epoch's row has those of its last."""
+        return as_row(scalars_of_step(self.config, epoch, step, len(self.loader)), self.config.schedule)
 
     def _set(self, scalars: dict[str, float]) -> None:
         if not self.config.objective.lam:

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fastiseat import AT, ISEAT
 from fastiseat.methods import MART, SLOREMART, TRADES, Method
+from fastiseat.methods.trades import AdversarialFirst
+from fastiseat.schedule import progress
 
 NAMES = (
     "none",
@@ -43,11 +45,19 @@ def _adversarial(nets: Nets, x: Tensor, x_adv: Tensor, y: list[int]) -> Tensor:
 
 
 def _of_both(method: Method, formula, **numbers) -> Case:
+    """The running statistics see x, then x'."""
+
     def loss(nets: Nets, x: Tensor, x_adv: Tensor, y: list[int]) -> Tensor:
         clean = nets.theta_nu(x)
         return formula(clean, nets.theta_nu(x_adv), y, **numbers)
 
     return Case(method, loss, loss)
+
+
+def _adversarial_first(nets: Nets, x: Tensor, x_adv: Tensor, y: list[int]) -> Tensor:
+    """TRADES, whose running statistics see x', then x."""
+    adversarial = nets.theta_nu(x_adv)
+    return losses.trades(nets.theta_nu(x), adversarial, y)
 
 
 def _iseat(lam: float = 0.7, weighting: str = "linear", distance: str = "l2", smoothness: str = "lsiw") -> Case:
@@ -64,6 +74,12 @@ def _iseat(lam: float = 0.7, weighting: str = "linear", distance: str = "l2", sm
     return Case(method, loss, _adversarial)
 
 
+def _slore(epoch: int) -> Case:
+    """In an epoch of 120, counted from 1."""
+    method = SLOREMART().at_progress(progress(epoch - 1, 120)).reduced()
+    return _of_both(method, losses.slore_mart, epoch=epoch)
+
+
 ABLATIONS = {
     f"iseat-{weighting}-{distance}-{smoothness}": _iseat(0.7, weighting, distance, smoothness)
     for weighting in ("linear", "uniform", "top")
@@ -77,10 +93,10 @@ CASES = {
     "at": Case(AT(), _adversarial, _adversarial),
     "trades": _of_both(TRADES(), losses.trades),
     "trades-beta-1": _of_both(TRADES(beta=1.0), losses.trades, beta=1.0),
+    "trades-adversarial-first": Case(AdversarialFirst(), _adversarial_first, _adversarial_first),
     "mart": _of_both(MART(), losses.mart),
     "mart-beta-5": _of_both(MART(beta=5.0), losses.mart, beta=5.0),
-    "slore-mart-early": _of_both(SLOREMART(), losses.slore_mart),
-    "slore-mart-late": _of_both(SLOREMART(late=True), losses.slore_mart, late=True),
+    **{f"slore-mart-epoch-{epoch}": _slore(epoch) for epoch in (1, 2, 99, 100, 120)},
     **ABLATIONS,
 }
 

@@ -97,7 +97,7 @@ ROWS = [
     row(5, "SRC", "80.70 50.35"),
     row(5, "SGLR-AT", "82.90 51.20"),
     row(5, "ISEAT (ours)", "82.37 51.76", f"{C10} --arch prn18", PRN, 200, 0.1, 0.007),
-    row(5, "SLORE-MART", "85.17 59.10", f"{C10} --method slore-mart", WRN, 120, 0, 0),
+    row(5, "SLORE-MART", "85.17 59.10", f"{C10} --method slore-mart", WRN, 90, 0, 0),
     row(5, "ISEAT (ours)", "85.62 60.95", C10, WRN, 200, 0.1, 0.007),
     row(6, "AT", "85.90 53.42 5.20 0.322", f"{C10} --method at", WRN, 200, 0, 0),
     *(

@@ -58,6 +58,20 @@ def test_resuming_needs_the_same_config_and_names_what_changed(run):
     assert "leave them out to go on with the run's own, or go on with the new ones by" in str(refused.value)
 
 
+def test_a_run_from_before_momentum_moved_goes_on_as_it_began(tmp_path):
+    """Its settings do not name a cycle: it had none."""
+    onecycle = replace(recipe(), schedule=Schedule(lr_shape="onecycle"))
+    run = RunDirectory.open(tmp_path / "run", onecycle, resume=False)
+    run.write_config(onecycle, {})
+    stored = json.loads((run.path / "config.json").read_text())
+    del stored["config"]["schedule"]["momentum_cycle"]
+    (run.path / "config.json").write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r"\(schedule.momentum_cycle: None -> \[0.95, 0.85\]\): leave them out"):
+        RunDirectory.open(run.path, onecycle, resume=True)
+    still = replace(onecycle, schedule=replace(onecycle.schedule, momentum_cycle=None))
+    assert RunDirectory.open(run.path, still, resume=True).stored_config() == still
+
+
 @pytest.mark.parametrize(
     "content",
     [

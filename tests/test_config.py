@@ -57,6 +57,13 @@ NUMBERS = [(group, name) for group, name, kind in FIELDS if kind in (float, int)
         (Schedule, {"lr_drops": (0.5, 1.5)}, "lr_drops=1.5: is a fraction of the run"),
         (Schedule, {"lr_drops": (100,)}, "lr_drops=100: is a fraction of the run and must lie in 0 … 1"),
         (Schedule, {"lr_shape": "onecicle"}, "lr_shape=onecicle: is one of steps, cosine, onecycle"),
+        (
+            Schedule,
+            {"momentum_cycle": (0.9, 1.0)},
+            "momentum_cycle=1.0: must lie in 0 … 1, both excluded; None turns",
+        ),
+        (Schedule, {"momentum_cycle": (0.0, 0.8)}, "momentum_cycle=0.0: must lie in 0 … 1, both excluded"),
+        (Objective, {"reverse_from": 1.5}, "reverse_from=1.5: is a fraction of the run"),
         (Schedule, {"lr_warmup": 1.1}, "lr_warmup=1.1: is a fraction"),
         (Schedule, {"lr_stages": (0.1, 0.0)}, "lr_stages=0.0: must lie in 0 … 1, 0 excluded"),
         (Schedule, {"lr_stages": (0.1, nan)}, "lr_stages=nan: must lie in 0 … 1, 0 excluded"),

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fastiseat import UserError
+from fastiseat.methods import from_config
 from fastiseat.recipes import METHODS, check, recipe, recipe_of
-from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
+from fastiseat.schedule import moving, progress, scalars_at, scalars_of_step
 
 # data set: (network, λ, γ) as in the paper's section 6 and its released code
 SETTINGS = {
@@ -82,10 +83,10 @@ OTHERS = {
     "at-rice": ("prn18", 8, 2, 255, 200, 0.1, 5e-4, None, 0.0, (100, 150)),
     "awp-wu": ("prn18", 8, 2, 255, 200, 0.1, 5e-4, None, 0.01, (100, 150)),
     "trades": ("wrn-34-10", 31, 7, 1000, 76, 0.1, 2e-4, None, 0.0, (74,)),
-    "trades-awp": ("wrn-34-10", 8, 2, 255, 200, 0.1, 5e-4, None, 0.005, (100, 150)),
+    "trades-awp": ("wrn-34-10", 8, 2, 255, 200, 0.1, 5e-4, None, 0.005, (99, 149)),
     "mart": ("wrn-34-10", 31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.0, (74, 89)),
     "mart-awp": ("wrn-34-10", 31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.005, (74, 89)),
-    "slore-mart": ("wrn-34-10", 31, 7, 1000, 120, 0.1, 7e-4, 6.0, 0.0, (74, 89, 99)),
+    "slore-mart": ("wrn-34-10", 31, 7, 1000, 90, 0.1, 7e-4, 6.0, 0.0, (74, 89)),
 }
 # Attacked in eval mode from a start that is normally distributed.
 NOISY = ("trades", "trades-awp", "mart", "mart-awp", "slore-mart")
@@ -108,7 +109,7 @@ def test_the_numbers_of_other_papers_on_cifar10(method: str) -> None:
     assert (config.awp.gamma, config.awp.norm, config.awp.gradient) == (gamma, "tensor", "exact")
     limits = [0, *drops, epochs]
     stages = [0.1**n for n, (a, b) in enumerate(pairwise(limits)) for _ in range(b - a)]
-    rates = [lr_at(config, epoch, 0, 391) for epoch in range(epochs)]
+    rates = [scalars_of_step(config, epoch, 0, 391).lr for epoch in range(epochs)]
     assert rates == pytest.approx([lr * stage for stage in stages])
 
 
@@ -185,8 +186,8 @@ def test_augmentation_and_extra_images_choose_the_numbers(dataset: str, augment:
 @pytest.mark.parametrize("method", REFLECTED)
 def test_rices_learning_rate_drops_one_step_before_its_epoch(method: str) -> None:
     config = recipe("cifar10", method)
-    assert changes_within_epochs(config.schedule)
-    rates = [lr_at(config, 99, 389, 391), lr_at(config, 99, 390, 391), lr_at(config, 149, 390, 391)]
+    assert moving(config.schedule) == ("lr",)
+    rates = [scalars_of_step(config, epoch, step, 391).lr for epoch, step in ((99, 389), (99, 390), (149, 390))]
     assert rates == pytest.approx([0.1, 0.01, 0.001])
 
 
@@ -194,6 +195,24 @@ def test_rices_learning_rate_drops_one_step_before_its_epoch(method: str) -> Non
 def test_trades_awp_perturbs_weights_from_the_10th_epoch_on(dataset: str) -> None:
     plan = [scalars_at(recipe(dataset, "trades-awp"), epoch) for epoch in range(200)]
     assert [s.gamma for s in plan] == [0.0] * 9 + [0.005] * 191
+
+
+@pytest.mark.parametrize(
+    ("arch", "last"), [("wrn-34-10", [0] * 89), ("prn18", [0] * 98 + [-1] * 21)], ids=["wide", "narrow"]
+)
+def test_slore_has_its_term_in_the_first_epoch_and_narrow_networks_from_the_100th_on(arch: str, last: list[int]):
+    config = recipe("cifar10", "slore-mart", arch)
+    method = from_config(config.objective)
+    stages = [method.at_progress(progress(epoch, len(last) + 1)) for epoch in range(config.schedule.epochs)]
+    assert [stage.sign for stage in stages] == [1, *last]
+    assert {stage.beta for stage in stages} == {6.0 if arch == "wrn-34-10" else 5.0}
+
+
+def test_hat_cycles_momentum() -> None:
+    config = recipe("cifar10", "hat")
+    ends = [scalars_of_step(config, *place, 390).momentum for place in ((0, 0), (12, 194), (49, 389))]
+    assert ends == pytest.approx([0.95, 0.85, 0.95])
+    assert moving(config.schedule) == ("lr", "momentum")
 
 
 @pytest.mark.parametrize("dataset", ["cifar100", "svhn", "tinyimagenet"])

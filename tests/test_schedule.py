@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS
-from fastiseat.schedule import Scalars, changes_within_epochs, first_epoch, lr_at, progress, scalars_at
+from fastiseat.schedule import Scalars, as_row, first_epoch, moving, progress, scalars_at, scalars_of_step
 
 FRACTIONS = st.floats(0, 1)
 SCHEDULES = st.builds(
@@ -35,11 +35,11 @@ SHAPES = st.builds(
 )
 
 
-def steps_of(schedule, steps_per_epoch, **groups):
-    """The learning rate of each step of a run."""
+def steps_of(schedule, steps_per_epoch, name="lr", **groups):
+    """The learning rate, or another scalar, of each step of a run."""
     config = Config(schedule=schedule, **groups)
     places = [(epoch, step) for epoch in range(schedule.epochs) for step in range(steps_per_epoch)]
-    return [lr_at(config, *place, steps_per_epoch) for place in places]
+    return [getattr(scalars_of_step(config, *place, steps_per_epoch), name) for place in places]
 
 
 def run_of(schedule, **groups):
@@ -66,7 +66,7 @@ def test_the_warm_start_of_svhn():
         assert epoch["step_size"] == pytest.approx(1 / 255 * number / 5)
         assert (epoch["lr"], epoch["lam"], epoch["gamma"]) == (0.01, 0.0, 0.0)
     assert run[0].eps == 0
-    assert run[5] == Scalars(lr=0.01, eps=8 / 255, step_size=1 / 255, lam=0.1, gamma=0.009)
+    assert run[5] == Scalars(lr=0.01, momentum=0.9, eps=8 / 255, step_size=1 / 255, lam=0.1, gamma=0.009)
 
 
 def test_fine_tuning_of_tables_7_to_9():
@@ -185,17 +185,44 @@ def test_a_cosine_by_epochs_and_by_steps():
 @pytest.mark.parametrize("warmup", [0.25, 0.0, 0.3, 0.999, 1.0])
 @pytest.mark.parametrize(("epochs", "steps"), [(50, 7), (3, 5), (1, 11), (6, 1), (2, 390)])
 def test_one_cycle_is_pytorchs(epochs, steps, warmup):
+    """Learning rate and momentum, which it moves by default, whatever SGD was given."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.21, momentum=0.9)
     theirs = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=0.21, pct_start=warmup, epochs=epochs, steps_per_epoch=steps
     )
-    expected = [theirs.get_last_lr()[0]]
-    for _ in range(epochs * steps - 1):
+    group, expected = optimizer.param_groups[0], []
+    for number in range(epochs * steps):
+        expected.append((group["lr"], group["momentum"]))
         optimizer.step()
-        theirs.step()
-        expected.append(theirs.get_last_lr()[0])
+        if number + 1 < epochs * steps:
+            theirs.step()
     schedule = Schedule(epochs=epochs, lr_shape="onecycle", lr_warmup=warmup)
-    assert steps_of(schedule, steps, optimizer=SGD(lr=0.21)) == pytest.approx(expected, rel=1e-12, abs=0)
+    for name, values in zip(("lr", "momentum"), zip(*expected, strict=True), strict=True):
+        found = steps_of(schedule, steps, name, optimizer=SGD(lr=0.21))
+        assert found == pytest.approx(values, rel=1e-12, abs=0)
+
+
+def test_one_cycle_of_a_momentum_of_ones_own():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1, momentum=0.9)
+    theirs = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=0.1, total_steps=12, pct_start=0.25, max_momentum=0.7, base_momentum=0.2
+    )
+    expected = []
+    for _ in range(12):
+        expected.append(optimizer.param_groups[0]["momentum"])
+        optimizer.step()
+        theirs.step() if len(expected) < 12 else None
+    schedule = Schedule(epochs=3, lr_shape="onecycle", momentum_cycle=(0.7, 0.2))
+    assert steps_of(schedule, 4, "momentum") == pytest.approx(expected, rel=1e-12)
+    assert min(expected) < 0.21
+
+
+@pytest.mark.parametrize("shape", [{"lr_shape": "onecycle", "momentum_cycle": None}, {}, {"lr_shape": "cosine"}])
+def test_momentum_stays_where_nothing_cycles_it(shape):
+    schedule = Schedule(epochs=3, **shape)
+    assert set(steps_of(schedule, 4, "momentum", optimizer=SGD(momentum=0.8))) == {0.8}
+    assert "momentum" not in moving(schedule)
+    assert "momentum" not in as_row(scalars_at(Config(schedule=schedule), 0), schedule)
 
 
 @pytest.mark.parametrize(
@@ -220,7 +247,8 @@ def test_learning_rates_of_any_shape(schedule, steps):
         assert all(late <= early for early, late in pairwise(rates))
     for epoch in range(schedule.epochs):
         here = rates[epoch * steps : (epoch + 1) * steps]
-        assert changes_within_epochs(schedule) or len(set(here)) == 1
+        assert moving(schedule) or len(set(here)) == 1
         many = 10**9 if schedule.lr_shape == "onecycle" else steps
-        end = lr_at(config, epoch, many - 1, many)
-        assert end == pytest.approx(scalars_at(config, epoch).lr, rel=1e-6, abs=1e-9)
+        end, whole = scalars_of_step(config, epoch, many - 1, many), scalars_at(config, epoch)
+        assert end.lr == pytest.approx(whole.lr, rel=1e-6, abs=1e-9)
+        assert end.momentum == pytest.approx(whole.momentum, rel=1e-6)

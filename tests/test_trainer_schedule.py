@@ -1,4 +1,4 @@
-"""A learning rate that changes within epochs: each step has its own, wherever the run was stopped in between."""
+"""Learning rate and momentum that move within epochs: each step has its own, wherever the run was stopped between."""
 
 import tempfile
 from dataclasses import replace
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fastiseat import trainer
 from fastiseat.config import Execution
-from fastiseat.schedule import lr_at
+from fastiseat.report import live
+from fastiseat.schedule import scalars_of_step
 from fastiseat.signals import Stopped
 
 EPOCHS, STEPS = 3, 4
@@ -22,6 +23,7 @@ SHAPES = [
     {"lr_shape": "cosine"},
     {"lr_shape": "cosine", "lr_per_step": True},
     {"lr_shape": "onecycle"},
+    {"lr_shape": "onecycle", "momentum_cycle": None},
 ]
 
 
@@ -45,7 +47,8 @@ class Run:
                 self.trainer.run()
 
     def look(self, epoch, step):
-        self.rates.append(self.trainer.step.optimizer.lr)
+        now = self.trainer.step.optimizer
+        self.rates.append((now.lr, now.momentum))
         if self.stop == self.trainer.step.steps_taken:
             self.trainer.interruptions.requested = SIGTERM
 
@@ -54,6 +57,11 @@ class Run:
         rows = [tiny.without_clocks(run.trainer.rows) for run in (self, other)]
         weights = [run.trainer.model.state_dict() for run in (self, other)]
         return rows[0] == rows[1] and tiny.same_weights(*weights)
+
+
+def rates_of(config, epoch, step):
+    now = scalars_of_step(config, epoch, step, STEPS)
+    return now.lr, now.momentum
 
 
 def config_of(shape, max_steps=None):
@@ -67,39 +75,48 @@ def config_of(shape, max_steps=None):
 def few_digits():
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch)
-        patch.setattr(trainer, "draw_curves", lambda path: None)
+        patch.setattr(live, "draw_curves", lambda path: None)
         yield
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_each_step_has_its_learning_rate_and_the_row_the_last_ones(tmp_path, shape):
+def test_each_step_has_its_rates_and_the_row_the_last_ones(tmp_path, shape):
     config = config_of(shape)
     run = Run(tmp_path / "run", config)
-    expected = [lr_at(config, epoch, step, STEPS) for epoch in range(EPOCHS) for step in range(STEPS)]
+    expected = [rates_of(config, epoch, step) for epoch in range(EPOCHS) for step in range(STEPS)]
     assert run.rates == expected
-    assert [row["lr"] for row in run.trainer.rows] == expected[STEPS - 1 :: STEPS]
+    moves = len({momentum for _, momentum in expected}) > 1
+    assert moves == (shape == {"lr_shape": "onecycle"})
+    for row, last in zip(run.trainer.rows, expected[STEPS - 1 :: STEPS], strict=True):
+        assert (row["lr"], row.get("momentum")) == (last[0], last[1] if moves else None)
 
 
 def test_of_an_epoch_cut_short_it_is_the_last_step_taken(tmp_path):
     config = config_of({"lr_shape": "onecycle"}, max_steps=STEPS + 2)
     run = Run(tmp_path / "run", config)
-    assert run.trainer.rows[-1]["lr"] == run.rates[-1] == lr_at(config, 1, 1, STEPS)
+    last = run.trainer.rows[-1]
+    assert (last["lr"], last["momentum"]) == run.rates[-1] == rates_of(config, 1, 1)
 
 
 def test_where_it_is_one_an_epoch_no_step_sets_it(tmp_path, monkeypatch):
     calls = []
-    honest = trainer.Trainer._lr
-    monkeypatch.setattr(trainer.Trainer, "_lr", lambda self, *place: calls.append(place) or honest(self, *place))
+    honest = trainer.Trainer._scalars
+    monkeypatch.setattr(
+        trainer.Trainer, "_scalars", lambda self, *place: calls.append(place) or honest(self, *place)
+    )
     Run(tmp_path / "run", config_of({}))
     assert calls == [(epoch, STEPS - 1) for epoch in range(EPOCHS)]
 
 
 def test_a_recorded_step_follows_it(tmp_path):
-    """One recording serves all learning rates, Nesterov and all."""
+    """One recording serves all learning rates and momenta, Nesterov and all."""
     config = config_of({"lr_shape": "onecycle"})
     eager, tape = (Run(tmp_path / engine, config, engine=engine) for engine in ("eager", "tape"))
     assert eager.rates == tape.rates
     assert tape.same_end(eager)
+    assert len(tape.trainer.step.engine._recorder._recordings) == 1
+    other = Run(tmp_path / "still", config_of({"lr_shape": "onecycle", "momentum_cycle": None}))
+    assert not other.same_end(eager)
 
 
 @settings(max_examples=8)

@@ -57,12 +57,14 @@ def pgd(
     """``steps`` times δ ← Π(δ + α d), Π onto the ε-ball and onto images in [0, 1]; no early stop.
 
     d is the step of length 1 that climbs most: sign g in the L∞ ball, g/‖g‖₂ in the L2 ball. ``gradient`` maps x'
-    (m, C, H, W) to the gradient of the loss that the attack climbs. The first one is taken at the start, outside of
-    [0, 1] where not ``clip_start``. Nothing waits for the device.
+    (m, C, H, W) to the gradient of the loss that the attack climbs. The start is clipped to images in [0, 1] too, as in
+    the codes of ISEAT, Rice et al. and Wu et al., unless not ``clip_start``: then the first gradient is taken outside
+    (TRADES). Nothing waits for the device.
     """
     delta, x_adv = start, images + start
     if clip_start:
         x_adv = x_adv.clamp(0, 1)
+        delta = x_adv - images
     nan_grads = [torch.zeros((), dtype=torch.bool, device=images.device)]
     for _ in range(steps):
         step = pgd_step(images, delta, gradient(x_adv), eps=eps, step_size=step_size, norm=norm)

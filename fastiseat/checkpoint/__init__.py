@@ -6,6 +6,7 @@ from fastiseat.checkpoint.directory import (
     RunDirectory,
     as_json,
     changes,
+    completed,
     weights_content,
 )
 from fastiseat.checkpoint.placed import RunImages, absolute, absolute_dataset
@@ -21,6 +22,7 @@ __all__ = [
     "absolute_dataset",
     "as_json",
     "changes",
+    "completed",
     "weights_content",
     "write_atomically",
 ]

@@ -55,7 +55,7 @@ class RunDirectory:
             return run
         if not resume:
             raise UserError(f"{path} is not empty: add --resume to continue its run, or choose another --out")
-        changed = changes(absolute_json(_completed(run.stored()["config"])), as_json(config))
+        changed = changes(absolute_json(completed(run.stored()["config"])), as_json(config))
         if changed and not anyway:
             raise UserError(
                 f"{path} holds a run with other settings ({'; '.join(changed)}): leave them out to go on with the "
@@ -79,7 +79,7 @@ class RunDirectory:
 
     def stored_config(self) -> Config:
         """The settings in ``config.json``; :class:`UserError` where they are none of this version's."""
-        stored = absolute_json(_completed(self.stored()["config"]))
+        stored = absolute_json(completed(self.stored()["config"]))
         try:
             # As JSON, because there a list still makes a tuple.
             return TypeAdapter(Config).validate_json(json.dumps(stored), strict=True)
@@ -151,9 +151,15 @@ def _plain(value: object) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def _completed(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """With the defaults of settings that were not there yet when the run began."""
+# What a run did that began before there was such a setting, where that is not the default.
+_BEFORE = {"schedule": {"momentum_cycle": None}}
+
+
+def completed(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """With what settings that were not there yet when the run began come to: their defaults, or ``_BEFORE``."""
     defaults = as_json(Config())
+    for group, settings in _BEFORE.items():
+        defaults[group] |= settings
     return {
         group: {**defaults.get(group, {}), **found} if isinstance(found, Mapping) else found
         for group, found in {**defaults, **stored}.items()

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from fastiseat.checkpoint import RunImages, as_json
+from fastiseat.checkpoint import RunImages, as_json, completed
 from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import pixels
@@ -24,16 +24,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     settings = content.get("config", content) if isinstance(content, dict) else content
     if not isinstance(settings, dict):
         raise UserError(f"--config {path} holds no settings: an object like that of a run's config.json is needed")
-    return _completed(settings) if settings is not content and "versions" in content else settings
-
-
-def _completed(settings: dict[str, Any]) -> dict[str, Any]:
-    """A whole run's, with the defaults of what was no setting yet when it began: today's recipe may say otherwise."""
-    defaults = as_json(Config())
-    return {
-        group: defaults.get(group, {}) | found if isinstance(found, dict) else found
-        for group, found in settings.items()
-    }
+    # Of a whole run with what it trained with before there was such a setting: today's recipe may say otherwise.
+    return completed(settings) if settings is not content and "versions" in content else settings
 
 
 def read_images(path: Path) -> RunImages:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +18,7 @@ from fastiseat.config import Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recipe_of, standard_for
-from fastiseat.schedule import changes_within_epochs, lr_at, scalars_at
+from fastiseat.schedule import as_row, moving, scalars_at, scalars_of_step
 
 if TYPE_CHECKING:
     from fastiseat.checkpoint import RunImages
@@ -282,11 +282,12 @@ def plan(config: Config, data_dir: Path | None = None, say: Say = lambda line: N
 
 
 def _row(config: Config, epoch: int, steps: int | None) -> dict[str, float]:
-    """An epoch's scalars; a learning rate that changes within it is that of its last step, as in its metrics."""
-    row = {"epoch": epoch} | asdict(scalars_at(config, epoch))
-    if steps and changes_within_epochs(config.schedule):
-        row["lr_first"], row["lr"] = (lr_at(config, epoch, step, steps) for step in (0, steps - 1))
-    return row
+    """An epoch's scalars; those that move within it are its last step's, as in its metrics, and its first one's."""
+    plan = config.schedule
+    if not steps:
+        return {"epoch": epoch} | as_row(scalars_at(config, epoch), plan)
+    first, last = (as_row(scalars_of_step(config, epoch, step, steps), plan) for step in (0, steps - 1))
+    return {"epoch": epoch} | last | {f"{name}_first": first[name] for name in moving(plan)}
 
 
 def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:

@@ -125,7 +125,10 @@ class Algorithm1:
             found = leaves.gradients(loss, self.loss_scale, theta_nu, of_theta)
         at_theta_nu, at_theta = through_hooks(self.model, *found)
         skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
-        self.update.descend(at_theta_nu, at_theta, self.settings.optimizer, skip=skip)  # θ ← (θ+ν) - l ∇L - ν
+        settings = self.settings
+        self.update.descend(  # θ ← (θ+ν) - l ∇L - ν
+            at_theta_nu, at_theta, settings.optimizer, accelerates=settings.accelerates, skip=skip
+        )
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
         if attacked.nan_gradient is not None and not self.loss_scale.enabled:  # in fp16 one may overflow
             metrics["nan_gradient"] = attacked.nan_gradient

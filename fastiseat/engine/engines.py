@@ -165,8 +165,8 @@ def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -
     if chosen in CAPTURERS and not algorithm.update.recordable:
         if name != "auto":
             raise UserError(
-                f"engine={name}: Apex reads the learning rate on the host, which a recording would freeze; take engine "
-                "eager, or auto"
+                f"engine={name}: Apex reads learning rate and momentum on the host, which a recording would freeze; "
+                "take engine eager, or auto"
             )
         chosen = "eager"
     if chosen in CAPTURERS:

@@ -20,6 +20,7 @@ from fastiseat.recipes import step_parts
 # Which part each number that may change belongs to.
 SCALARS = {
     "lr": "optimizer",
+    "momentum": "optimizer",
     "eps": "attack",
     "step_size": "attack",
     "lam": "method",
@@ -45,11 +46,14 @@ class Settings:
     """Whether its objective takes clean logits at θ, likewise."""
     perturbs: bool = field(init=False)
     """Whether weights are perturbed, likewise."""
+    accelerates: bool = field(init=False)
+    """Whether the update has momentum, likewise."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trained", self.method.reduced())
         object.__setattr__(self, "needs_clean", self.trained.attacked and self.trained.needs_clean)
         object.__setattr__(self, "perturbs", self.awp.gamma != 0)
+        object.__setattr__(self, "accelerates", self.optimizer.momentum != 0)
 
     @classmethod
     def of(
@@ -108,7 +112,7 @@ class Settings:
             part = getattr(self, owner)
             fixed = {name: value for name, value in vars(part).items() if _READ.get(name) != owner}
             parts.append((type(part), tuple(fixed.items())))
-        return self.perturbs, tuple(parts)
+        return self.perturbs, self.accelerates, tuple(parts)
 
 
 def _given(name: str, part: Any, kind: type[Any], otherwise: Any) -> Any:

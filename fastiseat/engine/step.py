@@ -170,7 +170,7 @@ class TrainStep:
         return self._update.momentum_buffers
 
     def set(self, **scalars: float) -> None:
-        """Change lr, eps, step_size, lam, gamma or epoch from the next call on; all or, on an error, none."""
+        """Change lr, momentum, eps, step_size, lam, gamma or epoch from the next call on; all or, on an error, none."""
         self.settings = self.settings.set(scalars)
 
     def come_to(self, fraction: float) -> None:

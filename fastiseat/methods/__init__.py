@@ -18,15 +18,17 @@ from fastiseat.methods.outputs import Outputs
 from fastiseat.methods.standard import Standard
 from fastiseat.methods.trades import TRADES
 from fastiseat.recipes import METHODS, NEEDED, step_parts
+from fastiseat.recipes.options import check_options
 
 
 def from_config(objective: Objective, *, standard: nn.Module | None = None) -> Method:
-    """The method that a config names, with those options that it has; :class:`UserError` for an unknown name.
+    """The method that a config names; :class:`UserError` for an unknown name, or an option that it does not have.
 
     ``standard`` is the network in the file that the config's ``standard`` names.
     """
     if objective.method not in METHODS:
         raise unknown("method", objective.method, METHODS)
+    check_options(objective)
     entry = METHODS[objective.method]
     module, _, name = entry.home.partition(":")
     kind: type[Method] = getattr(import_module(module), name)

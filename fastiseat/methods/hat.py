@@ -19,8 +19,8 @@ class HAT(TRADES):
 
     f_std is a network that was trained without a defence; its labels undo the needless margin along the attack. From
     the authors' code: TRADES' attack at ε = 8/255, h = 2, β = 2.5, γ = 0.5. Helper images are not clipped, and pass
-    the network after x and x'; that order is inferred. Published, ResNet-18: CIFAR-10 84.90% clean, 49.08% under
-    AutoAttack; Tiny ImageNet 52.60% and 18.14%.
+    the network after x and x'. Published, ResNet-18: CIFAR-10 84.90% clean, 49.08% under AutoAttack; Tiny ImageNet
+    52.60% and 18.14%.
 
     With AWP, which the paper has not, ν climbs all of L as in TRADES-AWP. 31 units a step at K = 10, 41 with AWP, of
     which 1 and 2 are f_std's.

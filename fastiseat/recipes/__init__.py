@@ -14,6 +14,7 @@ from fastiseat.fields import typed
 from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
+from fastiseat.recipes.options import check_options, check_parts, check_shape
 from fastiseat.recipes.papers import unchanged
 from fastiseat.recipes.standard import standard_for
 from fastiseat.recipes.table import METHODS, NEEDED, Ingredients
@@ -136,10 +137,6 @@ def step_parts(method: str) -> Config:
     return replace(base, attack=theirs.attack, awp=theirs.awp)
 
 
-# What some methods have and others have not.
-_OPTIONS = ("weighting", "distance", "smoothness", "beta", "standard")
-
-
 def _check_needs(config: Config, uses: Ingredients) -> None:
     method, data = config.objective.method, config.data
     if uses.needs == "extra" and data.extra is None:  # a standard network can be trained first
@@ -157,8 +154,9 @@ def check(config: Config) -> Config:
     objective, gamma = config.objective, config.awp.gamma
     method, uses, attack = objective.method, METHODS[objective.method], config.attack
     if objective.lam and not uses.stability:
+        having = " or ".join(name for name, other in METHODS.items() if other.stability)
         raise UserError(
-            f"lam={objective.lam}: method {method} has no stability term; use lam 0, or method lsi or iseat"
+            f"lam={objective.lam}: method {method} has no stability term; use lam 0, or method {having}"
         )
     if gamma and uses.awp is None:
         other = "iseat" if uses.stability else "at-awp"
@@ -166,11 +164,9 @@ def check(config: Config) -> Config:
             f"gamma={gamma}: method {method} has no weight perturbation; use awp-gamma 0, or method {other}"
         )
     _check_needs(config, uses)
-    for option in _OPTIONS:
-        value = getattr(objective, option)
-        if value != getattr(Objective(), option) and option not in uses.options:
-            having = ", ".join(name for name, other_method in METHODS.items() if option in other_method.options)
-            raise UserError(f"{option}={value}: method {method} has no such option; methods {having} have")
+    check_options(objective)
+    check_parts(config)
+    check_shape(config)
     if attack.eps and not attack.step_size and method != "none":
         raise UserError(f"step_size=0 with eps={attack.eps:.4g}: the attack would never move; use eps/4 or so")
     return config

@@ -22,6 +22,7 @@ from fastiseat.recipes.papers import (
     rice,
     rst,
     rst_cifar10,
+    slore_cifar10,
     trades,
     trades_awp,
     unchanged,
@@ -126,7 +127,7 @@ METHODS = {
     ),
     "trades-awp": Ingredients(
         summary="TRADES with weight perturbation (Wu et al., 2020)",
-        home="fastiseat.methods.trades:TRADES",
+        home="fastiseat.methods.trades:AdversarialFirst",
         variant="common",
         units=33,
         options=("beta",),
@@ -157,9 +158,9 @@ METHODS = {
         home="fastiseat.methods.mart:SLOREMART",
         variant="common",
         units=26,
-        options=("beta",),
+        options=("beta", "reverse_from"),
         constants=mart,
-        published={"cifar10": ball(120)},
+        published={"cifar10": slore_cifar10},
     ),
     "hat": Ingredients(
         summary="HAT (Rade & Moosavi-Dezfooli, 2022): helper images",
@@ -184,7 +185,7 @@ METHODS = {
     ),
     "rst": Ingredients(
         summary="TRADES with extra data (Carmon et al., 2019)",
-        home="fastiseat.methods.trades:TRADES",
+        home="fastiseat.methods.trades:AdversarialFirst",
         variant="common",
         units=27,
         options=("beta",),

@@ -63,8 +63,8 @@ def _problem() -> str:
 class Apex:
     """:func:`fastiseat.weights.weight_perturbation` and :func:`fastiseat.weights.sgd_step` by Apex's kernels.
 
-    For float32 weights on a CUDA device. Its learning rate is a number of the host, which a captured graph would
-    freeze.
+    For float32 weights on a CUDA device. Its learning rate and momentum are numbers of the host, which a captured graph
+    would freeze.
     """
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:

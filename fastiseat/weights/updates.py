@@ -49,12 +49,19 @@ class Update(Protocol):
         """θ+ν by name as new leaves (Eq. 11), all weights, of the dtypes of :meth:`theta`."""
 
     def descend(
-        self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD, *, skip: Tensor | None = None
+        self,
+        gradients: Gradients,
+        clean_gradients: Gradients,
+        optimizer: SGD,
+        *,
+        accelerates: bool,
+        skip: Tensor | None = None,
     ) -> None:
         """θ ← (θ+ν) - lr·b - ν (Eq. 17 and 18), the gradients at θ+ν and at θ added.
 
         ν is that of :meth:`perturbed` since the last descent, or 0. A weight with neither gradient is left alone,
-        and all are where ``skip``, bool (), is true.
+        and all are where ``skip``, bool (), is true. ``accelerates`` tells whether there is momentum, which on the
+        device does not tell; without any, b stays as it is.
         """
 
     def last_gradients(self) -> Gradients:
@@ -129,7 +136,13 @@ class ArenaUpdate:
         return "theta_nu_half", *self.arena.split("theta_nu_half", self._half)
 
     def descend(
-        self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD, *, skip: Tensor | None = None
+        self,
+        gradients: Gradients,
+        clean_gradients: Gradients,
+        optimizer: SGD,
+        *,
+        accelerates: bool,
+        skip: Tensor | None = None,
     ) -> None:
         """See :class:`Update`."""
         arena = self.arena
@@ -140,7 +153,7 @@ class ArenaUpdate:
         all_move = len(updated) == len(arena.names)
         sgd(
             arena.weights,
-            arena.momentum if optimizer.momentum else None,
+            arena.momentum if accelerates else None,
             grad,
             arena.segments,
             lr=optimizer.lr,
@@ -154,7 +167,7 @@ class ArenaUpdate:
             nesterov=optimizer.nesterov,
         )
         self._ratio = None
-        if optimizer.momentum:
+        if accelerates:
             self.with_momentum |= updated
 
     def last_gradients(self) -> Gradients:
@@ -220,7 +233,13 @@ class ApexUpdate:
         return {name: weight.requires_grad_() for name, weight in self._theta_nu.items()}
 
     def descend(
-        self, gradients: Gradients, clean_gradients: Gradients, optimizer: SGD, *, skip: Tensor | None = None
+        self,
+        gradients: Gradients,
+        clean_gradients: Gradients,
+        optimizer: SGD,
+        *,
+        accelerates: bool,
+        skip: Tensor | None = None,
     ) -> None:
         """See :class:`Update`; waits for the device where there is a ``skip``."""
         self._last = dict(gradients)

@@ -49,10 +49,32 @@ def test_nan_of_any_step_is_told(norm, bad):
     assert found.x_adv.isfinite().all()
 
 
+def test_a_start_is_clipped_to_the_image_range():
+    """Where it leaves it, the first step begins at the border: at 1 - α and at α, not 0.55·ε short of them."""
+    x, start = torch.tensor([1.0, 1.0, 0.0, 0.5]).view(1, 1, 2, 2), torch.tensor([0.08, -0.02, -0.08, 0.08])
+    away = torch.tensor([-1.0, -1.0, 1.0, -1.0]).view_as(x)
+    seen = []
+    found = pgd(lambda at: seen.append(at) or away, x, start.view_as(x), eps=0.1, step_size=0.025, steps=1)
+    torch.testing.assert_close(seen[0].flatten(), torch.tensor([1.0, 0.98, 0.0, 0.58]))
+    torch.testing.assert_close(found.x_adv.flatten(), torch.tensor([0.975, 0.955, 0.025, 0.555]))
+
+
+def test_a_start_of_noise_is_not():
+    """TRADES' and MART's codes: the first gradient is taken at x + δ wherever that is."""
+    x, start = torch.tensor([1.0, 0.0]).view(1, 1, 1, 2), torch.tensor([0.08, -0.08]).view(1, 1, 1, 2)
+    seen = []
+    found = pgd(
+        lambda at: seen.append(at) or -start, x, start, eps=0.1, step_size=0.025, steps=1, clip_start=False
+    )
+    assert torch.equal(seen[0], x + start)
+    assert torch.equal(found.x_adv, x)
+
+
 def test_no_step_is_no_attack():
     x = torch.rand(2, 1, 3, 3)
     found = pgd(lambda at: at, x, torch.zeros_like(x), eps=0.1, step_size=0.1, steps=0)
     assert torch.equal(found.x_adv, x)
+    assert not found.delta.any()
     assert not found.nan_grad
 
 

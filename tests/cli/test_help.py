@@ -23,6 +23,7 @@ TRAIN_FLAGS = """
 --awp-gamma --awp-norm --awp-gradient
 --lr --momentum --nesterov --no-nesterov --weight-decay --optimizer
 --epochs --max-steps --lr-shape --lr-drops --lr-factor --lr-stages --lr-per-step --no-lr-per-step --lr-warmup
+--momentum-cycle --reverse-from
 --lam-from --awp-from --warmup
 --seed --amp --no-amp --amp-dtype --tf32 --no-tf32 --deterministic --no-deterministic --final-steps
 """

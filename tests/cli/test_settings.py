@@ -44,6 +44,16 @@ def test_a_dry_run_says_what_would_be_trained_and_writes_nothing(plan, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_momentum_that_moves_is_planned_too(plan):
+    rows = plan("--epochs", 2, "--lr-shape", "onecycle", "--momentum-cycle", 0.8, 0.6, "--lr-warmup", 0.5)[
+        "schedule"
+    ]
+    found = [row[name] for row in rows for name in ("momentum_first", "momentum")]
+    assert found == pytest.approx([0.8, 0.6, 0.7, 0.8])
+    still = plan("--epochs", 2, "--lr-shape", "onecycle", "--momentum-cycle", "None")["schedule"]
+    assert set(rows[0]) - set(still[0]) == {"momentum", "momentum_first"}
+
+
 def test_a_learning_rate_that_moves_within_epochs_is_planned_from_first_to_last_step(plan):
     """As metrics will have it; of a data set that is not there, the last step's of an epoch of many."""
     words = ("--epochs", 4, "--lr-shape", "cosine", "--lr-per-step")
@@ -65,12 +75,12 @@ def test_every_flag_reaches_its_setting(plan):
         --flip --crop-padding 2 --padding-mode reflect
         --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --mean 0.1 --std 0.2
-        --initialization he --method lsi
+        --initialization he --method iseat
         --lam 0.3 --weighting top --distance kl --smoothness lsi
         --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
-        --awp-norm global --awp-gradient half-batch
+        --awp-gamma 0.02 --awp-norm global --awp-gradient half-batch
         --lr 0.2 --momentum 0.5 --nesterov --weight-decay 0.01 --optimizer apex --epochs 3
-        --lr-shape cosine --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step --lr-warmup 0.2
+        --lr-shape cosine --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step
         --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --no-tf32 --deterministic --final-steps 7"""
     assert plan(*words.split())["config"] == {
         "data": {
@@ -96,12 +106,13 @@ def test_every_flag_reaches_its_setting(plan):
             "init": None,
         },
         "objective": {
-            "method": "lsi",
+            "method": "iseat",
             "lam": 0.3,
             "weighting": "top",
             "distance": "kl",
             "smoothness": "lsi",
             "beta": None,
+            "reverse_from": None,
             "standard": None,
         },
         "attack": {
@@ -112,7 +123,7 @@ def test_every_flag_reaches_its_setting(plan):
             "noise": 0.0,
             "bn_mode": "eval",
         },
-        "awp": {"gamma": 0.0, "norm": "global", "gradient": "half-batch"},
+        "awp": {"gamma": 0.02, "norm": "global", "gradient": "half-batch"},
         "optimizer": {
             "lr": 0.2,
             "momentum": 0.5,
@@ -128,7 +139,8 @@ def test_every_flag_reaches_its_setting(plan):
             "lr_factor": 0.5,
             "lr_stages": [0.5, 0.4, 0.3],
             "lr_per_step": True,
-            "lr_warmup": 0.2,
+            "lr_warmup": 0.25,
+            "momentum_cycle": [0.95, 0.85],
             "lam_from": 0.6,
             "awp_from": 0.7,
             "warmup": 0.8,

@@ -38,7 +38,7 @@ PLAN = [
     {"lam": 0.0, "eps": 0.1, "step_size": 0.04},
     {"lam": 0.1},
     {"lr": 0.01, "step_size": 0.08, "lam": 0.5, "gamma": 0.02},
-    {"eps": 0.02},
+    {"eps": 0.02, "momentum": 0.5},
     {"eps": 0.01},
     {"gamma": 0.0},
 ]
@@ -167,7 +167,7 @@ def a_call_left_out(patch: pytest.MonkeyPatch) -> None:
 
 
 MUTANTS = [
-    *map(bake, ["lr", "eps", "step_size", "lam", "gamma"]),
+    *map(bake, ["lr", "momentum", "eps", "step_size", "lam", "gamma"]),
     capture_the_callers_batch,
     forget_the_inputs,
     read_the_inputs_in_place,

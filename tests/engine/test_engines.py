@@ -31,6 +31,7 @@ from fastiseat.pipelines.augmentation import Augmentation
 PLAN = [
     {
         "lr": 0.05 / (1 + n),
+        "momentum": 0.9 - n / 10,
         "eps": (4 + n) / 255,
         "step_size": (1 + n / 2) / 255,
         "lam": 0.1 + n,

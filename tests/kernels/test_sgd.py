@@ -182,6 +182,30 @@ def test_numbers_in_tensors(backend, device):
             assert same_bits(found, expected), name
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize(("backend", "device"), [*BACKENDS, ("reference", "cpu")])
+def test_momentum_that_moves_is_that_of_torch_optim_sgd(backend, device, nesterov):
+    """Read from the device, as the learning rate is; the first step's b is d, whatever the number."""
+    run = reference.sgd if backend == "reference" else flat.run_of("sgd", backend, device)
+    weights, b = flat.buffer(60).to(device), torch.zeros(9216, device=device)
+    parameters = [torch.nn.Parameter(part) for part in by_segment(weights)]
+    theirs = torch.optim.SGD(parameters, lr=1.0, momentum=0.9, weight_decay=0.05, nesterov=nesterov)
+    numbers = {name: torch.zeros((), device=device) for name in ("lr", "momentum")}
+    for number, (lr, momentum) in enumerate([(0.01, 0.95), (0.1, 0.5), (0.3, 0.85), (0.05, 0.1)]):
+        grad = flat.buffer(61 + number)
+        numbers["lr"].fill_(lr), numbers["momentum"].fill_(momentum)
+        weights, b, _ = (
+            x if x is None else x.to(device)
+            for x in written(run, weights, b, grad.to(device), **numbers, weight_decay=0.05, nesterov=nesterov)
+        )
+        theirs.param_groups[0].update(lr=lr, momentum=momentum)
+        for parameter, part in zip(parameters, by_segment(grad), strict=True):
+            parameter.grad = part
+        theirs.step()
+    for found, expected in zip(by_segment(weights.cpu()), parameters, strict=True):
+        torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.parametrize(("backend", "device"), [*BACKENDS, ("reference", "cpu")])
 def test_what_is_skipped_or_inactive_keeps_its_bits(backend, device):
     run = reference.sgd if backend == "reference" else flat.run_of("sgd", backend, device)
@@ -266,6 +290,7 @@ def test_in_a_captured_graph(backend, monkeypatch):
     table = flat.segments(device="cuda")
     weights, buffer, grad = (flat.buffer(seed).cuda() for seed in (1, 2, 3))
     start, out, number = (weights.clone(), buffer.clone()), torch.empty_like(weights), torch.tensor(0.1).cuda()
+    moving = {"lr": number, "momentum": number}
 
     def step(value: float) -> list[Tensor]:
         weights.copy_(start[0]), buffer.copy_(start[1]), number.fill_(value)
@@ -274,7 +299,7 @@ def test_in_a_captured_graph(backend, monkeypatch):
 
     def eagerly() -> None:
         ratio = weight_perturb(weights, grad, table, gamma=number, norm="global", out=out)
-        sgd(weights, buffer, grad, table, perturbation_grad=grad, ratio=ratio, **NUMBERS | {"lr": number})
+        sgd(weights, buffer, grad, table, perturbation_grad=grad, ratio=ratio, **NUMBERS | moving)
 
     run = eagerly
     expected = [step(value) for value in (0.1, 0.5)]

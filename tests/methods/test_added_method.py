@@ -12,8 +12,9 @@ import torch
 from counting import Passes
 from side_by_side import assert_same, assert_same_metrics, batch, delta, small, step, twins
 
-from fastiseat import AT, AWP, PGD, methods, trainer
+from fastiseat import AT, AWP, PGD, methods
 from fastiseat.recipes import METHODS, check, recipe
+from fastiseat.report import live
 from fastiseat.signals import Stopped
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
@@ -30,7 +31,7 @@ def added(blocks, tmp_path, monkeypatch):
     (tmp_path / "added_method.py").write_text(blocks[0], encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trainer, "draw_curves", lambda path: None)
+    monkeypatch.setattr(live, "draw_curves", lambda path: None)
     tiny.install(monkeypatch)
     exec(blocks[1], {})
     yield

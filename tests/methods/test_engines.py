@@ -56,10 +56,10 @@ def test_a_compiled_step_of_trades(gamma: float) -> None:
 @recorded
 def test_another_stage_is_another_recording(device: str, engine: str) -> None:
     eager, replayed = twins(small(device), engine, method=SLOREMART(), attack=PGD(steps=1))
-    for n, fraction in enumerate([0.0, 0.5, 0.9, 0.9, 0.1]):
+    for n, (fraction, sign) in enumerate([(0.0, 1), (0.5, 0), (0.9, -1), (0.9, -1), (0.1, 0), (0.0, 1)]):
         for one in (eager, replayed):
             one.come_to(fraction)
             one(*batch(n, device=device))
-        assert eager.method.late == (fraction == 0.9)
+        assert eager.method.sign == sign
         assert_same(replayed, eager, EXACT[device])
-    assert len(replayed.engine._recorder._recordings) == 2
+    assert len(replayed.engine._recorder._recordings) == 3

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastiseat import AT
 from fastiseat.methods import MART, SLOREMART, TRADES, Outputs
+from fastiseat.schedule import progress
 
 X, X_ADV = torch.zeros(1), torch.ones(1)
 
@@ -55,22 +56,33 @@ def test_equation_7(batch: str) -> None:
     assert_alike(EQUATION_7, BATCHES[batch])
 
 
-@pytest.mark.parametrize("late", [False, True])
-@pytest.mark.parametrize(("batch", "sign"), [("all-correct", 1), ("all-wrong", -1)])
-def test_an_empty_group_of_slore_counts_nothing(batch: str, sign: int, late: bool) -> None:
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize(("batch", "group"), [("all-correct", 1), ("all-wrong", -1)])
+def test_an_empty_group_of_slore_counts_nothing(batch: str, group: int, sign: float) -> None:
     logits = BATCHES[batch]
     at = Outputs(x=X, x_adv=X_ADV, perturbed=lambda images: logits.clean, unperturbed=lambda images: logits.clean)
-    found = SLOREMART(late=late).objective(at, logits.labels)["distribution"]
-    assert sign * (-1 if late else 1) * float(found) > 0
+    found = SLOREMART(sign=sign).objective(at, logits.labels)["distribution"]
+    assert group * sign * float(found) > 0
     assert set(SLOREMART().objective(at, logits.labels)) == {"adversarial", "stability", "distribution"}
 
 
-def test_slore_turns_at_the_100th_of_120_epochs() -> None:
-    stages = [SLOREMART(beta=5.0).at_progress(epoch / 120) for epoch in range(120)]
-    assert [stage.late for stage in stages] == [False] * 99 + [True] * 21
-    assert {stage.beta for stage in stages} == {5.0}
-    assert not stages[-1].at_progress(0.0).late
+@pytest.mark.parametrize(("epochs", "turn"), [(120, 99), (200, 165), (20, 17), (2, 1), (1, 1)])
+def test_slore_has_its_term_in_the_first_epoch_and_reversed_from_the_100th_of_120_on(
+    epochs: int, turn: int
+) -> None:
+    """The stage of each epoch, by the epochs that the authors' code names (from 1), of shorter runs in proportion."""
+    stages = [SLOREMART(beta=5.0).at_progress(progress(epoch, epochs)) for epoch in range(epochs)]
+    between, last = stages[1:turn], stages[turn:]
+    assert stages[0].reduced() == SLOREMART(beta=5.0)
+    assert [stage.reduced() for stage in between] == [MART(beta=5.0)] * (turn - 1)
+    assert last == [SLOREMART(beta=5.0, sign=-1.0)] * (epochs - turn)
+    assert stages[-1].at_progress(0.0) == SLOREMART(beta=5.0)
     assert MART().at_progress(1.0) == MART()
+
+
+def test_slore_of_a_wide_networks_90_epochs_never_turns() -> None:
+    stages = [SLOREMART(reverse_from=1.0).at_progress(progress(epoch, 90)) for epoch in range(90)]
+    assert [stage.sign for stage in stages] == [1.0] + [0.0] * 89
 
 
 @pytest.mark.parametrize("batch", BATCHES)

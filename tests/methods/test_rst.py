@@ -13,7 +13,7 @@ from tiny_releases import pixels
 from fastiseat import UserError
 from fastiseat.cli.config_file import read_settings, settle
 from fastiseat.cli.train import parse
-from fastiseat.methods import TRADES
+from fastiseat.methods.trades import AdversarialFirst
 from fastiseat.recipes import recipe
 
 
@@ -32,6 +32,7 @@ def test_the_numbers_of_the_papers() -> None:
     assert numbers("cifar10", "consistency") == ("prn18", 128, 200, 0.1, False, "steps", 0.0)
     rst, hat = (recipe("cifar10", method).attack for method in ("rst", "hat"))
     assert (rst.eps, rst.step_size, rst.bn_mode) == (0.031, 0.007, "eval")
+    assert recipe("cifar10", "hat").schedule.momentum_cycle == (0.95, 0.85)
     assert (hat.eps, hat.step_size, hat.bn_mode) == (8 / 255, 2 / 255, "eval")
     assert recipe("cifar10", "rst").data.extra_ratio == 0.5
     assert [recipe(name, "consistency").data.crop_padding for name in ("digits", "svhn", "cifar10")] == [1, 4, 4]
@@ -54,7 +55,7 @@ def test_half_of_each_batch_is_extra_and_the_run_can_be_repeated(
     config = tiny.config("rst", epochs=3, batch_size=25, data=extra, attack={"steps": 2}, run={"final_steps": 0})
     watcher = tiny.Watcher()
     run = tiny.trainer(config, tmp_path / "run", observer=watcher)
-    assert run.step.method == TRADES(beta=6.0)
+    assert run.step.method == AdversarialFirst(beta=6.0)
     run.run()
     assert {images for _, _, images, _ in watcher.steps} == {50}
     losses = [row["train_loss"] for row in run.rows]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, SGD, TrainStep
 from fastiseat.engine import algorithm1
-from fastiseat.methods import trades
+from fastiseat.methods import METHODS, trades
 
 GAMMAS = [0.0, 0.005]
 
@@ -56,7 +56,7 @@ def test_the_loss_and_every_gradient_at_a_given_delta(case: str, gamma: float) -
     assert_gradients(CASES[case], gamma)
 
 
-@pytest.mark.parametrize("case", ["trades", "mart", "slore-mart-early", "slore-mart-late", *ABLATIONS])
+@pytest.mark.parametrize("case", ["trades", "mart", "slore-mart-epoch-1", "slore-mart-epoch-100", *ABLATIONS])
 def test_two_images(case: str) -> None:
     assert_gradients(CASES[case], 0.005, m=2)
 
@@ -77,7 +77,9 @@ def run_both(step: TrainStep, oracle: LiteralStep) -> None:
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-@pytest.mark.parametrize("case", ["trades", "mart", "slore-mart-late", "iseat-linear-l2-trades-awp"])
+@pytest.mark.parametrize(
+    "case", ["trades", "trades-adversarial-first", "mart", "slore-mart-epoch-100", "iseat-linear-l2-trades-awp"]
+)
 def test_updates_with_momentum_and_decay(case: str, gamma: float) -> None:
     run_both(*twins(CASES[case], small(), gamma, weight_decay=0.1))
 
@@ -90,7 +92,21 @@ def test_weight_perturbation_climbs_the_whole_loss(case: str) -> None:
         run_both(*twins(other, small(), 0.005))
 
 
-ATTACKS = {"trades": trades_attack, "mart": mart_attack, "slore-mart-early": mart_attack}
+def test_the_order_of_the_passes_is_seen() -> None:
+    """By the running statistics alone."""
+    clean_first, other = CASES["trades"], CASES["trades-adversarial-first"]
+    with pytest.raises(AssertionError):
+        run_both(*twins(clean_first._replace(loss=other.loss), small(), 0.0))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_which_methods_pass_the_adversarial_images_first(name: str) -> None:
+    """As their codes do: RST's and TRADES-AWP's."""
+    first = METHODS[name].home == "fastiseat.methods.trades:AdversarialFirst"
+    assert first == (name in ("rst", "trades-awp"))
+
+
+ATTACKS = {"trades": trades_attack, "mart": mart_attack, "slore-mart-epoch-1": mart_attack}
 
 
 def noise(seed: int, x: Tensor) -> Tensor:

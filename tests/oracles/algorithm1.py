@@ -136,8 +136,12 @@ class Algorithm1:
         }
 
     def _pgd(self, x: Tensor, y: Tensor, delta: Tensor) -> tuple[Tensor, Tensor]:
-        """δ and x': δ ← clamp(δ + α sign g, -ε, ε); x' = clamp(x + δ, 0, 1); δ ← x' - x. No early stop."""
+        """δ and x': x' = clamp(x + δ, 0, 1) and δ ← x' - x, at the start and after each δ ← clamp(δ + α sign g, -ε, ε).
+
+        No early stop.
+        """
         x_adv = (x + delta).clamp(0, 1)
+        delta = x_adv - x
         for _ in range(self.steps):
             xi = x_adv.clone().requires_grad_()
             (g,) = torch.autograd.grad(F.cross_entropy(self.model(xi), y), xi)

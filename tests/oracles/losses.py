@@ -57,8 +57,8 @@ def _mart_of_one(zc: Tensor, za: Tensor, y: int, beta: float) -> Tensor:
     return boosted + beta * divergence * (1.0000001 - p[y])
 
 
-def slore(zc: Tensor, y: list[int], *, late: bool) -> Tensor:
-    """R = S_c - S_w, and from the second stage on S_w - S_c; a group without members is 0."""
+def slore(zc: Tensor, y: list[int]) -> Tensor:
+    """S_c - S_w; a group without members is 0."""
     groups: dict[bool, list[Tensor]] = {True: [], False: []}
     for i in range(len(y)):
         p = probabilities(zc[i])
@@ -67,11 +67,15 @@ def slore(zc: Tensor, y: list[int], *, late: bool) -> Tensor:
         share = (1 - p[y[i]]) / (len(p) - 1)
         groups[predicted == y[i]].append(sum((p[k] - share) ** 2 for k in others))
     correct, wrong = (mean(groups[which]) if groups[which] else torch.zeros(()) for which in (True, False))
-    return wrong - correct if late else correct - wrong
+    return correct - wrong
 
 
-def slore_mart(zc: Tensor, za: Tensor, y: list[int], beta: float = 6.0, *, late: bool = False) -> Tensor:
-    return mart(zc, za, y, beta) + slore(zc, y, late=late)
+def slore_mart(zc: Tensor, za: Tensor, y: list[int], beta: float = 6.0, *, epoch: int = 1) -> Tensor:
+    """In one of 120 epochs, counted from 1: R = S_c - S_w in the first, S_w - S_c from the 100th on, MART between."""
+    loss = mart(zc, za, y, beta)
+    if epoch == 1:
+        return loss + slore(zc, y)
+    return loss - slore(zc, y) if epoch >= 100 else loss
 
 
 def vulnerability_weights(zc: Tensor, za: Tensor, y: list[int], kind: str) -> list[float]:

@@ -41,7 +41,7 @@ def random_start(x: Tensor) -> Tensor:
 
 def attack(model: nn.Module, x: Tensor, y: Tensor, start: Tensor | None = None) -> Tensor:
     """PGD-10 as one would write it in a notebook."""
-    delta = torch.zeros_like(x) if start is None else start
+    delta = torch.zeros_like(x) if start is None else torch.clamp(x + start, 0, 1) - x
     for _ in range(10):
         image = torch.clamp(x + delta, 0, 1).detach().requires_grad_()
         nn.CrossEntropyLoss()(model(image), y).backward()

@@ -11,7 +11,7 @@ import torch
 from oracles.by_tensor import sgd_step, weight_perturbation
 from torch import Tensor
 
-from fastiseat import AWP, PGD, SGD, TrainStep, models
+from fastiseat import AT, AWP, PGD, SGD, TrainStep, models
 from fastiseat.errors import UserError
 from fastiseat.weights import apex, update
 
@@ -133,6 +133,23 @@ def test_half_precision_is_autocasts(double):
     for name, weight in model.named_parameters():
         assert weight.dtype == torch.float32
         assert not torch.equal(weight, before[name])
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_learning_rate_and_momentum_that_move(double, nesterov):
+    """They are numbers of its host: each step has its own."""
+    ends = []
+    for implementation in ("own", "apex"):
+        torch.manual_seed(1)
+        model = models.build("small")
+        optimizer = SGD(nesterov=nesterov, implementation=implementation)
+        step = TrainStep(model, method=AT(), attack=PGD(steps=1), awp=AWP(), optimizer=optimizer)
+        for n, momentum in enumerate([0.95, 0.5, 0.2, 0.8]):
+            step.set(lr=0.02 * (n + 1), momentum=momentum)
+            torch.manual_seed(n)
+            step(torch.rand(4, 3, 8, 8), torch.arange(4), torch.zeros(4, 3, 8, 8))
+        ends.append(dict(model.named_parameters()))
+    close(ends[1], ends[0])
 
 
 def test_what_apex_would_pass_over_is_refused(double):

@@ -1,0 +1,69 @@
+"""Settings that a method, or the shape of a schedule, does not have: they are refused rather than ignored.
+
+What there is to be set is read off the config's own fields, so that a new one is looked at too. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from fastiseat.config import AWP, PGD, SGD, Config, Objective
+from fastiseat.errors import UserError
+from fastiseat.recipes.table import METHODS
+
+OBJECTIVE = tuple(field.name for field in fields(Objective) if field.name != "method")
+"""The options of methods: each is of those that declare it, ``Ingredients.options``."""
+# What belongs to the data set, and is there whether a method attacks or perturbs weights or not.
+_OF_ANY_METHOD = ("eps", "step_size", "gamma")
+_OF_ONE_CYCLE = ("lr_warmup", "momentum_cycle")
+
+
+def check_options(objective: Objective) -> None:
+    """:class:`UserError` for an option that the method does not have; λ = 0 is none."""
+    uses = METHODS[objective.method]
+    for option, value in _asked_for(objective, OBJECTIVE):
+        if option not in uses.options and not (option == "lam" and value == 0):
+            having = ", ".join(name for name, other in METHODS.items() if option in other.options)
+            raise UserError(
+                f"{option}={value}: method {objective.method} has no such option; methods {having} have"
+            )
+
+
+def check_parts(config: Config) -> None:
+    """:class:`UserError` for settings of an attack or a weight perturbation that the method never makes."""
+    method = config.objective.method
+    if METHODS[method].awp is None:
+        settings = _asked_for(config.awp, _names(AWP)) + _asked_for(config.schedule, ["awp_from"])
+        for name, value in settings:
+            raise UserError(f"{name}={value}: method {method} has no weight perturbation; leave it out")
+    if method == "none":
+        for name, value in _asked_for(config.attack, _names(PGD)):
+            raise UserError(f"{name}={value}: method none attacks nothing; leave it out, or take method at")
+
+
+def check_shape(config: Config) -> None:
+    """:class:`UserError` for settings of a one-cycle that is none, or for a momentum that one would pass over."""
+    plan, momentum = config.schedule, config.optimizer.momentum
+    if plan.lr_shape != "onecycle":
+        for name, value in _asked_for(plan, _OF_ONE_CYCLE):
+            if value is not None:
+                raise UserError(
+                    f"{name}={value}: lr_shape {plan.lr_shape} has none; it goes with lr_shape onecycle"
+                )
+    elif plan.momentum_cycle is not None and momentum != SGD().momentum:
+        ends, top = plan.momentum_cycle
+        raise UserError(
+            f"momentum={momentum}: lr_shape onecycle moves it from {ends} to {top} and back; say between what by "
+            "momentum_cycle, or keep it by momentum_cycle None"
+        )
+
+
+def _names(kind: type[Any]) -> list[str]:
+    return [field.name for field in fields(kind) if field.name not in _OF_ANY_METHOD]
+
+
+def _asked_for(part: Any, names: Any) -> list[tuple[str, object]]:
+    """Those of ``names`` that are not their part's default, with their values."""
+    default = type(part)()
+    return [(name, getattr(part, name)) for name in names if getattr(part, name) != getattr(default, name)]
