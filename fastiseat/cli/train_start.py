@@ -10,6 +10,7 @@ from typing import Any
 from fastiseat.cli.target import weights_file
 from fastiseat.config import Config
 from fastiseat.models.names import Variant, canonical_arch
+from fastiseat.models.shipped import shipped
 
 Say = Callable[[str], None]
 
@@ -38,7 +39,7 @@ def read_start(settings: Mapping[str, Any], *, init: str | None, arch: str | Non
     """What the weights decide, a file's or the best of a run, that neither flags nor a file's ``settings`` do.
 
     Raises:
-        UserError: no such weights, or none that can be read.
+        UserError: a run without weights, or a file that holds none.
     """
     network = settings.get("network")
     given = {**network} if isinstance(network, dict) else {}
@@ -49,6 +50,10 @@ def read_start(settings: Mapping[str, Any], *, init: str | None, arch: str | Non
 
     init_path = Path(str(given["init"]))
     file = weights_file(init_path, "best") if init_path.is_dir() else init_path
+    if not file.is_file() and shipped(file) is None:
+        return (
+            Start()
+        )  # it is missed where its weights are copied; what a command says is right or wrong without it
     weights = read_weights(file)
     told, wanted = given.get("arch"), weights.arch
     # Of another architecture the variant says nothing; that they must agree is said where the weights are copied.

@@ -101,6 +101,12 @@ def test_a_run_is_resumed_by_the_same_command(fastiseat, other):
     assert fastiseat(*words, "--resume").code == 0
 
 
+def test_a_file_that_is_missing(fastiseat):
+    complaint = fastiseat("train", *SHORT, "--init", "missing.pt", "--out", "run").complaint
+    assert complaint.startswith("missing.pt: no such file")
+    assert not Path("run").exists()
+
+
 def test_a_folder_without_weights(fastiseat):
     Path("empty").mkdir()
     for flag in ("--init", "--standard"):
