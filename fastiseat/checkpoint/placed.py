@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 
 from fastiseat.config import Config
 from fastiseat.errors import UserError
+from fastiseat.models.shipped import shipped
 from fastiseat.pipelines import datasets
 
 
@@ -48,7 +49,8 @@ def absolute_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    # Weights that come with the package lie in no folder of the user's.
+    return path if shipped(path) else path.expanduser().absolute()
 
 
 def absolute_dataset(name: str) -> str:
