@@ -50,9 +50,11 @@ def begun_with(stored: Mapping[str, Any]) -> int | None:
 
 def as_begun(count: int) -> Threads:
     """Those of a run that goes on, or as many of them as there are cores for."""
+    here = torch.get_num_threads()
+    if count == here:
+        return Threads(count=count)
     if count <= cores():
         return Threads(count=count, why=f"{count}, as the run began")
-    here = torch.get_num_threads()
     return Threads(count=here, why=f"{here}, as {count} that the run began with are more than the cores here")
 
 

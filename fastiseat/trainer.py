@@ -239,7 +239,7 @@ class Trainer:
         """On a CPU, where no setting, no run that goes on and no variable has chosen: as many threads as the
         ``repeated`` run had, else, where a step is small, one or all, whichever is faster now.
         """
-        if self.device.type != "cpu" or self.threads.why:
+        if self.device.type != "cpu" or self.threads.why or self.step.steps_taken:
             return
         if repeated is not None:
             self.threads = as_begun(repeated)
