@@ -159,8 +159,8 @@ def _still_expected(found: _Found) -> UserError:
     changes = f" ({found.freshness.changes})" if found.freshness.changes else ""
     return UserError(
         f"{found.freshness.source} has changed{changes} since the run's images, of the fingerprint "
-        f"{found.store.info.fingerprint}, were prepared from it: bring it back, or move it away to use what is still "
-        f"in {found.store.path}"
+        f"{found.store.info.fingerprint}, were prepared from it: bring it back, move it away to use what is still in "
+        f"{found.store.path}, or take what it holds now (train: another --out; eval: --dataset)"
     )
 
 

@@ -254,3 +254,12 @@ def test_a_plan_prepares_nothing_anew(own):
     store = find_store("cifar10", data_dir=own.root / "data")
     assert json.loads(own.train(*words)[1])["steps_per_epoch"] is None
     assert find_store("cifar10", data_dir=own.root / "data") == store
+
+
+def test_the_standard_network_of_a_resumed_run_takes_no_other_images(trained, own):
+    write_npz(own.root / "own.npz", seed=3)
+    before = find_store(f"npz:{own.root}/own.npz")
+    words = ("--dataset", "npz:own.npz", "--out", "run", "--method", "hat", "--resume-anyway")
+    code, _, err = own.train(*words)
+    assert code == 2 and "since the run's images, of the fingerprint" in err.splitlines()[-1]
+    assert find_store(f"npz:{own.root}/own.npz") == before

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fastiseat.checkpoint import WEIGHTS, RunImages, as_json
+from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, as_json
 from fastiseat.cli.display import Display
 from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.config import Config
+from fastiseat.pipelines.progress import Progress
 from fastiseat.recipes import METHODS, standard_for
-from fastiseat.rundata import load_run_data
+from fastiseat.rundata import RunData, load_run_data
 from fastiseat.signals import Stopped
 from fastiseat.trainer import Trainer
 
@@ -34,8 +35,7 @@ def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated
         return config
     plain = standard_for(config)
     with ConsoleProgress() as progress:
-        prepared = repeated.prepared if arguments.data_dir is None else None
-        data = load_run_data(plain, data_dir=arguments.data_dir, prepared=prepared, progress=progress)
+        data = _images(arguments, plain, out, repeated, progress)
     folder = out.resolve().parent / "standard" / _name(plain, data.whole.fingerprint)
     weights, display = folder / WEIGHTS["best"], Display(quiet=arguments.quiet)
     if (folder / "results.json").exists():
@@ -44,6 +44,15 @@ def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated
         display.say(f"standard network: none is given (--standard), so one is trained first, in {folder}")
         _train(arguments, plain, folder, device=device, display=display, repeated=repeated)
     return replace(config, objective=replace(config.objective, standard=weights))
+
+
+def _images(arguments: Train, plain: Config, out: Path, repeated: RunImages, progress: Progress) -> RunData:
+    """What the run in ``out`` is trained on, which a resumed one has been before."""
+    own = RunDirectory(out).images() if arguments.resume or arguments.resume_anyway else RunImages()
+    prepared = own.prepared or (repeated.prepared if arguments.data_dir is None else None)
+    return load_run_data(
+        plain, data_dir=arguments.data_dir, prepared=prepared, expected=own.fingerprint, progress=progress
+    )
 
 
 def _name(plain: Config, data_fingerprint: str) -> str:

@@ -376,8 +376,8 @@ def test_expected_arrays_are_never_made_anew(root, cifar):
         datasets.load("cifar10", data_dir=root, expected=store.info.fingerprint)
     assert str(caught.value) == (
         f"{root}/{cifar.source} has changed (1 altered: data_batch_1) since the run's images, of the fingerprint "
-        f"{store.info.fingerprint}, were prepared from it: bring it back, or move it away to use what is still in "
-        f"{store.path}"
+        f"{store.info.fingerprint}, were prepared from it: bring it back, move it away to use what is still in "
+        f"{store.path}, or take what it holds now (train: another --out; eval: --dataset)"
     )
     assert Store.at(store.path) == store
     cifar.remove(root)
