@@ -37,15 +37,18 @@ def command_line(
     parts = _parts(kind)
     if parts and words and not words[0].startswith("-") and words[0] not in parts:
         raise unknown(f"part of {prog}", words[0], parts)
-    with wrapped_output():
-        found, left = tyro.cli(
-            kind,
-            prog=prog,
-            args=words,
-            default=tyro.MISSING_NONPROP if default is None else default,
-            return_unknown_args=True,
-            registry=registry(),
-        )
+    try:
+        with wrapped_output():
+            found, left = tyro.cli(
+                kind,
+                prog=prog,
+                args=words,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                return_unknown_args=True,
+                registry=registry(),
+            )
+    except _ChoiceError as error:
+        raise unknown(_option_of(error, kind, words), error.name, error.known) from None
     if left:
         raise unexpected(left[0], prog, set(options(kind)))
     return cast(Command, found)
@@ -118,7 +121,7 @@ def _choice(info: PrimitiveTypeInfo, *, completing: bool) -> PrimitiveConstructo
 
     def chosen(given: list[str]) -> str | None:
         if given[0] not in words:
-            raise unknown("choice", given[0], words)
+            raise _ChoiceError(given[0], words)
         return words[given[0]]
 
     return PrimitiveConstructorSpec(
@@ -129,6 +132,29 @@ def _choice(info: PrimitiveTypeInfo, *, completing: bool) -> PrimitiveConstructo
         str_from_instance=lambda value: [str(value)],
         choices=tuple(words) if completing else None,  # with these the parser words a mistake itself
     )
+
+
+class _ChoiceError(Exception):
+    """A word that is no choice, of an option that the parser does not tell here."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        self.name, self.known = name, known
+
+
+def _option_of(error: _ChoiceError, kind: Any, words: Sequence[str]) -> str:
+    """The option among ``words`` that has these choices; what stands without one is called a choice."""
+    given = {word.partition("=")[0].replace("_", "-") for word in words}
+    for name, hint in _leaves(kind):
+        flag = next(_names(name, hint), "")
+        if flag in given and error.known == _element_words(hint):
+            return flag
+    return "choice"
+
+
+def _element_words(hint: Any) -> dict[str, str | None] | None:
+    """The choices of a field, or of each of the words that it takes."""
+    kind = _bare(hint)
+    return _words(get_args(kind)[0] if get_origin(kind) is tuple else kind)
 
 
 def _words(kind: Any) -> dict[str, str | None] | None:
@@ -154,15 +180,20 @@ def unexpected(word: str, prog: str, options: Collection[str]) -> UserError:
 
 def options(kind: Any) -> Iterator[str]:
     """The options that a dataclass, or a union of some, has."""
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    for each in get_args(kind):  # of a union of subcommands
-        yield from options(each)
+    for name, hint in _leaves(kind):
+        yield from _names(name, hint)
+
+
+def _leaves(kind: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a dataclass and of those in it, or of all those of a union of subcommands, with their types."""
+    kind = _bare(kind)
+    for part in get_args(kind):
+        yield from _leaves(part)
     if not is_dataclass(kind):
         return
     hints = get_type_hints(kind, include_extras=True)
     for name, hint in ((each.name, hints[each.name]) for each in fields(kind)):
-        yield from options(hint) if is_dataclass(_bare(hint)) else _names(name, hint)
+        yield from _leaves(hint) if is_dataclass(_bare(hint)) else [(name, hint)]
 
 
 def _parts(kind: Any) -> list[str]:

@@ -102,7 +102,7 @@ def _methods() -> Iterator[Row]:
         yield {
             "method": name,
             "what it is": entry.summary,
-            "options": [f"--{option}" for option in entry.options],
+            "options": [f"--{option.replace('_', '-')}" for option in entry.options],
             "units": entry.units,
             "default": name == default,
         }

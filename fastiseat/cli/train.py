@@ -8,13 +8,13 @@ import sys
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.cli.flags import command_line
 from fastiseat.cli.train_start import Say, read_start, with_runs_weights
-from fastiseat.config import Config, Execution
+from fastiseat.config import Augment, Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
 from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recipe_of, standard_for
@@ -104,9 +104,12 @@ def _named(argv: list[str]) -> dict[str, Any]:
     for name in ("--resume", "--resume-anyway"):
         first.add_argument(name, dest="resume", action="store_true")
     try:
-        return vars(first.parse_known_args(argv)[0])
+        named = vars(first.parse_known_args(argv)[0])
     except argparse.ArgumentError:
-        return vars(first.parse_args([]))
+        named = vars(first.parse_args([]))
+    if named["augment"] not in get_args(Augment):  # which the parser refuses
+        named["augment"] = None
+    return named
 
 
 def _defaults(named: dict[str, Any], say: Say) -> Train:
