@@ -11,6 +11,7 @@ from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
 from fastiseat.bench.targets import judged
 from fastiseat.errors import UserError
+from fastiseat.safe import write_atomically
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results", FOLDER / "README.md"
@@ -27,7 +28,7 @@ def save(document: dict[str, Any], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
         document = merged(load(path), document)
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_atomically(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 

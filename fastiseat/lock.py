@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.safe import OwnFolder
 
 LOCK = ".lock"
 """The file's name; a hidden one, so a directory with nothing else counts as empty."""
@@ -76,8 +77,7 @@ def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> I
 
 def _open(folder: Path) -> int:
     with _failures_told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return OwnFolder(folder).open_lock(LOCK)
 
 
 @contextmanager

@@ -194,6 +194,7 @@ class Trainer:
             say=observer.say,
         )
         self.rows: list[Row] = []
+        self._restored: Path | None = None
         self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
         self.rollbacks = 0
         self.interruptions = Interruptions()
@@ -312,6 +313,7 @@ class Trainer:
             self.curves,
             computing_with(self.threads.count) if self.device.type == "cpu" else nullcontext(),
         ):
+            self._take()
             self._begin()
             while self.step.steps_taken < self.total_steps or self._in_epoch():
                 try:
@@ -321,6 +323,13 @@ class Trainer:
             results = [self._final(which) for which in WEIGHTS]
             self.directory.write_results(results)
         return results
+
+    def _take(self) -> None:
+        """Decide about the directory again, now that it is ours: another run may have had it since the first look."""
+        RunDirectory.open(self.directory.path, self.config, resume=self.resume, anyway=self.resume_anyway)
+        self.directory.sweep()
+        if self.resume and self.directory.checkpoints.newest() != self._restored:
+            self._restore()
 
     def _begin(self) -> None:
         if self.step.steps_taken:
@@ -509,6 +518,7 @@ class Trainer:
         found = self.directory.checkpoints.latest()
         if found is None:
             return
+        self._restored = self.directory.checkpoints.newest()
         for line in found.skipped:
             self.observer.say(line)
         stored = self.directory.stored()

@@ -108,6 +108,8 @@ def _append(
             raise UserError(
                 f"cannot write {part}: {total - done:,} bytes are to come and {free:,} are free; free space"
             )
+        if part.is_symlink():
+            raise UserError(f"{part} is a symbolic link, and nothing is written through one: remove it")
         out = part.open("ab" if done else "wb")
     with out:
         while chunk := response.read(_CHUNK):

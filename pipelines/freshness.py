@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.store import AGAIN, Store
+from fastiseat.safe import write_atomically
 
 FILE = "source.json"
 
@@ -153,13 +153,8 @@ def encoded(record: Record) -> bytes:
 
 def note(store: Path, record: Record) -> None:
     """Replace ``source.json``; where that can't be written, the next look takes as long as this one."""
-    temporary = store / f".{FILE}.{os.getpid()}.tmp"
-    with suppress(OSError):
-        try:
-            temporary.write_bytes(encoded(record))
-            temporary.replace(store / FILE)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with suppress(UserError):
+        write_atomically(store / FILE, encoded(record))
 
 
 def _kind(store: Store) -> str:

@@ -27,6 +27,8 @@ from fastiseat.pipelines.freshness import Record, encoded
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import FORMAT, Info, Store
+from fastiseat.safe import open_lock
+from fastiseat.safe.writing import flush_folder
 from fastiseat.version import __version__
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ def first_writable(stores: Iterable[Path]) -> Path:
     for store in stores:
         try:
             store.parent.mkdir(parents=True, exist_ok=True)
-            _lock_file(store).touch()
+            os.close(open_lock(_lock_file(store)))
         except OSError as error:
             problem = problem or f"cannot write {store}: {error.strerror}; choose another --data-dir"
         else:
@@ -50,7 +52,7 @@ def first_writable(stores: Iterable[Path]) -> Path:
 @contextmanager
 def exclusive(store: Path, progress: Progress) -> Iterator[None]:
     """Let no other process write ``store`` in the block, and remove what a killed one left."""
-    with _lock_file(store).open("w") as lock:
+    with os.fdopen(open_lock(_lock_file(store)), "r+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -218,19 +220,11 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) 
 
 
 def _put_in_place(temporary: Path, store: Path) -> None:
-    _flush_folder(temporary)
+    flush_folder(temporary)
     if store.exists():
         store.rename(_replaced(store))
     temporary.rename(store)
-    _flush_folder(store.parent)
-
-
-def _flush_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush_folder(store.parent)
 
 
 def _lock_file(store: Path) -> Path:
@@ -249,4 +243,6 @@ def _discard_unfinished(store: Path) -> None:
     if _replaced(store).exists() and not store.exists():
         _replaced(store).rename(store)  # the process that was replacing it was killed in between
     for folder in (_temporary(store), _replaced(store)):
+        if folder.is_symlink():
+            folder.unlink()  # what it points to is not ours
         shutil.rmtree(folder, ignore_errors=True)

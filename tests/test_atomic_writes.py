@@ -11,6 +11,7 @@ import pytest
 
 from fastiseat.checkpoint import write_atomically
 from fastiseat.errors import UserError
+from fastiseat.safe.writing import LEFT_OVER
 
 
 def files_in(folder):
@@ -61,7 +62,9 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(os, "fsync", lambda _: seen.append(files_in(tmp_path)))
     write_atomically(tmp_path / "file", b"content")
-    assert seen == [[f".file.{os.getpid()}.tmp"], ["file"]]
+    (temporary,), named = seen
+    assert LEFT_OVER.fullmatch(temporary)
+    assert named == ["file"]
 
 
 def test_a_disk_that_fills_up(tmp_path):

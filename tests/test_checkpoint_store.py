@@ -19,6 +19,8 @@ from fastiseat.checkpoint import store as module
 from fastiseat.checkpoint.fileformat import DamagedError, read
 from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.errors import UserError
+from fastiseat.safe import OwnFolder
+from fastiseat.safe.writing import LEFT_OVER
 
 SAVE = (
     "import sys, torch; from pathlib import Path; from fastiseat.checkpoint.store import Checkpoints\n"
@@ -82,8 +84,8 @@ def test_what_would_not_be_read_again_is_not_written(tmp_path, part):
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_a_state_may_change_as_soon_as_save_returns(tmp_path, monkeypatch, device):
-    goes_on, write = threading.Event(), module.write_atomically
-    monkeypatch.setattr(module, "write_atomically", lambda *args: goes_on.wait() and write(*args))
+    goes_on, write = threading.Event(), OwnFolder.write
+    monkeypatch.setattr(OwnFolder, "write", lambda *args: goes_on.wait() and write(*args))
     weights, rows = torch.ones(1_000_000, device=device), [{"loss": 1.0}]
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save({"w": weights, "rows": rows}, step=1)
@@ -122,7 +124,9 @@ def test_an_older_one_is_removed_only_when_the_new_one_is_durable(tmp_path, monk
     saved(tmp_path, 1, keep=1)
     monkeypatch.setattr(os, "fsync", lambda file: (seen.append(files_in(tmp_path)), fsync(file)))
     saved(tmp_path, 2, keep=1)
-    assert seen == [[f".{name(2)}.{os.getpid()}.tmp", name(1)], [name(1), name(2)]]
+    (temporary, first), durable = seen
+    assert LEFT_OVER.fullmatch(temporary) and temporary.startswith(f".{name(2)}.")
+    assert (first, durable) == (name(1), [name(1), name(2)])
     assert files_in(tmp_path) == [name(2)]
 
 

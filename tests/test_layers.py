@@ -21,6 +21,7 @@ BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
     ["errors", "version", "waiting"],
+    ["safe"],
     ["kernels"],
     ["config", "fields", "names", "schedule", "recipes", "models.names"],
     ["pipelines"],
@@ -53,7 +54,7 @@ LAYERS = [
 ]
 LEVEL = {f"fastiseat.{name}": level for level, names in enumerate(LAYERS) for name in names}
 
-TORCH_FREE = [f"fastiseat.{name}" for name in (*LAYERS[0], *LAYERS[2])]
+TORCH_FREE = [f"fastiseat.{name}" for name in (*LAYERS[0], *LAYERS[1], *LAYERS[3])]
 KERNELS_MAY_IMPORT = {"torch", "triton", "fastiseat", *sys.stdlib_module_names}
 
 

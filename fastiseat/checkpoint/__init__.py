@@ -1,6 +1,5 @@
 """The only code that writes into a run's directory. Every file is complete or absent."""
 
-from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.checkpoint.directory import (
     WEIGHTS,
     RunDirectory,
@@ -11,6 +10,7 @@ from fastiseat.checkpoint.directory import (
 )
 from fastiseat.checkpoint.placed import RunImages, absolute, absolute_dataset
 from fastiseat.checkpoint.store import Checkpoints, Found
+from fastiseat.safe import write_atomically
 
 __all__ = [
     "WEIGHTS",

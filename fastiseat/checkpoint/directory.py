@@ -14,7 +14,6 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save as to_safetensors
 from torch import nn
 
-from fastiseat.checkpoint.atomic import write_atomically
 from fastiseat.checkpoint.placed import RunImages, absolute_json
 from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.checkpoint.turn import turn
@@ -22,6 +21,7 @@ from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 from fastiseat.models.checksum import with_checksum
+from fastiseat.safe import OwnFolder
 
 WEIGHTS = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
 """Where a run's weights lie."""
@@ -36,7 +36,7 @@ class RunDirectory:
     """One run's files: ``config.json``, ``metrics.jsonl``, ``checkpoints/``, ``weights/``, ``results.json``."""
 
     def __init__(self, path: Path, *, keep: int = 2) -> None:
-        self.path = path
+        self.path, self._own = path, OwnFolder(path)
         self.checkpoints = Checkpoints(path / "checkpoints", keep=keep)
 
     @classmethod
@@ -115,6 +115,11 @@ class RunDirectory:
                 f"({str(error) or type(error).__name__}): restore it, or choose another folder"
             ) from error
 
+    def sweep(self) -> None:
+        """Remove what killed processes left half written; whoever calls holds the directory's lock."""
+        for folder in ("", *sorted({str(file.parent) for file in WEIGHTS.values()}), "figures"):
+            self._own.sweep(folder)
+
     def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:
         """``config.json``, which ``fastiseat train --config`` repeats."""
         self._write_json(Path("config.json"), {"config": as_json(config), **provenance})
@@ -132,14 +137,14 @@ class RunDirectory:
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """``metrics.jsonl``, one line an epoch; written whole, so that a resumed run has no gap or double."""
         lines = "".join(json.dumps(row) + "\n" for row in rows)
-        write_atomically(self.path / "metrics.jsonl", lines.encode())
+        self._own.write("metrics.jsonl", lines.encode())
 
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
-        write_atomically(self.path / WEIGHTS[which], weights_content(model, metadata))
+        self._own.write(WEIGHTS[which], weights_content(model, metadata))
 
     def _write_json(self, name: Path, content: Any) -> None:
-        write_atomically(self.path / name, (json.dumps(content, indent=2) + "\n").encode())
+        self._own.write(name, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def as_json(config: Config | Mapping[str, Any]) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from fastiseat.checkpoint.atomic import leftovers, write_atomically
 from fastiseat.checkpoint.fileformat import DamagedError, encode, read, read_unchecked
 from fastiseat.checkpoint.snapshot import Snapshot
 from fastiseat.errors import UserError
+from fastiseat.safe import OwnFolder
 
 # The only checkpoint of earlier versions' runs: ``torch.save`` without a header.
 UNCHECKED = "last.pt"
@@ -43,6 +43,7 @@ class Checkpoints:
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         assert keep >= 1
         self.folder, self.keep = folder, keep
+        self._run = OwnFolder(folder.parent)
         self._writer: Thread | None = None
         self._failure: BaseException | None = None
         self._swept = False
@@ -92,6 +93,11 @@ class Checkpoints:
             raise UserError(f"{'; '.join(skipped)}; remove {self.folder} to start afresh")
         return None
 
+    def newest(self) -> Path | None:
+        """The newest file, intact or not, that is on the disk; None where there is none."""
+        self.flush()
+        return next(iter(self._paths()), None)
+
     def size(self) -> int:
         """Bytes of all checkpoints on the disk."""
         return sum(map(_num_bytes, self._paths()))
@@ -106,7 +112,7 @@ class Checkpoints:
         try:
             self._sweep()
             path = self.folder / f"step-{step:09d}.ckpt"
-            write_atomically(path, *encode(snapshot.wait(), step=step))
+            self._run.write(path.relative_to(self._run.path), *encode(snapshot.wait(), step=step))
             self._remove_all_but(path)
         except BaseException as error:  # whatever it is, the caller's thread raises it
             self._failure = error
@@ -114,8 +120,7 @@ class Checkpoints:
     def _sweep(self) -> None:
         if self._swept:
             return
-        for path in leftovers(self.folder):
-            _remove(path)
+        self._run.sweep(self.folder.name)
         self._swept = True
 
     def _remove_all_but(self, written: Path) -> None:

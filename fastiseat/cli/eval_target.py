@@ -55,13 +55,21 @@ def is_saved(target: Path) -> bool:
 def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
     """The weights files that a target stands for; :class:`UserError` for those that a run lacks."""
     if not target.is_dir():
-        folder = arguments.out or Path(FOLDER)
+        folder = _chosen(arguments.out) or Path(FOLDER)
         yield Weights(file=weights_file(target, "best"), which=target.stem, folder=folder, of_a_run=False)
         return
     for which in dict.fromkeys(arguments.weights):
         yield Weights(
-            file=weights_file(target, which), which=which, folder=arguments.out or target / FOLDER, of_a_run=True
+            file=weights_file(target, which),
+            which=which,
+            folder=_chosen(arguments.out) or target / FOLDER,
+            of_a_run=True,
         )
+
+
+def _chosen(out: Path | None) -> Path | None:
+    """The folder that a user names may be a link, which is what it points to."""
+    return None if out is None else out.resolve()
 
 
 def load(weights: Weights, arguments: Eval, progress: Progress) -> Subject:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastiseat.checkpoint import write_atomically
 from fastiseat.errors import UserError
 from fastiseat.evaluation.standing import Standing
+from fastiseat.safe import OwnFolder
 
 FORMAT = "fastiseat evaluation, format 1"
 _ARRAYS = ("broken_by", "part", "round")
@@ -70,8 +70,8 @@ class Record:
         self.standing.part[:] = len(self.parts)
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        write_atomically(path, encode(self))
+        """Write the file, whole or not at all, and not through a link in its folder's place."""
+        OwnFolder(path.parent.parent).write(Path(path.parent.name, path.name), encode(self))
 
 
 def encode(record: Record) -> bytes:

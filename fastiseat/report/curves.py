@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fastiseat.checkpoint import write_atomically
 from fastiseat.report.reader import read_metrics
+from fastiseat.safe import OwnFolder
 
 ACCURACIES = {
     "train_accuracy_clean": "train, clean",
@@ -46,9 +46,9 @@ def draw_curves(run: Path) -> Path:
     figure = _figure(rows, title=run.resolve().name)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
-    path = run / "figures" / "curves.png"
-    write_atomically(path, buffer.getvalue())
-    return path
+    name = Path("figures", "curves.png")
+    OwnFolder(run).write(name, buffer.getvalue())
+    return run / name
 
 
 def _figure(rows: list[dict[str, Any]], *, title: str) -> Figure:

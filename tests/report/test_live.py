@@ -9,7 +9,6 @@ import matplotlib as mpl
 import pytest
 import tiny
 
-from fastiseat.checkpoint import write_atomically
 from fastiseat.errors import UserError
 from fastiseat.report import curves, live
 from fastiseat.report.live import LiveCurves
@@ -160,5 +159,9 @@ def test_no_thread_and_no_state_of_matplotlib_is_left(tmp_path):
     assert dict(mpl.rcParams) == before and mpl.get_backend(auto_select=False) == backend
 
 
-def test_the_write_is_the_atomic_one():
-    assert curves.write_atomically is write_atomically
+def test_the_write_is_the_atomic_one(tmp_path, monkeypatch):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0, "lr": 0.1}\n')
+    written = []
+    monkeypatch.setattr(curves.OwnFolder, "write", lambda folder, name, *parts: written.append(str(name)))
+    curves.draw_curves(tmp_path)
+    assert written == ["figures/curves.png"]

@@ -1,0 +1,102 @@
+"""A folder of ours that may have come from elsewhere: what is written into it stays in it."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from fastiseat.errors import UserError
+from fastiseat.safe.writing import LEFT_OVER, write_atomically
+
+
+class OwnFolder:
+    """A folder, and the folders below it that are its own.
+
+    The folder itself may be a symbolic link, which its user chose. Below it no link is followed: a folder that came
+    from an archive or a shared disk could else have whoever goes on with it overwrite any file that is theirs.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, name: Path | str, *parts: bytes | memoryview) -> None:
+        """``name``, relative to the folder, complete or as it was; :class:`UserError` where that can't be."""
+        file = self.path / name
+        self.folder(file.parent.relative_to(self.path))
+        write_atomically(file, *parts)
+
+    def folder(self, name: Path | str = "") -> Path:
+        """A folder below, which is made where it is missing; :class:`UserError` where a link stands in its place."""
+        here = self.path
+        try:
+            here.mkdir(parents=True, exist_ok=True)
+            for part in Path(name).parts:
+                here = here / part
+                here.mkdir(exist_ok=True)
+                _require_own(here)
+        except OSError as error:
+            raise UserError(
+                f"cannot write {here}: {error.strerror}; mend that, or choose another --out"
+            ) from error
+        return here
+
+    def open_lock(self, name: str) -> int:
+        """As :func:`open_lock`, in this folder."""
+        return open_lock(self.folder() / name)
+
+    def sweep(self, name: Path | str = "") -> list[Path]:
+        """Remove what killed writes left in the folder ``name``; what was removed."""
+        return [path for path in self._left_over(Path(name)) if _removed(path)]
+
+    def _left_over(self, name: Path) -> Iterator[Path]:
+        here = self.path
+        for part in name.parts:
+            here = here / part
+            if here.is_symlink():
+                return
+        if here.is_dir():
+            yield from (Path(entry.path) for entry in os.scandir(here) if _is_left_over(entry))
+
+
+def open_lock(file: Path) -> int:
+    """A descriptor to lock, of a file that is made where it is missing, and whose content is left as it is.
+
+    Raises:
+        OSError: it can't be opened.
+        UserError: it is a symbolic link, whose target would be locked and changed instead, or no file.
+    """
+    if file.is_symlink():
+        raise _link(file)
+    # Between that look and here a link is refused by the system, in its own words.
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    number = os.open(file, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise UserError(f"{file} is no file: remove it, or choose another folder")
+    return number
+
+
+def _is_left_over(entry: os.DirEntry[str]) -> bool:
+    return LEFT_OVER.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
+
+
+def _removed(path: Path) -> bool:
+    try:
+        path.unlink()
+    except OSError:  # a file too many is no reason to end a run; the next one tries again
+        return False
+    return True
+
+
+def _require_own(folder: Path) -> None:
+    if folder.is_symlink():
+        raise _link(folder)
+
+
+def _link(path: Path) -> UserError:
+    return UserError(
+        f"{path} is a symbolic link, and nothing is written through one: replace it by what it points to, or choose "
+        "another --out"
+    )
