@@ -37,8 +37,8 @@ class Dropping(Plain):
 PLAN = [
     {"lam": 0.0, "eps": 0.1, "step_size": 0.04},
     {"lam": 0.1},
-    {"lr": 0.01, "step_size": 0.08, "lam": 0.5, "gamma": 0.02},
-    {"eps": 0.02, "momentum": 0.5},
+    {"lr": 0.01, "momentum": 0.5, "step_size": 0.08, "lam": 0.5, "gamma": 0.02},
+    {"eps": 0.02},
     {"eps": 0.01},
     {"gamma": 0.0},
 ]

@@ -78,6 +78,18 @@ def test_every_restart_batch_and_seed_starts_somewhere_else(trained, monkeypatch
     assert all(0.9 * EPS < start.abs().max() <= EPS for start in starts)
 
 
+def test_a_restart_begins_within_the_image_range(monkeypatch):
+    """White pixels that it would leave: the first step goes down from 1, not from ε above it."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, 2, bias=False))
+    with torch.no_grad():
+        model[1].weight.copy_(torch.tensor([[1.0] * 4, [-1.0] * 4]))  # darker is less of class 0
+    monkeypatch.setattr(trial, "random_start", lambda x, eps, norm: torch.full_like(x, float(eps)))
+    one = trial.Trial(model=model, steps=1, random_start=True)
+    x, y = torch.ones(1, 1, 2, 2), torch.zeros(1, dtype=torch.int64)
+    found = one._attack(x, y, {"eps": torch.tensor(0.1), "step_size": torch.tensor(0.025)})[0]
+    torch.testing.assert_close(found, torch.full_like(x, 0.975))
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 64, 1000])
 def test_verdicts_do_not_depend_on_the_batch_size(trained, batch_size):
     model, split = trained
