@@ -6,6 +6,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.mounts import is_local
 from fastiseat.safe import OwnFolder
 
 LOCK = ".lock"
@@ -25,7 +27,10 @@ BEAT = 30.0
 """Seconds between two signs of life, which are the file's time of change."""
 
 LEFT_OVER = 120.0
-"""Seconds without one after which a holder on another machine counts as gone."""
+"""Seconds without one after which a holder on another machine counts as gone; one so far in the future is none."""
+
+POLL = 1.0
+"""Seconds between two looks of one that waits."""
 
 _NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 _MOST_BYTES = 4096
@@ -43,26 +48,35 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
+class HeldError(UserError):
+    """Another process holds the lock."""
+
+    def __init__(self, folder: Path, who: str, *, sign: str = "") -> None:
+        self.who = f"{folder} is being trained by {who}"
+        super().__init__(f"{self.who}{sign}: wait for it, which --wait does, or choose another --out")
+
+
 @contextmanager
-def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None, wait: bool = False) -> Iterator[None]:
     """Let no other process train into ``folder`` in the block; the folder is made where it is missing.
 
-    The lock is the system's own (``flock``), which ends with the process, however that ends. Between machines that
-    share a file system it may count for nothing, so the file also names its holder, and is touched every 30 s: a
-    holder elsewhere counts as long as it did that in the last two minutes. Two machines that begin in the same
-    moment may both be let in. The file stays, empty.
+    The lock is the system's own (``flock``), which ends with the process, however that ends: on a file system of this
+    machine alone it decides. Between machines that share one it may count for nothing, so the file also names its
+    holder, and is touched every 30 s: a holder elsewhere counts as long as it did that in the last two minutes, by the
+    file server's clock. Two machines that begin in the same moment may both be let in. The file stays, empty.
 
     Args:
         folder: the run's directory.
-        say: is told where a lock that another machine left is taken over.
+        say: is told whom it waits for, and where a lock that another machine left is taken over.
+        wait: for whoever holds it.
 
     Raises:
-        UserError: another process holds it, or ``folder`` can't be written.
+        HeldError: another process holds it, unless ``wait``.
+        UserError: ``folder`` can't be written.
     """
-    file = _open(folder)
+    holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=_now())
+    file = _patiently(folder, holder.host, say) if wait else _taken(folder, holder.host, say)
     try:
-        holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=_now())
-        _require_free(folder, file, holder.host, say)
         with _failures_told(folder):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(asdict(holder)).encode(), 0)
@@ -73,6 +87,29 @@ def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None) -> I
             _give_up(file, holder)
     finally:
         os.close(file)
+
+
+def _patiently(folder: Path, host: str, say: Callable[[str], None]) -> int:
+    told = ""
+    while True:
+        try:
+            return _taken(folder, host, say)
+        except HeldError as held:
+            if held.who != told:
+                say(f"{held.who}: waiting for it to end")
+            told = held.who
+        time.sleep(POLL)
+
+
+def _taken(folder: Path, host: str, say: Callable[[str], None]) -> int:
+    """The lock's file, which is ours."""
+    file = _open(folder)
+    try:
+        _require_free(folder, file, host, say)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
 
 
 def _open(folder: Path) -> int:
@@ -91,16 +128,34 @@ def _failures_told(folder: Path) -> Iterator[None]:
 
 
 def _require_free(folder: Path, file: int, host: str, say: Callable[[str], None]) -> None:
-    system = _flock(folder, file)
-    holder, silent = _read(file), time.time() - os.fstat(file).st_mtime
+    system, holder = _flock(folder, file), _read(file)
     if system is False:
-        raise _held(folder, str(holder or "another process"))
-    # Where the system has granted its lock, what this very machine left is over, however young it is.
-    if holder is None or (system and holder.host == host):
+        raise HeldError(folder, str(holder or "another process"))
+    # Where the system has granted its lock, what this very machine left is over, however young it is. One that is
+    # started again in a container has another name.
+    if holder is None or (system and (holder.host == host or is_local(folder))):
         return
-    if silent < LEFT_OVER:
-        raise _held(folder, str(holder))
-    say(f"{folder}: took over the lock of {holder}, which showed no sign of life for {silent:.0f} s")
+    silent = _time_there(folder) - os.fstat(file).st_mtime
+    if abs(silent) < LEFT_OVER:
+        sign = f"; its last sign of life is {max(silent, 0):.0f} s old, and at {LEFT_OVER:.0f} s it counts as gone"
+        raise HeldError(folder, str(holder), sign=sign)
+    since = f"showed no sign of life for {silent:.0f} s" if silent > 0 else "shows one of the future"
+    say(f"{folder}: took over the lock of {holder}, which {since}")
+
+
+def _time_there(folder: Path) -> float:
+    """What the clock says by which the signs of life are dated: that of the file server, where one may differ."""
+    probe = folder / f"{LOCK}.{secrets.token_hex(8)}.tmp"
+    try:
+        number = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # a full disk
+        return time.time()
+    try:
+        return os.fstat(number).st_mtime
+    finally:
+        os.close(number)
+        with suppress(OSError):
+            probe.unlink()
 
 
 def _flock(folder: Path, file: int) -> bool | None:
@@ -115,10 +170,6 @@ def _flock(folder: Path, file: int) -> bool | None:
         with _failures_told(folder):
             raise
     return True
-
-
-def _held(folder: Path, who: str) -> UserError:
-    return UserError(f"{folder} is being trained by {who}: wait for it, or choose another --out")
 
 
 def _read(file: int) -> Holder | None:

@@ -140,6 +140,7 @@ class Trainer:
         on_nan: str = "stop",
         repeated: RunImages | None = None,
         options: Mapping[str, Any] | None = None,
+        wait: bool = False,
     ) -> None:
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
@@ -149,7 +150,8 @@ class Trainer:
         ``progress`` is told of data that is prepared first. ``repeated`` are the images of the run whose settings these
         are: they are looked for first, and others in their place are told.
 
-        ``options`` are the command's, in JSON's types, which ``config.json`` keeps for ``--resume``.
+        ``options`` are the command's, in JSON's types, which ``config.json`` keeps for ``--resume``. ``wait`` has
+        :meth:`run` wait for another process that trains into ``out``.
         """
         config = absolute(config)
         self.config, self.device, self.observer = config, device, observer
@@ -158,7 +160,7 @@ class Trainer:
         if keep < 1:
             raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
         self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
-        self.resume, self.resume_anyway, self.options = resume, resume_anyway, dict(options or {})
+        self.resume, self.resume_anyway, self.wait, self.options = resume, resume_anyway, wait, dict(options or {})
         check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
         self.data = self._images(repeated or RunImages(), data_dir, progress)
@@ -306,7 +308,7 @@ class Trainer:
         SIGINT at once.
         """
         with (
-            locked(self.directory.path, say=self.observer.say),
+            locked(self.directory.path, say=self.observer.say, wait=self.wait),
             deterministic(self.config.run.deterministic),
             nullcontext() if self.config.run.tf32 else strict_float32(),
             self.interruptions,

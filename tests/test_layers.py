@@ -33,6 +33,7 @@ LAYERS = [
         "checkpoint",
         "export",
         "lock",
+        "mounts",
         "signals",
         "provenance",
         "metrics",

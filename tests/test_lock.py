@@ -10,13 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from fastiseat import lock
+from fastiseat import mounts as mounts_of
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.lock import LOCK, locked
+from fastiseat.mounts import is_local, kind_of
 from fastiseat.recipes import recipe
 
 HERE = socket.gethostname()
@@ -62,7 +65,7 @@ def test_the_second_is_told_who_holds_the_directory(tmp_path):
     with locked(run):
         expected = (
             f"{re.escape(str(run))} is being trained by process {os.getpid()} on {HERE}, "
-            r"since 20\d\d-\d\d-\d\dT\S+: wait for it, or choose another --out"
+            r"since 20\d\d-\d\d-\d\dT\S+: wait for it, which --wait does, or choose another --out"
         )
         assert re.fullmatch(expected, refusal(run))
         RunDirectory.open(run, recipe(), resume=False)  # still counts as empty
@@ -98,17 +101,126 @@ def test_a_forked_process_that_lives_on_does_not_hold_it(tmp_path):
         os.kill(int(output.stdout), signal.SIGKILL)
 
 
-def test_another_machine_holds_it_as_long_as_it_shows_signs_of_life(tmp_path):
+@pytest.fixture
+def shared(monkeypatch):
+    """The folder lies where other machines may write too."""
+    monkeypatch.setattr(lock, "is_local", lambda folder: False)
+
+
+def test_another_machine_holds_it_as_long_as_it_shows_signs_of_life(tmp_path, shared):
     left(tmp_path, host="elsewhere", seconds_ago=100)
-    message = "is being trained by process 77 on elsewhere, since 2026-01-01T00:00:00+00:00: wait for it, or"
-    assert message in refusal(tmp_path)
+    told = (
+        "is being trained by process 77 on elsewhere, since 2026-01-01T00:00:00+00:00; its last sign of life is 100 s "
+        "old, and at 120 s it counts as gone: wait for it, which --wait does, or choose another --out"
+    )
+    assert told in refusal(tmp_path)
     left(tmp_path, host="elsewhere", seconds_ago=130)
     (line,) = taken(tmp_path)
     assert re.search("took over the lock of process 77 on elsewhere, .*no sign of life for 13. s", line)
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK]
+
+
+def test_under_another_name_on_a_file_system_of_this_machine_it_is_free_at_once(tmp_path):
+    """A container that is started again has another name."""
+    assert is_local(tmp_path) or not Path("/proc/self/mountinfo").exists()
+    for seconds_ago in (0, 100, -(10**6)):
+        left(tmp_path, host="elsewhere", seconds_ago=seconds_ago)
+        assert taken(tmp_path) == []
+
+
+def test_who_holds_it_under_another_name_still_holds_it(tmp_path, monkeypatch):
+    with locked(tmp_path), monkeypatch.context() as patch:
+        patch.setattr(lock.socket, "gethostname", lambda: "elsewhere")
+        assert f"process {os.getpid()} on {HERE}" in refusal(tmp_path)
+
+
+def test_a_sign_of_life_of_the_future_is_none(tmp_path, shared):
+    left(tmp_path, host="elsewhere", seconds_ago=-100)  # a clock a little wrong
+    assert "on elsewhere" in refusal(tmp_path)
+    left(tmp_path, host="elsewhere", seconds_ago=-(10**6))
+    (line,) = taken(tmp_path)
+    assert line.endswith(
+        "took over the lock of process 77 on elsewhere, since 2026-01-01T00:00:00+00:00, which shows "
+        "one of the future"
+    )
+
+
+def test_signs_of_life_are_dated_by_the_file_servers_clock(tmp_path, shared, monkeypatch):
+    left(tmp_path, host="elsewhere", seconds_ago=10)
+    now = time.time()
+    for skew in (-1000, 1000):
+        monkeypatch.setattr(lock.time, "time", lambda skew=skew: now + skew)
+        assert "sign of life is 10 s old" in refusal(tmp_path)
+
+
+def test_waiting_begins_when_the_holder_ends_and_says_for_whom(tmp_path, shared, monkeypatch):
+    left(tmp_path, host="elsewhere", seconds_ago=0)
+    looks = []
+
+    def look(seconds):
+        looks.append(seconds)
+        left(tmp_path, host="elsewhere", seconds_ago=130 if len(looks) == 3 else 0)
+
+    monkeypatch.setattr(lock.time, "sleep", look)
+    said = []
+    with locked(tmp_path, say=said.append, wait=True):
+        pass
+    assert looks == [lock.POLL] * 3
+    assert re.fullmatch(
+        r".* is being trained by process 77 on elsewhere, since \S+: waiting for it to end", said[0]
+    )
+    assert "took over" in said[1] and len(said) == 2
+
+
+def test_waiting_can_be_interrupted_and_leaves_the_holder_alone(tmp_path, monkeypatch):
+    def interrupt(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(lock.time, "sleep", interrupt)
+    with locked(tmp_path):
+        with pytest.raises(KeyboardInterrupt), locked(tmp_path, wait=True):
+            pass
+        assert f"process {os.getpid()} on {HERE}" in refusal(tmp_path)
+    assert taken(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("mounts", "kind"),
+    [
+        ("1 0 {device} / / rw - ext4 /dev/sda1 rw", "ext4"),
+        ("1 0 {device} / / rw shared:1 master:2 - nfs4 server:/home rw", "nfs4"),
+        ("1 0 9:9 / / rw - ext4 a rw\n2 1 9:8 / {parent} rw - btrfs b rw", "btrfs"),  # a part of one
+        ("1 0 {device} / / rw - ext4 a rw\n2 1 {device} / {folder} rw - lustre b rw", "lustre"),
+        ("1 0 {device} / {folder} rw - ext4 a rw\n2 1 {device} / {folder} rw - fuse.sshfs b rw", "fuse.sshfs"),
+        (
+            "2 1 9:9 / {folder} rw - ext4 a rw\n1 0 {device} / {parent} rw - nfs b rw",
+            "nfs",
+        ),  # hidden by the later one
+        ("1 0 {device} / /else rw - ext4 a rw", None),
+        ("", None),
+        ("nonsense\n1 2 3 - \n- -", None),
+    ],
+)
+def test_the_kind_of_a_file_system(tmp_path, monkeypatch, mounts, kind):
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    device = folder.stat().st_dev
+    told = mounts.format(
+        device=f"{os.major(device)}:{os.minor(device)}",
+        parent=str(tmp_path),
+        folder=str(folder).replace(" ", "\\040"),
+    )
+    monkeypatch.setattr(mounts_of, "MOUNTS", tmp_path / "mountinfo")
+    (tmp_path / "mountinfo").write_text(told)
+    assert kind_of(folder) == kind
+    assert is_local(folder) == (kind in ("ext4", "btrfs"))
+    (tmp_path / "mountinfo").unlink()
+    assert kind_of(folder) is None and not is_local(folder)
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_without_flock_the_content_alone_counts(tmp_path, monkeypatch, number):
+    """Whatever the file system is."""
     without_flock(monkeypatch, number)
     with locked(tmp_path):
         assert f"process {os.getpid()} on {HERE}" in refusal(tmp_path)

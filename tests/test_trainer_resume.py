@@ -1,13 +1,17 @@
 """A run that was stopped and continued is the run that was not, to the last bit."""
 
+from contextlib import ExitStack, nullcontext
+
 import pytest
 import tiny
 import torch
 from devices import DEVICES
 
+from fastiseat import lock
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
+from fastiseat.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +120,21 @@ def test_a_finished_run_is_not_trained_again_and_lost_reports_come_back(tmp_path
     assert tiny.trainer(config, out, observer=again, resume=True).run() == results
     assert again.steps == again.rows == []
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_that_waits_goes_on_where_the_other_ended(tmp_path, monkeypatch):
+    out, config = tmp_path / "run", tiny.config("none", epochs=1)
+    with ExitStack() as other:
+        other.enter_context(lock.locked(out))
+        # Another run comes to its end meanwhile, but for the lock, which it gives up last.
+        waits = Trainer(config, out, device=tiny.CPU, observer=tiny.Watcher(), resume=True, wait=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("fastiseat.trainer.locked", lambda *_, **__: nullcontext())
+            first = tiny.trainer(config, out)
+            first.run()
+        monkeypatch.setattr(lock.time, "sleep", lambda seconds: other.close())
+        assert waits.run() and waits.observer.steps == []
+    assert waits.observer.said[0].endswith(": waiting for it to end")
 
 
 def test_a_stop_between_the_last_checkpoint_and_its_metrics_loses_no_line(tmp_path, monkeypatch):

@@ -42,6 +42,8 @@ class Train:
     where the folder is empty."""
     resume_anyway: FlagCreatePairsOff[bool] = False
     """Continue with the run's settings and those that are given here in their place."""
+    wait: FlagCreatePairsOff[bool] = False
+    """Where another process trains into --out, wait until it ends; without it such a folder is refused."""
     checkpoint_every: str = "1epoch"
     """Epochs, steps or minutes between checkpoints: 1epoch, 500steps, 10minutes. SIGTERM, SIGINT and SIGUSR1 write
     one too, after the step under way."""
@@ -202,6 +204,7 @@ def main(argv: list[str]) -> None:
                 progress=progress,
                 repeated=repeated,
                 options=noted(arguments),
+                wait=arguments.wait,
             )
         if (arguments.resume or arguments.resume_anyway) and not trainer.step.steps_taken:
             display.say(f"{out} holds no checkpoint yet: the run starts at its beginning")

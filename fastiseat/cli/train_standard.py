@@ -86,6 +86,7 @@ def _train(
             data_dir=arguments.data_dir,
             progress=progress,
             repeated=repeated,
+            wait=arguments.wait,
         )
     try:
         trainer.choose_threads()

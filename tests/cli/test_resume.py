@@ -168,7 +168,17 @@ def test_options_that_were_given_last_are_kept(fastiseat, stopped):
 
 def test_every_option_beside_the_settings_is_kept_or_known_not_to_be():
     """A flag of ``train`` that is added later belongs into one of the two."""
-    about_this_call = {"config", "config_file", "out", "resume", "resume_anyway", "fine_tune", "quiet", "dry_run"}
+    about_this_call = {
+        "config",
+        "config_file",
+        "out",
+        "resume",
+        "resume_anyway",
+        "fine_tune",
+        "quiet",
+        "dry_run",
+        "wait",
+    }
     assert set(Train.__dataclass_fields__) == set(OPTIONS) | about_this_call
 
 
