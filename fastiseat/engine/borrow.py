@@ -9,6 +9,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from fastiseat.models.turns import taking_turns
+
 
 def counter_seed(seed: int, counter: int) -> int:
     """A 63-bit seed for the ``counter``-th step of a run: no random state has to survive between steps."""
@@ -29,9 +31,12 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
-    """Global random numbers (all that dropout can draw from) seeded for the block and then put back."""
+    """Global random numbers (all that dropout can draw from) seeded for the block and then put back.
+
+    They are the whole process's: other threads wait for their turn.
+    """
     cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
+    with taking_turns(), torch.random.fork_rng(devices=[device] if cuda else []):
         torch.default_generator.manual_seed(seed)
         if cuda:
             index = torch.cuda.current_device() if device.index is None else device.index
@@ -46,12 +51,13 @@ def fastest_convolutions(device: torch.device) -> Iterator[None]:
     if device.type != "cuda" or cudnn.deterministic or torch.are_deterministic_algorithms_enabled():
         yield
         return
-    found = cudnn.benchmark, cudnn.benchmark_limit
-    try:
-        cudnn.benchmark, cudnn.benchmark_limit = True, 0
-        yield
-    finally:
-        cudnn.benchmark, cudnn.benchmark_limit = found
+    with taking_turns():
+        found = cudnn.benchmark, cudnn.benchmark_limit
+        try:
+            cudnn.benchmark, cudnn.benchmark_limit = True, 0
+            yield
+        finally:
+            cudnn.benchmark, cudnn.benchmark_limit = found
 
 
 @contextmanager

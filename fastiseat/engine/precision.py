@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import unknown
+from fastiseat.models.turns import taking_turns
 
 # ``full`` is the parameters' own dtype, float32 or float64.
 DTYPES = {"full": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,17 +53,18 @@ def strict_float32() -> Iterator[None]:
     torch keeps two sets of them, ``allow_tf32`` and the newer ``fp32_precision``, writes one into the other, and
     raises where it reads an older one that the newer ones contradict. In the block they agree.
     """
-    newer = _switch_off()
-    older = _allows_tf32(), torch.get_float32_matmul_precision()
-    torch._C._set_cudnn_allow_tf32(False)
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch._C._set_cudnn_allow_tf32(older[0])
-        torch.set_float32_matmul_precision(older[1])
-        for (backend, op), value in newer.items():
-            torch._C._set_fp32_precision_setter(backend, op, value)
+    with taking_turns():
+        newer = _switch_off()
+        older = _allows_tf32(), torch.get_float32_matmul_precision()
+        torch._C._set_cudnn_allow_tf32(False)
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch._C._set_cudnn_allow_tf32(older[0])
+            torch.set_float32_matmul_precision(older[1])
+            for (backend, op), value in newer.items():
+                torch._C._set_fp32_precision_setter(backend, op, value)
 
 
 def _switch_off() -> dict[tuple[str, str], str]:

@@ -27,6 +27,7 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.fields import require, shown, typed
 from fastiseat.methods import Method
 from fastiseat.models.answers import logits_of
+from fastiseat.models.turns import taking_turns
 from fastiseat.models.undo import tensors_of, undone
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.weights import update
@@ -73,6 +74,7 @@ class TrainStep:
     """
 
     @_as_ever
+    @taking_turns()
     def __init__(
         self,
         model: nn.Module,
@@ -179,6 +181,7 @@ class TrainStep:
         self.settings = replace(self.settings, method=self.method.at_progress(fraction))
 
     @_as_ever
+    @taking_turns()
     def __call__(
         self,
         images: Tensor,

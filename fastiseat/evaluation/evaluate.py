@@ -19,6 +19,7 @@ from fastiseat.engine.accept import (
     count_classes,
     outside_inference,
 )
+from fastiseat.engine.borrow import own_randomness
 from fastiseat.engine.trainable import check_module
 from fastiseat.errors import UserError
 from fastiseat.evaluation.arguments import AnyAttack, Choices, attacks_given, length_given
@@ -161,7 +162,7 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
         images = images.to(like.dtype)
     check_images(images[:1].to(like.device) if images.dim() == 4 else images, like)
     check_labels(images, labels)
-    with evaluating(model):
+    with evaluating(model), own_randomness(like.device, 0):
         first = as_network_input(images[:1].to(like.device), like)
         num_classes = count_classes(_first_logits(model, first, images), 1)
     check_values(images, labels, num_classes)

@@ -24,6 +24,7 @@ from fastiseat.evaluation.passes import pixels_of
 from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.standing import Standing
+from fastiseat.models.turns import taking_turns
 from fastiseat.names import AUTOATTACK
 
 PACKAGE = "pyautoattack"
@@ -141,7 +142,7 @@ class Official:
 @contextmanager
 def _seeds_kept(device: torch.device) -> Iterator[None]:
     """The package seeds torch's generators of every device."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with taking_turns(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 

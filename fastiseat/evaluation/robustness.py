@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastiseat.engine.borrow import counter_seed, modes_restored
+from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
 from fastiseat.engine.precision import autocast
 from fastiseat.engine.recorder import UnrecordableError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
@@ -156,7 +156,7 @@ class Evaluator:
         """
         passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
         withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed, say=self._say)
-        with evaluating(self.model):
+        with evaluating(self.model), own_randomness(pixels_of(self.model).device, seed):  # judges may draw
             withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told, beat=beat)
 
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> tuple[Tensor, Tensor]:

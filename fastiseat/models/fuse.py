@@ -13,6 +13,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from fastiseat.models.norm import one_pass
 from fastiseat.models.rewrite import has_hooks, is_plain, rewrite
 from fastiseat.models.trace import UntraceableError, trace
+from fastiseat.models.turns import taking_turns
 from fastiseat.models.undo import STANDARD, identity, tensors_of, undone
 
 logger = logging.getLogger(__name__)
@@ -103,11 +104,12 @@ class Fused(nn.Module):
         state = self._state()
         if state not in self._runs:
             is_recorded = x.is_cuda and torch.cuda.is_current_stream_capturing()
-            if is_recorded or len(self._runs) == _MOST_GRAPHS:
+            if is_recorded or _in_a_backward() or len(self._runs) == _MOST_GRAPHS:
                 return None  # in a recording nothing can be compared: that waits for the device
             self._runs[state] = self._learned(x)
         return self._runs[state]
 
+    @taking_turns()
     def _learned(self, x: Tensor) -> Run | None:
         try:
             run = self.graph()
@@ -172,6 +174,11 @@ class _Running(nn.Module):
     def forward(self, x: Tensor) -> Any:
         with one_pass():
             return self.run(self.model, x)
+
+
+def _in_a_backward() -> bool:
+    """Of a GPU's it is a thread of autograd's own, for which the one whose turn it is waits."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def _holds_norm(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from fastiseat.models.turns import taking_turns
 from fastiseat.models.undo import PythonState, TensorState, random_numbers, switches, tensors_of
 
 
@@ -17,6 +18,7 @@ class UntraceableError(Exception):
     """Says why in one line."""
 
 
+@taking_turns()  # torch.fx replaces methods of torch's and Python's own for as long as it traces
 def trace(model: nn.Module, inlined: Collection[nn.Module]) -> fx.Graph:
     """The graph of ``model(x)``; modules other than ``inlined`` are called in it as they are.
 
