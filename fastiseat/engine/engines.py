@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -102,11 +101,6 @@ class Recorded:
         metrics = self._recorder.run(key, partial(self._program, key, resident), inputs, world, seed=seed)
         algorithm.update.with_momentum |= self._moved[key]
         return metrics
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Recorded:
-        """Without the recordings, which are of this module's memory."""
-        algorithm, surroundings = copy.deepcopy((self._algorithm, self._surroundings), memo)
-        return Recorded(self.name, self._capturer, algorithm, surroundings)
 
     def _take(self, settings: Settings) -> None:
         """Write the numbers of ``settings`` where recordings read them."""

@@ -291,6 +291,20 @@ class TrainStep:
         self._algorithm.recompute_clean, self._may_recompute = True, False
         return self.engine(self.settings, given, seed=seed)
 
+    def __reduce__(self) -> tuple[Callable[..., TrainStep], tuple[object, ...]]:
+        """Copied or unpickled it goes on to the same bits, with a module, and its engine's recordings, of its own."""
+        is_settled = self.engine.name == "eager" or not self._may_fall_back
+        remade = "recompute" if self._algorithm.recompute_clean else "keep"
+        choices = {
+            "precision": self._passes.precision,
+            "engine": self.engine.name if is_settled else "auto",
+            "clean_graph": "auto" if self._may_recompute else remade,
+            "overlap": self._algorithm.overlap,
+            "seed": self.seed,
+            "say": self._say,
+        }
+        return _again, (type(self), self.model, self.settings, choices, self.state_dict())
+
     @_as_ever
     def state_dict(self) -> dict[str, Any]:
         """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
@@ -313,3 +327,14 @@ class TrainStep:
             self._update.load_last_gradients(state.get("last_gradients", {}))
         self.steps_taken = state["steps_taken"]
         self._loss_scale.load_state_dict(state["loss_scale"])
+
+
+def _again(
+    kind: type[TrainStep], model: nn.Module, settings: Settings, choices: dict[str, Any], state: dict[str, Any]
+) -> TrainStep:
+    """A step of what another was made of, in its state."""
+    parts = {name: getattr(settings, name) for name in ("method", "attack", "awp", "optimizer", "augmentation")}
+    one = kind(model, **parts, **choices)
+    one.settings = settings
+    one.load_state_dict(state)
+    return one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import operator
 from collections.abc import Hashable, Iterable, Iterator
 from itertools import chain, starmap
@@ -35,10 +34,6 @@ class State:
     def __hash__(self) -> int:
         return self._hash
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> State:
-        """Of the module that it tells of, whoever holds it."""
-        return self
-
 
 class Surroundings:
     """The module's tree, hooks, attributes, and where its tensors lie."""
@@ -57,10 +52,6 @@ class Surroundings:
     def tensors(self) -> list[Tensor]:
         """Parameters, buffers, and tensors that are attributes of a module or lie in one that is a list or dict."""
         return list(self._tensors)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Surroundings:
-        """Those of the copied module."""
-        return Surroundings(copy.deepcopy(self.model, memo))
 
     def _walk(self) -> State:
         modules = list(self.model.modules())
@@ -99,7 +90,7 @@ class Surroundings:
             list(map(len, self._attributes)),
             list(map(Tensor.data_ptr, self._tensors)),
             [tensor.requires_grad for tensor in self._tensors],
-            [hooks and tuple(hooks) for hooks in [tensor._backward_hooks for tensor in self._tensors]],
+            [tuple(tensor._backward_hooks or ()) for tensor in self._tensors],
             list(chain.from_iterable(self._hooks)),  # each hook has a number of its own
             [identity(value) for value in self._containers],
             [bool(_has_any_global_hook())],

@@ -70,6 +70,10 @@ class Fused(nn.Module):
         self._children = self._identities()
         self._runs: dict[Hashable, Run | None] = {}
 
+    def __reduce__(self) -> tuple[type[Fused], tuple[nn.Module]]:
+        """A copy, or what is unpickled, is made anew of the copied model: graphs are of one model's parts."""
+        return type(self), (self.model,)
+
     def train(self, mode: bool = True) -> Self:
         """The model's own method, which may do more than set flags."""
         self.model.train(mode)
