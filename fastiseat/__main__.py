@@ -9,6 +9,7 @@ from importlib import import_module
 
 from fastiseat.cli import COMMANDS
 from fastiseat.errors import UserError, unknown
+from fastiseat.shortage import is_shortage
 from fastiseat.signals import Stopped
 from fastiseat.version import __version__
 from fastiseat.waiting import wait_briefly
@@ -51,6 +52,12 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastiseat: interrupted", file=sys.stderr)
         code = 130
+    except BaseException as error:  # a library's panic is no Exception
+        if not is_shortage(error):
+            raise
+        told = " ".join(str(error).split())[:200] or type(error).__name__
+        print(f"fastiseat: error: out of memory ({told}): free some, or give this process more", file=sys.stderr)
+        code = 2
     _forget_what_can_not_be_printed()
     return code
 

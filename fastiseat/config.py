@@ -12,9 +12,11 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
-from fastiseat.fields import check_types, pixels
+from fastiseat.fields import MOST_STEPS, check_types, pixels
 from fastiseat.fields import require as _require
 from fastiseat.fields import require_at_least as _require_at_least
+from fastiseat.fields import require_count as _require_count
+from fastiseat.fields import require_seed as _require_seed
 from fastiseat.models.names import (
     Initialization,
     Variant,
@@ -26,6 +28,11 @@ from fastiseat.models.names import (
 
 WhichWeights = Literal["best", "last"]
 """The weights that every finished epoch leaves in a run; all that chooses among them derives from these names."""
+
+
+_MOST_PADDING = 4096  # more pixels than images have
+_MOST_EPOCHS = 100_000  # each has its row of the schedule
+_MOST_THREADS = 4096  # more than machines have cores
 
 
 def pixels_in_words(value: float) -> str:
@@ -97,9 +104,9 @@ class Data:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require_at_least(1, "batch_size", self.batch_size)
+        _require_count(1, "batch_size", self.batch_size)
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
-        _require_at_least(0, "crop_padding", self.crop_padding)
+        _require_count(0, "crop_padding", self.crop_padding, most=_MOST_PADDING)
         _require(self.padding_mode in ("zero", "reflect"), "padding_mode", self.padding_mode, "is zero or reflect")
         known = get_args(Augment)
         _require(self.augment in known, "augment", self.augment, f"is one of {', '.join(known)}")
@@ -107,7 +114,7 @@ class Data:
         _require(self.images in ("packed", "jpeg"), "images", self.images, "is packed or jpeg")
         for name, limit in {"limit_train": self.limit_train, "limit_test": self.limit_test}.items():
             if limit is not None:
-                _require_at_least(1, name, limit)
+                _require_count(1, name, limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +218,7 @@ class PGD:
         check_types(self)
         _require_pixels("eps", self.eps, "the radius of the perturbation")
         _require_pixels("step_size", self.step_size, "the length of a step")
-        _require_at_least(1, "steps", self.steps)
+        _require_count(1, "steps", self.steps, most=MOST_STEPS)
         _require_pixels("noise", self.noise, "the standard deviation of the start")
         _require(
             not (self.noise and self.random_start),
@@ -312,9 +319,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require_at_least(1, "epochs", self.epochs)
+        _require_count(1, "epochs", self.epochs, most=_MOST_EPOCHS)
         if self.max_steps is not None:
-            _require_at_least(1, "max_steps", self.max_steps)
+            _require_count(1, "max_steps", self.max_steps)
         _require(0 < self.lr_factor <= 1, "lr_factor", self.lr_factor, "must lie in 0 … 1, 0 excluded")
         for drop in self.lr_drops:
             _require_fraction("lr_drops", drop)
@@ -365,13 +372,13 @@ class Run:
 
     def __post_init__(self) -> None:
         check_types(self)
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "must lie in 0 … 2**63 - 1")
+        _require_seed(self.seed)
         if self.amp_dtype is not None:
             _require(self.amp_dtype in ("bf16", "fp16"), "amp_dtype", self.amp_dtype, "is bf16 or fp16")
             _require(
                 self.amp, "amp_dtype", self.amp_dtype, "says what amp computes in: add --amp, or leave it out"
             )
-        _require_at_least(0, "final_steps", self.final_steps)
+        _require_count(0, "final_steps", self.final_steps, most=MOST_STEPS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -399,7 +406,7 @@ class Execution:
     def __post_init__(self) -> None:
         check_types(self)
         if self.threads is not None:
-            _require_at_least(1, "threads", self.threads)
+            _require_count(1, "threads", self.threads, most=_MOST_THREADS)
         _require(
             self.engine in ("auto", "eager", "graph", "tape", "compile"),
             "engine",

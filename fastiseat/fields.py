@@ -14,6 +14,12 @@ from typing import Annotated, Any, Literal, SupportsFloat, Union, get_args, get_
 
 from fastiseat.errors import UserError
 
+MOST_WHOLE = 2**63 - 1
+"""The largest whole number that a tensor holds, and a setting takes."""
+_MOST_DIGITS = 20
+MOST_STEPS = 1_000_000
+"""The most steps, or restarts, of an attack."""
+
 
 class NotTakenError(Exception):
     """What would be needed instead, in a few words."""
@@ -29,6 +35,22 @@ def require_at_least(minimum: float, name: str, value: float, *, what: str = "")
     """A finite number from ``minimum`` on."""
     require(value < math.inf, name, value, "must be a finite number")
     require(value >= minimum, name, value, f"must be at least {minimum}{what}")
+
+
+def require_count(minimum: int, name: str, value: int, *, most: int = MOST_WHOLE) -> None:
+    """A whole number of ``minimum`` to ``most``."""
+    require_at_least(minimum, name, value)
+    require(value <= most, name, shown(value), f"must be at most {most:,}")
+
+
+def require_seed(value: int) -> None:
+    """What every generator here takes."""
+    require(0 <= value <= MOST_WHOLE, "seed", shown(value), "must lie in 0 … 2**63 - 1")
+
+
+def whole_number(digits: str) -> int:
+    """That of a name such as pgd-20; one that no setting takes is :data:`MOST_WHOLE`, however long it is."""
+    return min(int(digits), MOST_WHOLE) if len(digits) < 20 else MOST_WHOLE
 
 
 def check_types(settings: Any) -> None:
@@ -55,8 +77,13 @@ def typed(name: str, value: Any, kind: Any) -> Any:
 
 def shown(value: object) -> str:
     """Its representation, in one line of moderate length."""
-    text = " ".join(repr(value).split())
+    text = " ".join(_representation(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _representation(value: object) -> str:
+    # Of thousands of digits Python writes none.
+    return f"{value:#x}" if isinstance(value, int) and abs(value) > 10**60 else repr(value)
 
 
 def full_name(kind: type) -> str:
@@ -154,9 +181,12 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool):
         raise NotTakenError("a whole number")
     try:
-        return value if isinstance(value, int) else operator.index(value)
+        number = value if isinstance(value, int) else operator.index(value)
     except (TypeError, ValueError, RuntimeError):
         raise NotTakenError("a whole number") from None
+    if abs(number) >= 10**_MOST_DIGITS:
+        raise NotTakenError(f"a whole number of at most {_MOST_DIGITS} digits")
+    return number
 
 
 def _number(value: Any) -> float:
@@ -170,7 +200,17 @@ def _number(value: Any) -> float:
 
 
 def _path(value: Any) -> Path:
-    return value if isinstance(value, Path) else Path(_instance(value, str | os.PathLike, "a path"))
+    path = value if isinstance(value, Path) else Path(_named(_instance(value, str | os.PathLike, "a path")))
+    if "\0" in str(path):
+        raise NotTakenError("a path without the byte 0")
+    return path
+
+
+def _named(path: Any) -> Any:
+    """What is empty would be the current folder."""
+    if os.fspath(path) in ("", b""):
+        raise NotTakenError("a path that is not empty")
+    return path
 
 
 _TAKERS: dict[type, Callable[[Any], Any]] = {

@@ -48,6 +48,7 @@ from fastiseat.recipes import METHODS
 from fastiseat.report.live import LiveCurves
 from fastiseat.rundata import RunData, load_run_data, training_loader
 from fastiseat.schedule import as_row, moving, progress, scalars_of_step
+from fastiseat.shortage import enough_memory
 from fastiseat.signals import Interruptions, Stopped
 from fastiseat.threads import SMALL, Threads, as_begun, begun_with, computing_with, faster, named
 
@@ -212,9 +213,10 @@ class Trainer:
         if repeated.name != self.config.data.dataset:
             repeated = RunImages()
         prepared = own.prepared or (repeated.prepared if data_dir is None else None)
-        data = load_run_data(
-            self.config, data_dir=data_dir, prepared=prepared, expected=own.fingerprint, progress=progress
-        )
+        with enough_memory("while the images are read", "give the run more, or fewer images by --limit-train"):
+            data = load_run_data(
+                self.config, data_dir=data_dir, prepared=prepared, expected=own.fingerprint, progress=progress
+            )
         if repeated.fingerprint not in (None, data.whole.fingerprint):
             self.observer.say(
                 f"{data.whole.name}: the run of --config was trained on images with the fingerprint "

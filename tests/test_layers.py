@@ -20,7 +20,7 @@ FOLDERS = {
 BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
-    ["errors", "version", "waiting"],
+    ["errors", "shortage", "version", "waiting"],
     ["safe"],
     ["kernels"],
     ["config", "fields", "names", "schedule", "recipes", "models.names"],

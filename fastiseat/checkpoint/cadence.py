@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 
 from fastiseat.errors import UserError
+from fastiseat.fields import whole_number
 
 _UNITS = {"e": "epoch", "s": "step", "m": "minute"}
 _PATTERN = re.compile(r"\s*(\d+)\s*(e|epochs?|s|steps?|m|min|minutes?)\s*")
@@ -24,12 +25,13 @@ class Every:
     def parse(cls, text: str) -> Every:
         """``1 epoch``, ``500 steps``, ``10 minutes``, or short: ``1e``, ``500s``, ``10m``."""
         match = _PATTERN.fullmatch(text)
-        if match is None or int(match[1]) == 0:
+        count = 0 if match is None else whole_number(match[1])
+        if match is None or count == 0:
             raise UserError(
                 f"--checkpoint-every {text!r}: a number from 1 on and a unit is needed, such as 1epoch, 500steps or "
                 "10minutes"
             )
-        return cls(count=int(match[1]), unit=_UNITS[match[2][0]])
+        return cls(count=count, unit=_UNITS[match[2][0]])
 
     def after_step(self, steps_taken: int) -> bool:
         """Whether one is due after that many steps of the run."""

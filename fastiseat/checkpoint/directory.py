@@ -22,14 +22,19 @@ from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 from fastiseat.models.checksum import with_checksum
 from fastiseat.safe import OwnFolder
+from fastiseat.shortage import enough_memory
 
+_COPIES = 2  # of the tensors, that the library holds at a time
 WEIGHTS = {which: Path("weights", f"{which}.safetensors") for which in get_args(WhichWeights)}
 """Where a run's weights lie."""
 
 
 def weights_content(model: nn.Module, metadata: dict[str, str]) -> bytes:
     """A safetensors file's bytes, with a checksum among its metadata; of equal networks they are equal."""
-    return with_checksum(to_safetensors(export_state_dict(model), metadata))
+    state = export_state_dict(model)
+    # Asked for here first: within the library a want of memory is a panic, which prints pages.
+    bytearray(_COPIES * sum(tensor.nbytes for tensor in state.values()))
+    return with_checksum(to_safetensors(state, metadata))
 
 
 class RunDirectory:
@@ -141,7 +146,9 @@ class RunDirectory:
 
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
-        self._own.write(WEIGHTS[which], weights_content(model, metadata))
+        remedy = "give it more, or take a smaller --arch; what was written before is as it was"
+        with enough_memory(f"while {self.path / WEIGHTS[which]} is written", remedy):
+            self._own.write(WEIGHTS[which], weights_content(model, metadata))
 
     def _write_json(self, name: Path, content: Any) -> None:
         self._own.write(name, (json.dumps(content, indent=2) + "\n").encode())

@@ -14,9 +14,11 @@ from fastiseat.checkpoint.fileformat import DamagedError, encode, read, read_unc
 from fastiseat.checkpoint.snapshot import Snapshot
 from fastiseat.errors import UserError
 from fastiseat.safe import OwnFolder
+from fastiseat.shortage import enough_memory
 
 # The only checkpoint of earlier versions' runs: ``torch.save`` without a header.
 UNCHECKED = "last.pt"
+_REMEDY = "give the run more, or take a smaller --arch; earlier checkpoints are as they were"
 _NAME = re.compile(r"step-(\d{9,})\.ckpt")
 
 
@@ -56,7 +58,8 @@ class Checkpoints:
         :class:`UserError` that ended it. Older checkpoints are removed when this one is on the disk.
         """
         self.flush()
-        snapshot = Snapshot(state)
+        with enough_memory("while a checkpoint is copied", _REMEDY):
+            snapshot = Snapshot(state)
         # No daemon: an interrupted process finishes its checkpoint before it exits.
         self._writer = Thread(target=self._write, args=(snapshot, step), name="checkpoint")
         self._writer.start()
@@ -112,7 +115,8 @@ class Checkpoints:
         try:
             self._sweep()
             path = self.folder / f"step-{step:09d}.ckpt"
-            self._run.write(path.relative_to(self._run.path), *encode(snapshot.wait(), step=step))
+            with enough_memory(f"while {path} is written", _REMEDY):
+                self._run.write(path.relative_to(self._run.path), *encode(snapshot.wait(), step=step))
             self._remove_all_but(path)
         except BaseException as error:  # whatever it is, the caller's thread raises it
             self._failure = error

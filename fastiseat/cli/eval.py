@@ -13,6 +13,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.config import Pixels, WhichWeights
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
+from fastiseat.fields import require_count, require_seed
 from fastiseat.models.names import Variant
 from fastiseat.names import AUTOATTACK, attack_called
 
@@ -146,9 +147,10 @@ def _told(found: list[Evaluation], compare: bool) -> dict[str, Any]:
 
 def _check(arguments: Eval) -> None:
     """What can be refused before anything is loaded."""
-    for name, value in {"batch_size": arguments.batch_size, "subset": arguments.subset}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name}={value}: must be at least 1")
+    require_count(1, "batch_size", arguments.batch_size)
+    if arguments.subset is not None:
+        require_count(1, "subset", arguments.subset)
+    require_seed(arguments.seed)
     for name, given in {"--attack": arguments.attack, "--weights": arguments.weights}.items():
         if not given:
             raise UserError(f"{name}: name one or more; fastiseat eval --help tells which there are")

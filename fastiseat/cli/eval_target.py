@@ -19,6 +19,7 @@ from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
 from fastiseat.pipelines.progress import Progress
 from fastiseat.rundata import limited
+from fastiseat.shortage import enough_memory
 
 FOLDER = "evaluations"
 _SAVED = ".json"
@@ -74,6 +75,11 @@ def _chosen(out: Path | None) -> Path | None:
 
 def load(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
     """The network, channels-last on the CPU, and its data; :class:`UserError` where they do not fit."""
+    with enough_memory(f"while {weights.file} and the images are read", "give the command more"):
+        return _loaded(weights, arguments, progress)
+
+
+def _loaded(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
     metadata = models.read_weights(weights.file, entry=arguments.entry).metadata
     model = models.load_model(
         weights.file,

@@ -6,6 +6,7 @@ import types
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import tyro
@@ -22,6 +23,7 @@ from tyro.constructors import (
 from fastiseat.cli.help_text import wrapped_output
 from fastiseat.cli.hints import FLAG, HINTS
 from fastiseat.errors import UserError, unknown
+from fastiseat.fields import check_types
 
 Command = TypeVar("Command")
 
@@ -31,8 +33,8 @@ def command_line(
 ) -> Command:
     """``words`` as a ``kind``, a dataclass or a union of subcommands, over ``default``.
 
-    ``--help`` and what can't be parsed end by ``SystemExit``, as tyro words it; an option that there is not and a
-    choice that is none raise :class:`~fastiseat.errors.UserError`, which names the nearest.
+    ``--help`` and what can't be parsed end by ``SystemExit``, as tyro words it; an option that there is not, a choice
+    that is none, an empty path and a number of no end raise :class:`~fastiseat.errors.UserError`.
     """
     parts = _parts(kind)
     if parts and words and not words[0].startswith("-") and words[0] not in parts:
@@ -49,8 +51,13 @@ def command_line(
             )
     except _ChoiceError as error:
         raise unknown(_option_of(error, kind, words), error.name, error.known) from None
+    except _EmptyPathError:
+        raise UserError(
+            f"{_empty(kind, words) or prog}: its path is empty: name one; the current folder is ."
+        ) from None
     if left:
         raise unexpected(left[0], prog, set(options(kind)))
+    check_types(found)
     return cast(Command, found)
 
 
@@ -60,6 +67,7 @@ def registry(*, completing: bool = False) -> ConstructorRegistry:
     rules = ConstructorRegistry()
     rules.struct_rule(_dataclass)
     rules.primitive_rule(partial(_choice, completing=completing))
+    rules.primitive_rule(_path)
     return rules
 
 
@@ -132,6 +140,43 @@ def _choice(info: PrimitiveTypeInfo, *, completing: bool) -> PrimitiveConstructo
         str_from_instance=lambda value: [str(value)],
         choices=tuple(words) if completing else None,  # with these the parser words a mistake itself
     )
+
+
+def _path(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """As tyro reads one, but for the empty one, which would be the current folder."""
+    if info.type is not Path:
+        return None
+
+    def path(given: list[str]) -> Path:
+        if not given[0]:
+            raise _EmptyPathError
+        return Path(given[0])
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=path,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+class _EmptyPathError(Exception):
+    """Where a shell's variable is not set, most likely."""
+
+
+def _empty(kind: Any, words: Sequence[str]) -> str:
+    """The option that stands without its path; nothing where that is none, but what the command is about."""
+    paths = {f"--{_name(hint, name)}".replace("_", "-") for name, hint in _leaves(kind) if Path in _kinds(hint)}
+    spelt = [word.replace("_", "-") for word in words]
+    alone = (word for word, following in zip(spelt, words[1:], strict=False) if not following)
+    return next((word for word in (*alone, *(word.removesuffix("=") for word in spelt)) if word in paths), "")
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The types that a field takes, or None."""
+    kind = _bare(hint)
+    return get_args(kind) if get_origin(kind) in (Union, types.UnionType) else (kind,)
 
 
 class _ChoiceError(Exception):

@@ -11,6 +11,7 @@ import torch
 from fastiseat.errors import UserError
 from fastiseat.kernels import FIRST_DTYPES, native, ops
 from fastiseat.kernels.dispatch import REFERENCE, VARIABLE, AnyOp
+from fastiseat.shortage import enough_memory
 
 
 def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
@@ -31,24 +32,12 @@ def choose_device(name: str, *, deterministic: bool = False) -> torch.device:
     return device
 
 
-# In bare RuntimeErrors: of torch on a CPU, and of NVIDIA's libraries.
-_OUT_OF_MEMORY = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
-
-
 @contextmanager
 def memory_hint(batch_size: int, *, remedies: Sequence[str] = ()) -> Iterator[None]:
     """Turn running out of memory in the block into a :class:`UserError` that says what to do, ``remedies`` first."""
-    try:
+    told = "".join(f"add {remedy}, or " for remedy in remedies)
+    with enough_memory(f"with batch_size={batch_size}", f"{told}lower --batch-size or take a smaller --arch"):
         yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and not any(
-            mark in str(error) for mark in _OUT_OF_MEMORY
-        ):
-            raise
-        told = "".join(f"add {remedy}, or " for remedy in remedies)
-        raise UserError(
-            f"out of memory with batch_size={batch_size}: {told}lower --batch-size or take a smaller --arch"
-        ) from error
 
 
 def without_native(device: torch.device) -> str:

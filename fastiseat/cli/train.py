@@ -109,6 +109,7 @@ def _named(argv: list[str]) -> dict[str, Any]:
         named = vars(first.parse_known_args(argv)[0])
     except argparse.ArgumentError:
         named = vars(first.parse_args([]))
+    named = {name: value or None for name, value in named.items()}  # what is empty is refused by the parser
     if named["augment"] not in get_args(Augment):  # which the parser refuses
         named["augment"] = None
     return named

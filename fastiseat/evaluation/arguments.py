@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fastiseat.config import Pixels
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
-from fastiseat.fields import check_types, require_at_least, typed
+from fastiseat.fields import MOST_STEPS, check_types, require_count, require_seed, typed
 
 AnyAttack = str | Attack | EnsembleAttack
 
@@ -38,5 +38,6 @@ class Choices:
 
     def __post_init__(self) -> None:
         check_types(self)
-        for name in ("restarts", "batch_size"):
-            require_at_least(1, name, getattr(self, name))
+        require_count(1, "restarts", self.restarts, most=MOST_STEPS)
+        require_count(1, "batch_size", self.batch_size)
+        require_seed(self.seed)

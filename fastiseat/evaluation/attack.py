@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastiseat.attacks.balls import ball_named
 from fastiseat.config import PGD
 from fastiseat.errors import UserError
-from fastiseat.fields import check_types
+from fastiseat.fields import MOST_STEPS, check_types, require_count, whole_number
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.names import ATTACKS, SEARCHES, attack_called, unknown_attack
 
@@ -34,9 +34,8 @@ class Attack:
     def __post_init__(self) -> None:
         check_types(self)
         _check_lengths(self.norm, eps=self.eps, step_size=self.step_size)
-        for field, value, least in (("steps", self.steps, 0), ("restarts", self.restarts, 1)):
-            if not value >= least:
-                raise UserError(f"{field}={value}: must be at least {least}")
+        require_count(0, "steps", self.steps, most=MOST_STEPS)
+        require_count(1, "restarts", self.restarts, most=MOST_STEPS)
         if self.steps and self.eps and not self.step_size:
             raise UserError(f"step_size=0 with eps={self.eps:.4g}: the attack would never move; use eps/4 or so")
 
@@ -103,7 +102,7 @@ def any_attack_named(
 
 def _told_steps(name: str, steps: int) -> tuple[str, int]:
     told = re.fullmatch(r"(pgd|cw)-(\d+)", name)
-    return (told[1], int(told[2])) if told else (name, steps)
+    return (told[1], whole_number(told[2])) if told else (name, steps)
 
 
 def _check_lengths(norm: str, **lengths: float) -> None:

@@ -27,6 +27,7 @@ from fastiseat.models.torch_file import load
 
 _Origin = Literal["safetensors", "authors", "torch"]
 _TINY_IMAGENET_CLASSES = 200
+_COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +153,12 @@ def _weights(
             raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
     parts = take_apart(raw, wanted)
     state = _with_counters(to_released(parts.network))
+    for key, tensor in state.items():
+        if not tensor.is_floating_point() and not key.endswith(_COUNTER):
+            raise UserError(
+                f"{key} holds {str(tensor.dtype).removeprefix('torch.')}; a network's weights are floating-point "
+                "numbers: give the file before it was rounded to whole ones"
+            )
     identity = identify(state)
     arch, variants, in_channels, num_classes = identity
     layout = layout_of(strip_prefixes(parts.network))
@@ -208,5 +215,5 @@ def _usual(identity: Identity) -> Variant:
 def _with_counters(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """``state`` with the BatchNorm counters that files older than PyTorch 0.4.1 lack."""
     means = [key for key in state if key.endswith(".running_mean")]
-    counters = {key.replace("running_mean", "num_batches_tracked"): torch.tensor(0) for key in means}
+    counters = {key.replace("running_mean", _COUNTER): torch.tensor(0) for key in means}
     return counters | state

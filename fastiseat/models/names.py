@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from fastiseat.errors import UserError, unknown
+from fastiseat.fields import shown, whole_number
 
 Variant = Literal["released", "common", "released-no-bn", "common-no-bn", "consistency", "consistency-stride-2"]
 """Whose code a network is that of: the keys of :data:`FORMS`."""
@@ -62,6 +63,8 @@ ARCHS: tuple[str, ...] = ("small", "prn18", "wrn-28-10", "wrn-34-10")
 """The names shown in help; any ``wrn-<depth>-<width>`` of depth 6n + 4 is accepted beside them."""
 
 _WRN = re.compile(r"(?:wrn|wide-?resnet)-?(\d+)[-x](\d+)")
+# Beyond any that has been trained; what a machine's memory holds is asked when the network is made.
+_DEEPEST, _WIDEST = 1000, 1000
 _PRN18 = re.compile(r"(?:prn|preact-?resnet)-?18")
 
 
@@ -101,11 +104,11 @@ def canonical_arch(name: str) -> str:
     if _PRN18.fullmatch(spelt):
         return "prn18"
     if match := _WRN.fullmatch(spelt):
-        depth, width = int(match[1]), int(match[2])
-        if depth < 10 or (depth - 4) % 6 or width < 1:
+        depth, width = whole_number(match[1]), whole_number(match[2])
+        if not 10 <= depth <= _DEEPEST or (depth - 4) % 6 or not 1 <= width <= _WIDEST:
             raise UserError(
-                f"network {name!r}: a Wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34, ...) and width 1 or "
-                "more; take for instance wrn-28-10 or wrn-34-10"
+                f"network {shown(name)}: a Wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34, ... {_DEEPEST}) and width "
+                f"1 to {_WIDEST}; take for instance wrn-28-10 or wrn-34-10"
             )
         return f"wrn-{depth}-{width}"
     if spelt not in ARCHS:

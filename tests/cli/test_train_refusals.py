@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,13 +17,19 @@ from fastiseat.engine.algorithm1 import Algorithm1
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 
+NULL = "PyObject pointer is null"
+
+
+class PanicException(BaseException):
+    """A panic of a library in Rust, which no ``except Exception`` sees."""
+
 
 @pytest.mark.parametrize(
     ("out", "complaint"),
     [
         ("file", "file is a file: choose another --out"),
-        ("file/run", "cannot write file/run/.lock: Not a directory; mend that, or choose another --out"),
-        ("/proc/none/run", "cannot write /proc/none/run/.lock: No such file or directory"),
+        ("file/run", "cannot write file/run: Not a directory; mend that, or choose another --out"),
+        ("/proc/none/run", "cannot write /proc/none/run: No such file or directory"),
         (300 * "x", "File name too long"),
     ],
 )
@@ -80,6 +88,70 @@ def test_a_machine_without_memory_to_spare(fastiseat, monkeypatch, error):
         "out of memory with batch_size=50: add --amp, or add --checkpoint-blocks, or lower --batch-size or take a "
         "smaller --arch"
     )
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: no"), PanicException(NULL)])
+@pytest.mark.parametrize(
+    ("place", "told"),
+    [
+        (
+            "fastiseat.checkpoint.directory.to_safetensors",
+            "while run/weights/best.safetensors is written: give it mor",
+        ),
+        (
+            "fastiseat.checkpoint.store.encode",
+            "while run/checkpoints/step-000000002.ckpt is written: give the run more",
+        ),
+        (
+            "fastiseat.checkpoint.store.Snapshot",
+            "while a checkpoint is copied: give the run more, or take a smaller",
+        ),
+        ("fastiseat.trainer.load_run_data", "while the images are read: give the run more, or fewer images"),
+    ],
+)
+def test_out_of_memory_says_in_what(fastiseat, monkeypatch, place, told, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(place, fail)
+    assert fastiseat("train", *SHORT, "--out", "run").complaint.startswith(f"out of memory {told}")
+
+
+@pytest.mark.parametrize("error", [MemoryError("Unable to allocate 9 TiB"), PanicException(NULL)])
+def test_out_of_memory_anywhere_is_a_line(fastiseat, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr("fastiseat.pipelines.prepare.prepare", fail)
+    complaint = fastiseat("data", "prepare", "cifar10").complaint
+    assert complaint == f"out of memory ({error}): free some, or give this process more"
+
+
+def test_another_panic_keeps_its_traceback(fastiseat, monkeypatch):
+    def fail(*_, **__):
+        raise PanicException("index out of bounds")
+
+    monkeypatch.setattr("fastiseat.pipelines.prepare.prepare", fail)
+    with pytest.raises(PanicException):
+        fastiseat("data", "prepare", "cifar10")
+
+
+def test_weights_that_do_not_fit_into_memory_are_no_panic():
+    """The library's own prints pages, and derives from BaseException alone."""
+    program = (
+        "import resource, torch\n"
+        "from fastiseat.checkpoint import weights_content\n"
+        "model = torch.nn.Linear(8000, 8000)\n"
+        "import fastiseat.checkpoint.directory as directory\n"
+        "directory.export_state_dict = lambda model: model.state_dict()\n"
+        "pages = int(open('/proc/self/statm').read().split()[0])\n"
+        "most = pages * resource.getpagesize() + 400 * 2**20\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))\n"
+        "try: weights_content(model, {'epoch': '1'})\n"
+        "except MemoryError: print('told')"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == ("told\n", "")
 
 
 def test_remedies_that_are_on_are_not_proposed(fastiseat, monkeypatch):

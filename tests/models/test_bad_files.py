@@ -155,7 +155,7 @@ def test_keys_missing_and_left_over(tmp_path, arch, drop, add, words):
         ),
         ("conv1.weight", (16,), "conv1.weight has shape (16,)"),
         ("layer1.block0.conv1.weight", (24, 16, 3, 3), "24 channels; a Wide ResNet's are a multiple of 16"),
-        ("layer1.block0.conv1.weight", (0, 16, 3, 3), "width 1 or more"),
+        ("layer1.block0.conv1.weight", (0, 16, 3, 3), "width 1 to 1000"),
         ("conv1.weight", (16, 0, 3, 3), "in_channels is 0"),
     ],
 )
@@ -213,3 +213,13 @@ def test_complex_weights(tmp_path, state, name):
     state["fc0.bias"] = state["fc0.bias"].to(torch.complex64)
     (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
     assert "fc0.bias holds complex numbers" in refusal(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int64, torch.bool])
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+def test_weights_of_whole_numbers(tmp_path, state, name, dtype):
+    """Cast in silence they would be a network that nobody trained."""
+    state["fc0.bias"] = state["fc0.bias"].to(dtype)
+    (save_file if name.endswith("safetensors") else torch.save)(state, tmp_path / name)
+    told = f"fc0.bias holds {str(dtype)[6:]}; a network's weights are floating-point numbers"
+    assert told in refusal(tmp_path / name)

@@ -1,0 +1,33 @@
+"""Out of memory, which libraries tell in a dozen ways, as one line that says what lacked it. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from fastiseat.errors import UserError
+
+# In bare RuntimeErrors: of torch on a CPU, and of NVIDIA's libraries.
+_MARKS = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# Of torch on a GPU; of Rust's libraries, whose panics derive from BaseException alone.
+_KINDS = ("OutOfMemoryError", "PanicException")
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether it says that memory has run out."""
+    if isinstance(error, MemoryError):
+        return True
+    if type(error).__name__ not in _KINDS:
+        return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _MARKS)
+    return type(error).__name__ != "PanicException" or "pointer is null" in str(error)
+
+
+@contextmanager
+def enough_memory(doing: str, remedy: str) -> Iterator[None]:
+    """Turn running out of memory in the block into a :class:`UserError` that says in what, and the remedy."""
+    try:
+        yield
+    except BaseException as error:
+        if not is_shortage(error):
+            raise
+        raise UserError(f"out of memory {doing}: {remedy}") from error
