@@ -39,7 +39,8 @@ class Weights:
         arch: canonical name.
         variant: one of ``variants``; None where nothing in the file speaks for any.
         variant_told: whether the file itself says so. A PreActResNet-18 in a torch file that is not the
-            authors' is taken to be what RobustBench's and Tack et al.'s are, but a caller may say otherwise.
+            authors' is taken to be what RobustBench's and Tack et al.'s are, a Wide ResNet under released keys alone
+            for the released variant, but a caller may say otherwise.
         variants: all that have these keys and shapes.
         in_channels: colour planes of the images.
         num_classes: logits per image.
@@ -70,9 +71,9 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
     """Read ``.safetensors``, or any other name as a torch file; no code in the file is ever executed.
 
     A torch file is a bare state dict or a dict with one. The architecture is recognised from
-    keys and shapes. The variant comes from the metadata of our own files, else from a Wide ResNet's key
-    layout, else from ``best_pgd``, which the authors' checkpoints have, else (PreActResNet-18 in a torch file) from
-    what is usual among networks of these keys.
+    keys and shapes. The variant comes from the metadata of our own files, else from a Wide ResNet's common key
+    layout, else from ``best_pgd``, which the authors' checkpoints have, else (a Wide ResNet's released keys, which all
+    of this library's have, and PreActResNet-18 in a torch file) from what is usual among networks of these keys.
     Wrappers' prefixes come off; a normalisation of images beside the network is told apart from it.
 
     Args:
@@ -184,12 +185,14 @@ def _variant(
     """The variant, and whether the file tells it."""
     if "variant" in metadata and (origin == "safetensors" or "arch" in metadata):  # a torch file of ours has both
         return _stated(metadata["variant"], identity), True
-    if layout is not None:
+    if layout == "common":
         return layout, True
     if len(identity.variants) == 1:
         return identity.variants[0], True
     if origin == "authors" and "released" in identity.variants:
         return "released", True
+    if layout == "released":  # the keys of this library's common ones too
+        return layout, False
     if identity.arch != "prn18" or origin == "safetensors":
         return None, False
     return _usual(identity), False

@@ -91,12 +91,22 @@ def test_robustbench_prn18_is_taken_for_common_unless_told_otherwise(tmp_path):
     assert_same_network(load_model(path, variant="released"), released)
 
 
-def test_a_released_wide_resnet_without_metadata(tmp_path):
-    model = trained("wrn-10-1", "released")
-    torch.save(model.state_dict(), tmp_path / "w.pt")
-    save_file(export_state_dict(model), tmp_path / "w.safetensors")
-    assert_same_network(load_model(tmp_path / "w.pt"), model)
-    assert_same_network(load_model(tmp_path / "w.safetensors"), model)
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("variant", ["released", "common"])
+def test_a_wide_resnet_under_our_own_keys_alone_may_be_of_either_variant(tmp_path, name, variant):
+    model = trained("wrn-10-1", variant)
+    path = tmp_path / name
+    if name.endswith("pt"):
+        torch.save(model.state_dict(), path)
+    else:
+        save_file(export_state_dict(model), path)
+    weights = read_weights(path)
+    assert (weights.variant, weights.variant_told) == ("released", False)
+    released = build("wrn-10-1").eval()
+    released.load_state_dict(model.state_dict())
+    with pytest.warns(RuntimeWarning, match="does not tell the variant of wrn-10-1 and is taken for 'released'"):
+        assert_same_network(load_model(path), released)
+    assert_same_network(load_model(path, variant=variant), model)
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
