@@ -76,6 +76,25 @@ def grad(outputs: Any, inputs: Sequence[Tensor], **options: Any) -> list[Any]:
     )
 
 
+def check_replaced(logits: Tensor, own: Weights, replaced: Weights) -> None:
+    """:class:`UserError` where ``logits`` hang on one of a module's ``own`` weights that others stood for.
+
+    Code that keeps a weight in a list or a closure reads it past the module, at θ where θ+ν was meant. Where none is
+    read so nothing is computed: autograd sees that no path leads there.
+    """
+    names = [name for name, weight in replaced.items() if own[name] is not weight and own[name].requires_grad]
+    if not names or not logits.requires_grad:
+        return
+    found = grad(logits, [own[name] for name in names], grad_outputs=torch.zeros_like(logits), retain_graph=True)
+    read = [name for name, gradient in zip(names, found, strict=True) if gradient is not None]
+    if read:
+        raise UserError(
+            f"the model reads its parameter {read[0]} past its module, from a list or a closure that keeps it, where "
+            "perturbed weights are in its place: read it as an attribute of its module in the forward, or train with "
+            "gamma=0"
+        )
+
+
 @contextmanager
 def no_grads_left(tensors: Sequence[Tensor]) -> Iterator[None]:
     """:class:`UserError` where the block adds to the ``.grad`` of ``tensors``, which stay as they are."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fastiseat.engine.backward import Graph, input_gradients, no_grads_left
+from fastiseat.engine.backward import Graph, check_replaced, input_gradients, no_grads_left
 from fastiseat.engine.place import Buffers, weights_in_place
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
 from fastiseat.errors import UserError
@@ -40,7 +40,7 @@ class Passes:
         self.theta: Mapping[str, Tensor] = {}
         self._compiled: Callable[[dict[str, Tensor], Tensor], Any] | None = None
         self._is_as_built = self._reads_late = self._is_elsewhere = False
-        self._parameters: list[Tensor] = []
+        self._own: Mapping[str, Tensor] = {}
 
     def half(self) -> torch.dtype | None:
         """What weights are to be of at the next passes, but those of ``full_precision``; None for their own dtype.
@@ -59,13 +59,12 @@ class Passes:
         # Our own networks' backwards run none of their code, or run it on tensors that they have kept.
         self._is_as_built = is_as_built(self.model) and saved_tensors_hooks() is None
         self._reads_late = not self._is_as_built and self._compiled is None
-        own = dict(self.model.named_parameters())
-        self._parameters = list(own.values())
-        self._is_elsewhere = any(own.get(name) is not weight for name, weight in theta.items())
+        self._own = dict(self.model.named_parameters())
+        self._is_elsewhere = any(self._own.get(name) is not weight for name, weight in theta.items())
         try:
             yield
         finally:
-            self.theta, self._parameters = {}, []
+            self.theta, self._own = {}, {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Logits (m, C) at θ in the dtype of ``x``, which is the parameters'."""
@@ -85,6 +84,8 @@ class Passes:
         x = x if images is None else images
         with nullcontext() if scratch is None else scratch.in_place():
             logits = logits_of(self.raw(x, weights)).to(x.dtype)
+        if not self._is_as_built:
+            check_replaced(logits, self._own, self._replaced(weights))
         if not self._reads_late or buffers is None:
             return Graph(logits, weights, buffers=buffers)
         again = partial(self._again, weights, buffers, shared=scratch is not None)
@@ -102,7 +103,7 @@ class Passes:
         replaced = self._replaced(weights)
         in_place = buffers.in_place(last=last and not shared)
         with (
-            no_grads_left([*self._parameters, *replaced.values()]),
+            no_grads_left([*self._own.values(), *replaced.values()]),
             weights_in_place(self.model, replaced),
             in_place,
         ):

@@ -12,6 +12,7 @@ import torch
 from late_readers import LATE, Net, checkpointed, directly, layers, pair
 from side_by_side import compiles
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils import parametrize
 from torch.utils.checkpoint import checkpoint
 
@@ -246,12 +247,18 @@ def overwritten(net: Net, x: Tensor) -> Tensor:
     return net.body(x)
 
 
+def kept_in_a_list(net: Net, x: Tensor) -> Tensor:
+    """A list of weights is read at θ wherever the module is."""
+    return net.body[1:](F.conv2d(x, *net.kept, padding=1))
+
+
 REFUSED = {
     "reentrant": (reentrant, "use_reentrant=False"),
     "a reentrant one of one's own": (homemade, "use_reentrant=False"),
     "data from elsewhere": (swapped_out, "replaces or overwrites its parameter body.0.weight"),
     "other parameters": (exchanged, "replaces or overwrites its parameter body.0.weight"),
     "overwritten": (overwritten, "replaces or overwrites its parameter body.0.weight"),
+    "kept in a list": (kept_in_a_list, "reads its parameter body.0.weight past its module"),
 }
 WAYS = {
     "attacked": {},
@@ -270,6 +277,7 @@ def test_what_cannot_be_made_right_is_refused_by_name(case: str, way: str) -> No
     run, reason = REFUSED[case]
     net = Net(layers(), run).double()
     net.store = [weight.detach().clone() for weight in net.body.parameters()]
+    net.kept = [net.body[0].weight, net.body[0].bias]
     method = Standard() if way == "without attack" else AT()
     gradients = {name: torch.ones_like(weight) for name, weight in net.named_parameters() if "head" in name}
     for name, gradient in gradients.items():
@@ -283,6 +291,16 @@ def test_what_cannot_be_made_right_is_refused_by_name(case: str, way: str) -> No
         assert weight.grad is gradients.get(name)
     assert all(torch.equal(gradient, torch.ones_like(gradient)) for gradient in gradients.values())
     assert all(isinstance(weight, nn.Parameter) for weight in net.parameters())
+
+
+@pytest.mark.parametrize("engine", ["eager", "tape"])
+def test_weights_kept_in_a_list_are_read_right_or_refused(engine: str) -> None:
+    direct, listed = (Net(layers(), run).double() for run in (directly, kept_in_a_list))
+    listed.load_state_dict(direct.state_dict())
+    listed.kept = [listed.body[0].weight, listed.body[0].bias]
+    assert_alike(trained(listed, engine=engine, awp=AWP(gamma=0)), trained(direct, awp=AWP(gamma=0)))
+    with pytest.raises(UserError, match=r"reads its parameter body\.0\.weight past its module"):
+        trained(listed, engine=engine)
 
 
 def test_cached_parametrizations_around_the_step_are_refused() -> None:
