@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import random
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
@@ -174,7 +175,17 @@ def one() -> TrainStep:
 
 
 def everything(one: TrainStep) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in one.model.state_dict().items()} | one.momentum_buffers
+    """All that the next step, and the caller, go on from."""
+    tensors = {**one.model.state_dict(), **{f"momentum.{n}": buffer for n, buffer in one.momentum_buffers.items()}}
+    flags = torch.tensor([module.training for module in one.model.modules()])
+    python = torch.tensor(random.getstate()[1])
+    numbers = {"steps": torch.tensor(one.steps_taken), "torch": torch.get_rng_state(), "python": python}
+    return {name: tensor.clone() for name, tensor in (tensors | numbers | {"flags": flags}).items()}
+
+
+def as_found(one: TrainStep, before: dict[str, Tensor]) -> bool:
+    now = everything(one)
+    return now.keys() == before.keys() and all(torch.equal(tensor, before[name]) for name, tensor in now.items())
 
 
 X, Y = batch()
@@ -192,6 +203,7 @@ GIVEN: dict[str, dict[str, Any]] = {
         "int": X.int(),
         "complex": X.to(torch.complex64),
         "no rows": X[:0],
+        "nested": torch.nested.nested_tensor([X[0], X[1]], layout=torch.jagged),
         "no pixels": X[..., :0],
         "one": X[0],
         "five": X[None],
@@ -219,10 +231,23 @@ GIVEN: dict[str, dict[str, Any]] = {
         "double": X.double(),
         "few": X[:2],
         "NaN": X * math.nan,
+        "one NaN": torch.zeros_like(X).index_fill(0, torch.tensor(2), math.nan),
+        "infinite": X - math.inf,
+        "beyond": 0 * X - 0.04,
+        "barely beyond": 0 * X + 8 / 255 + 3e-6,
         "sparse": X.to_sparse(),
+        "meta": X.to("meta"),
         "parameter": nn.Parameter(0 * X),
     },
-    "start": {"array": X.numpy(), "number": 0.1, "double": X.double(), "few": X[:2], "NaN": X * math.nan},
+    "start": {
+        "array": X.numpy(),
+        "number": 0.1,
+        "double": X.double(),
+        "half": X.half(),
+        "few": X[:2],
+        "NaN": X * math.nan,
+        "beyond": 0 * X + 0.04,
+    },
     "index": {"array": Y.numpy(), "floats": X, "number": 3, "right": Y},
     "rows": {"array": Y.numpy(), "floats": X, "number": 3, "right": Y},
 }
@@ -231,13 +256,18 @@ GIVEN: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", GIVEN)
 def test_every_argument_of_a_call(one: TrainStep, name: str) -> None:
     for kind, value in GIVEN[name].items():
-        before, steps = everything(one), one.steps_taken
+        before = everything(one)
         if taken(lambda value=value: one(**({"images": X, "labels": Y} | {name: value}))):  # type: ignore[misc]
             assert kind == "parameter"
             assert value.requires_grad and value.grad is None
         else:
-            assert one.steps_taken == steps
-            assert all(torch.equal(tensor, before[entry]) for entry, tensor in everything(one).items())
+            assert as_found(one, before), kind
+            fresh = TrainStep(network(), attack=PGD(steps=2))  # whose first call looks at the module too
+            before = everything(fresh)
+            assert not taken(
+                lambda value=value, fresh=fresh: fresh(**({"images": X, "labels": Y} | {name: value}))
+            )  # type: ignore[misc]
+            assert as_found(fresh, before), kind
 
 
 @pytest.mark.parametrize(
@@ -262,11 +292,82 @@ def test_every_argument_of_a_call(one: TrainStep, name: str) -> None:
         ({"images": X[:0], "labels": Y[:0]}, "no images: give one at least"),
         ({"delta": X.double()}, "delta is torch.float64 on cpu, the model torch.float32 on cpu"),
         ({"start": X * math.nan}, "start has entries that are no finite numbers"),
+        (
+            {"delta": 0 * X + 0.04},
+            r"delta reaches 0.04, beyond the attack's eps=0.03137: clamp it, or .* PGD\(eps=",
+        ),
+        ({"images": GIVEN["images"]["nested"]}, "images is a nested tensor: one of a single shape is needed"),
     ],
 )
 def test_what_a_call_says(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         TrainStep(network(), attack=PGD(steps=1))(**({"images": X, "labels": Y} | given))
+
+
+def test_a_perturbation_on_the_edge_is_taken(one: TrainStep) -> None:
+    for sign in (-1, 1):
+        clipped = (X + sign * 8 / 255).clamp(0, 1) - X
+        assert taken(lambda clipped=clipped: one(X, Y, clipped))  # type: ignore[misc]
+        assert taken(lambda clipped=clipped: one(X, Y, start=clipped))  # type: ignore[misc]
+    assert taken(lambda: TrainStep(network(), attack=PGD(eps=0.5, steps=1))(X, Y, 0 * X + 0.5))
+
+
+class Writes(nn.Module):
+    """It writes to its input, before or after it was read."""
+
+    def __init__(self, when: str) -> None:
+        super().__init__()
+        self.body, self.when = network(), when
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.when == "before":
+            x.sub_(0.5)
+        z: Tensor = self.body(x)
+        if self.when == "after":
+            x.zero_()
+        return z
+
+
+@pytest.mark.parametrize("engine", ["eager", "tape"])
+@pytest.mark.parametrize("images", [X, (255 * X).byte().permute(0, 2, 3, 1).contiguous()], ids=["floats", "bytes"])
+def test_a_module_that_writes_to_its_input(engine: str, images: Tensor) -> None:
+    found = images.clone()
+    for when, is_taken in {"before": True, "after": False}.items():
+        one = TrainStep(Writes(when), attack=PGD(steps=2), awp=AWP(), engine=engine)
+        before = everything(one)
+        assert taken(lambda one=one: one(images, Y)) == is_taken  # type: ignore[misc]
+        assert is_taken or as_found(one, before)
+        assert (
+            taken(lambda when=when: fastiseat.evaluate(Writes(when), images, Y, attacks="pgd-2", eps=0.1))
+            == is_taken
+        )  # type: ignore[misc]
+        assert torch.equal(images, found)
+
+
+class Fails(nn.Module):
+    """In a pass of its choice, behind a BatchNorm whose statistics that pass and those before have moved."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.left = network(), 10**9
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.body(x)
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return z
+
+
+@pytest.mark.parametrize("passes", range(1, 5))
+def test_a_step_that_is_broken_off_leaves_no_trace(passes: int) -> None:
+    one = TrainStep(Fails(), attack=PGD(steps=2), awp=AWP(), engine="eager")
+    one(X, Y)
+    before = everything(one)
+    one.model.left = passes
+    with pytest.raises(KeyboardInterrupt):
+        one(X, Y)
+    assert as_found(one, before)
 
 
 @wrong
@@ -277,6 +378,16 @@ def test_numbers_that_change(one: TrainStep, value: Any) -> None:
             assert one.settings is before
         one.settings = before
     taken(lambda: one.come_to(value))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"epoch": -1}, {"epoch": 2**31}, {"epoch": True}, {"lr": True}, {"lr": 0.5, "epoch": -1}, {"lrs": 1}],
+)
+def test_no_number_changes_where_one_is_wrong(one: TrainStep, numbers: dict[str, float]) -> None:
+    before = one.settings
+    assert not taken(lambda: one.set(**numbers))
+    assert one.settings is before
 
 
 @wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import TypeVar
 
 import torch
@@ -79,6 +80,8 @@ def check_tensor(name: str, value: object) -> None:
         raise UserError(
             f"{name}={shown(value)}: a tensor is needed, not a {full_name(type(value))}; {way}({name}) is one"
         )
+    if value.is_nested:
+        raise UserError(f"{name} is a nested tensor: one of a single shape is needed, torch.stack makes it")
     if value.layout != torch.strided:
         raise UserError(f"{name} is {value.layout}: a dense tensor is needed, {name}.to_dense()")
     if value.device.type == "meta":
@@ -208,11 +211,19 @@ def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_finite(**given: Tensor | None) -> None:
-    """Perturbations by name, or None; this waits for a GPU."""
+def check_in_ball(eps: float, **given: Tensor | None) -> None:
+    """Perturbations by name, or None: in the attack's ball but for rounding; this waits for a GPU."""
     for name, perturbation in given.items():
-        if perturbation is not None and not perturbation.isfinite().all():
+        if perturbation is None:
+            continue
+        longest = float(perturbation.detach().abs().amax())
+        if not isfinite(longest):
             raise UserError(f"{name} has entries that are no finite numbers: give others")
+        if longest > eps + ROUNDING:
+            raise UserError(
+                f"{name} reaches {_digits(longest)}, beyond the attack's eps={_digits(eps)}: clamp it, or give the "
+                "step an attack of that size, PGD(eps=...)"
+            )
 
 
 def _digits(end: float) -> str:

@@ -64,10 +64,15 @@ def input_gradients(
 
 
 def grad(outputs: Any, inputs: Sequence[Tensor], **options: Any) -> list[Any]:
-    """``torch.autograd.grad``; :class:`UserError` where the module's checkpointing knows ``backward()`` alone."""
+    """``torch.autograd.grad``; :class:`UserError` where the module can't have gradients this way."""
     try:
         return list(torch.autograd.grad(outputs, inputs, allow_unused=True, **options))
     except RuntimeError as error:
+        if "inplace operation" in str(error):
+            raise UserError(
+                "the model overwrites what its own backward needs, its input perhaps: have it write to a copy, "
+                "x.clone()"
+            ) from error
         if "use_reentrant" not in str(error):
             raise
     raise UserError(

@@ -13,6 +13,7 @@ from torch import Tensor
 from fastiseat.engine.algorithm1 import Algorithm1, Given
 from fastiseat.engine.borrow import modes_restored, own_randomness
 from fastiseat.engine.graph import GraphCapturer
+from fastiseat.engine.place import Buffers
 from fastiseat.engine.recorder import MOST_RECORDINGS, Capturer, Recorder, Tensors, UnrecordableError, World
 from fastiseat.engine.settings import Settings, scalar_tensor
 from fastiseat.engine.surroundings import Surroundings
@@ -45,8 +46,13 @@ class Eager:
 
     def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
-        with modes_restored(self._algorithm.model), own_randomness(given.images.device, seed):
-            return self._algorithm(settings, given)
+        found = Buffers(self._algorithm.model)
+        try:
+            with modes_restored(self._algorithm.model), own_randomness(given.images.device, seed):
+                return self._algorithm(settings, given)
+        except BaseException:
+            found.restore()  # the update of weights is the last thing to happen, that of statistics is not
+            raise
 
 
 class Compiled(Eager):

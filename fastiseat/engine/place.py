@@ -64,6 +64,15 @@ class Buffers:
         tensors = {id(b): b for _, found in self._found for b in found.values() if b is not None}
         self._values = dict(zip(tensors, copies(list(tensors.values())), strict=True))
 
+    @torch.no_grad()
+    def restore(self) -> None:
+        """The module's own are what they were, in the memory where they were."""
+        for buffers, found in self._found:
+            refill(buffers, found)
+            for buffer in found.values():
+                if buffer is not None:
+                    buffer.copy_(self._values[id(buffer)])
+
     @contextmanager
     def in_place(self, *, last: bool = False) -> Iterator[None]:
         """The module has copies of them for the block, and then its own again; ``last`` spares the copies."""

@@ -196,10 +196,10 @@ class TrainStep:
 
         Images are taken up to 1e-6 beyond [0, 1], which rounding leaves; x' lies in it.
         ``delta`` is a finished perturbation, which takes the place of the attack; ``start`` the first one,
-        which the attack then climbs from; both have a row for each view of an image. With ``index`` (m,) int64, each
-        sample's place in the data set, uint8 images are augmented first; a method with two views needs it. With
-        ``rows`` (m,) int64 too, images and labels are any number, whose samples ``rows`` are the batch: a data set that
-        lies in the device's memory stays where it is.
+        which the attack then climbs from; both lie within the attack's ε, up to 1e-6 of rounding, and have a row for
+        each view of an image. With ``index`` (m,) int64, each sample's place in the data set, uint8 images are
+        augmented first; a method with two views needs it. With ``rows`` (m,) int64 too, images and labels are any
+        number, whose samples ``rows`` are the batch: a data set that lies in the device's memory stays where it is.
         """
         usable = accept.outside_inference
         given = Given(*map(usable, (images, labels)), *map(usable, (delta, start, index, rows)))
@@ -233,7 +233,7 @@ class TrainStep:
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)
-        accept.check_finite(delta=given.delta, start=given.start)
+        accept.check_in_ball(self.attack.eps, delta=given.delta, start=given.start)
 
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""
