@@ -8,27 +8,32 @@ import sys
 from importlib import import_module
 
 from fastiseat.cli import COMMANDS
+from fastiseat.cli.help_text import wrapped
 from fastiseat.errors import UserError, unknown
 from fastiseat.shortage import is_shortage
 from fastiseat.signals import Stopped
 from fastiseat.version import __version__
 from fastiseat.waiting import wait_briefly
 
-HELP = f"""\
+HELP = """\
 usage: fastiseat COMMAND [OPTIONS]
 
 Adversarial training by ISEAT and the methods it is compared with.
 
 commands:
-{"".join(f"  {name:<11}{summary}{chr(10)}" for name, summary in COMMANDS.items())}
+{commands}
+
 options:
   --help       this text; after a command, its options
   --version    the version
 
-exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output;
-2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted;
-130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1 after a checkpoint, which --resume goes on from
+{exit_codes}
 """
+EXIT_CODES = (
+    "exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output; "
+    "2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted; "
+    "130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1 after a checkpoint, which --resume goes on from"
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -64,7 +69,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(HELP, end="")
+        print(_help(), end="")
         return 0 if arguments else 2
     if arguments[0] == "--version":
         print(f"fastiseat {__version__}")
@@ -73,6 +78,12 @@ def _command(arguments: list[str]) -> int:
         raise unknown("command", arguments[0], COMMANDS)
     import_module(f"fastiseat.cli.{arguments[0]}").main(arguments[1:])
     return 0
+
+
+def _help() -> str:
+    """What there is, wrapped at the terminal's width."""
+    commands = (wrapped(f"  {name:<11}{summary}", indent=13) for name, summary in COMMANDS.items())
+    return HELP.format(commands="\n".join(commands), exit_codes=wrapped(EXIT_CODES))
 
 
 def _forget_what_can_not_be_printed() -> None:

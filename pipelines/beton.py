@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -213,7 +214,9 @@ def _describe(layout: Layout, *, name: str, fingerprint: str, tables: int) -> Be
 
 
 def _again(name: str, prepared_as: str) -> str:
-    return f"run: fastiseat data prepare {name} --format {prepared_as or PREPARED_AS['packed']} --force"
+    return (
+        f"run: fastiseat data prepare {shlex.quote(name)} --format {prepared_as or PREPARED_AS['packed']} --force"
+    )
 
 
 def _write_file(

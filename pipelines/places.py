@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,9 @@ def missing(wanted: Wanted, folders: Sequence[Path]) -> UserError:
     looked = " or ".join(map(str, folders))
     near = next((found for folder in folders if (found := wanted.release.near(folder))), None)
     if near is not None:
-        return UserError(f"{wanted.kind} is not in {looked}, but in {near}: give --data-dir {near}")
+        return UserError(
+            f"{wanted.kind} is not in {looked}, but in {near}: give --data-dir {shlex.quote(str(near))}"
+        )
     return UserError(
         f"{wanted.kind} is not in {looked}: put {wanted.release.layout} there, name the folder that holds it with "
         f"--data-dir or {ENVIRONMENT}, or run: fastiseat data prepare {wanted.kind} --download"

@@ -440,6 +440,26 @@ def test_what_an_evaluation_takes_and_says() -> None:
             ask(**given)
 
 
+class Halved(nn.Module):
+    """Answers for one image of two, and so looks right on one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits, too few of them."""
+        return self.inner(x)[: (len(x) + 1) // 2]
+
+
+@pytest.mark.parametrize("attack", ["clean", "fgsm", "pgd-2", "cw-2", "aa"])
+def test_answers_for_too_few_images(attack: str) -> None:
+    with pytest.raises(
+        UserError, match=r"the model returned \(\d, \d+\): logits of shape \(\d, classes\) are needed"
+    ):
+        ask(model=Halved(), attacks=[attack])
+
+
 @wrong
 def test_names_of_recipes_and_weights(value: Any) -> None:
     for name in ("dataset", "method", "arch"):

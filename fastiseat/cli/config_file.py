@@ -98,13 +98,20 @@ def _over(base: dict[str, Any], settings: Mapping[str, Any], prefix: str) -> dic
     merged = dict(base)
     for name, value in settings.items():
         if name not in base:
-            raise unknown("setting", f"{prefix}{name}", [f"{prefix}{known}" for known in base])
+            raise _unknown_setting(name, base, prefix)
         if isinstance(base[name], dict):
             if not isinstance(value, dict):
                 raise UserError(f"--config: {prefix}{name}={value!r}: an object of settings is needed")
             value = _over(base[name], value, f"{prefix}{name}.")
         merged[name] = _number(value) if isinstance(base[name], float) else value
     return merged
+
+
+def _unknown_setting(name: str, base: Mapping[str, Any], prefix: str) -> UserError:
+    homes = [f"{group}.{name}" for group, fields in as_json(Config()).items() if name in fields]
+    if homes:
+        return UserError(f"unknown setting {prefix + name!r}; it is {' or '.join(homes)}")
+    return unknown("setting", f"{prefix}{name}", [f"{prefix}{known}" for known in base])
 
 
 def _number(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -147,7 +149,7 @@ def _verify(command: Verify) -> None:
     if found.state == "changed":
         raise UserError(
             f"{store.path}: intact, but prepared from {found}, which is training or fastiseat data prepare "
-            f"{command.name}"
+            f"{shlex.quote(command.name)}"
         )
     print(f"intact: {_summary(store)}")
     print(f"prepared from {found}")
@@ -165,7 +167,7 @@ def _store(name: str, data_dir: Path | None) -> Store:
     if store is None:
         looked = " or ".join(map(str, roots(data_dir)))
         raise UserError(
-            f"{name} is not prepared in {looked}: run fastiseat data prepare {name}, with its --data-dir"
+            f"{name} is not prepared in {looked}: run fastiseat data prepare {shlex.quote(name)}, with its --data-dir"
         )
     return store
 
@@ -201,9 +203,14 @@ def _facts(data: DataSet, store: Store | None) -> dict[str, str]:
         least, most = counts.min(), counts.max()
         each = f"{least:,}" if least == most else f"{least:,} to {most:,}"
         facts[f"{name} images"] = f"{len(split):,} of {width}×{height}×{channels}, {each} a class"
-    facts["classes"] = f"{data.num_classes}: {', '.join(data.class_names[:3])}, …, {data.class_names[-1]}"
+    facts["classes"] = f"{data.num_classes}: {', '.join(_some(data.class_names))}"
     facts["fingerprint"] = data.fingerprint
     return facts | (_facts_of_store(store) if store else {"where": BUNDLED[data.name]})
+
+
+def _some(names: Sequence[str]) -> Sequence[str]:
+    """All of a few names, else the first three and the last."""
+    return names if len(names) <= 4 else (*names[:3], "…", names[-1])
 
 
 def _forms_told(store: Store) -> str:

@@ -18,13 +18,16 @@ def wrapped_output() -> Iterator[None]:
         with redirect_stdout(held):
             yield
     finally:
-        width = shutil.get_terminal_size().columns
         for line in held.getvalue().splitlines():
-            print(_wrapped(line, width) if line[:1].isalpha() else line, file=found)
+            print(wrapped(line) if line[:1].isalpha() else line, file=found)
 
 
-def _wrapped(line: str, width: int) -> str:
-    return textwrap.fill(line, width, break_on_hyphens=False, break_long_words=False)
+def wrapped(line: str, indent: int = 0) -> str:
+    """``line`` as lines of the terminal's width, but for the first ``indent`` characters in."""
+    width = shutil.get_terminal_size().columns
+    return textwrap.fill(
+        line, width, subsequent_indent=" " * indent, break_on_hyphens=False, break_long_words=False
+    )
 
 
 class _Held(io.StringIO):

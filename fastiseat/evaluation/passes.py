@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.attacks.search import Ascent
-from fastiseat.engine.accept import layout_of
+from fastiseat.engine.accept import count_classes, layout_of
 from fastiseat.engine.backward import grad
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
 from fastiseat.models.answers import logits_of
@@ -88,6 +88,7 @@ class Passes:
             # A copy: another's module may write to its input.
             read = x.to(self._dtype).clone(memory_format=layout_of(self.model))
             logits = logits_of(self.model(read))
+        count_classes(logits, len(x))
         return logits.to(x.dtype)
 
     @property

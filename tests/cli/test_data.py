@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -112,6 +113,7 @@ def test_digits(call):
         (["prepare", "cifar10"], "cifar10 is not in"),
         (["prepare", "cifar-10"], "unknown data set 'cifar-10'; did you mean cifar10"),
         (["verify", "cifar10"], "run fastiseat data prepare cifar10"),
+        (["verify", "npz:my file.npz"], "run fastiseat data prepare 'npz:my file.npz', "),
         (["info", "cifar10"], "cifar10 is not prepared in"),
         (["info", "imagefolder"], "say where it is: imagefolder:DIR"),
         (["prepare", "svhn", "--source", "/no/where"], "--source /no/where: no such file or folder"),
@@ -251,6 +253,24 @@ def test_a_change_is_told_by_every_command(call, cifar):
     assert fingerprint not in out and call("verify", "cifar10", "--data-dir", cifar).code == 0
     shutil.rmtree(source)
     assert call("verify", "cifar10", "--data-dir", cifar).out.endswith(f"prepared from {source}, which is gone\n")
+
+
+def test_a_command_to_copy_is_quoted(call, tmp_path):
+    write_image_folder(tmp_path / "my images")
+    name = f"imagefolder:{tmp_path}/my images"
+    call("prepare", name)
+    (tmp_path / "my images" / "train" / "cat" / "0.png").unlink()
+    complaint = refusal(call, "verify", name)
+    assert shlex.split(complaint)[-4:] == ["fastiseat", "data", "prepare", name]
+
+
+@pytest.mark.parametrize(
+    ("classes", "told"), [("abc", "3: a, b, c "), ("abcd", "4: a, b, c, d "), ("abcde", "5: a, b, c, …, e ")]
+)
+def test_each_class_is_named_once(call, tmp_path, classes, told):
+    write_image_folder(tmp_path, classes=classes)
+    call("prepare", f"imagefolder:{tmp_path}")
+    assert told in call("info", f"imagefolder:{tmp_path}").out
 
 
 def test_verify_reads_what_keeps_its_size_and_time(call, cifar):

@@ -50,7 +50,7 @@ def test_usage_errors_are_2(process):
 def test_a_defect_is_1_with_a_traceback():
     code = (
         "import sys, fastiseat.cli.train as train, fastiseat.__main__ as cli\n"
-        "train.parse = lambda argv: 1 / 0\n"
+        "train.parse = lambda *given: 1 / 0\n"
         "sys.exit(cli.main(['train']))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -94,7 +94,7 @@ def test_a_signal_that_stops_a_run_after_a_checkpoint_has_a_code_of_its_own(name
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == code
     assert result.stderr == f"fastiseat: stopped by {name} in good order\n"
-    assert f" {code}" in cli.HELP and name in cli.HELP
+    assert f" {code}" in cli.EXIT_CODES and name in cli.EXIT_CODES
 
 
 @pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["train", "--dry-run", "--epochs", "2000"]])

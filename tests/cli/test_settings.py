@@ -193,6 +193,13 @@ def test_a_file_may_be_toml(plan, fastiseat, tmp_path):
     path.write_text('[attack]\neps = "8/255"\nstep_size = 0.007\n[schedule]\nepochs = 4\nlr_drops = [0.25]\n')
     settings = {"attack": {"eps": 8 / 255, "step_size": 0.007}, "schedule": {"epochs": 4, "lr_drops": [0.25]}}
     assert plan("--config", path) == plan("--config", tiny.settings_file(tmp_path, settings))
+    path.write_text('method = "at"\n')
+    assert fastiseat("train", "--config", path).complaint == "unknown setting 'method'; it is objective.method"
+    path.write_text("[optimizer]\nepochs = 4\n")
+    assert (
+        fastiseat("train", "--config", path).complaint
+        == "unknown setting 'optimizer.epochs'; it is schedule.epochs"
+    )
     path.write_text("[attack]\neps = 8/255\n")
     assert fastiseat("train", "--config", path).complaint.startswith(f"--config {path} is not TOML: ")
     path.write_text('[attack]\neps = "8/x"\n')
