@@ -17,7 +17,8 @@ from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS, Settings
 from fastiseat.methods import from_config
 from fastiseat.pipelines.augmentation import Augmentation
-from fastiseat.recipes import METHODS, check, recipe
+from fastiseat.recipes import FINE_TUNING, METHODS, check, recipe
+from fastiseat.schedule import scalars_of_step
 
 OPTIONS = [field.name for field in fields(Objective) if field.name != "method"]
 WITHOUT_AWP = [name for name, entry in METHODS.items() if entry.awp is None]
@@ -134,6 +135,17 @@ def test_how_to_attack_is_refused_where_nothing_is_attacked(name: str) -> None:
         ({"lr_shape": "cosine", "lr_warmup": 0.1}, 0.9, "lr_warmup=0.1: lr_shape cosine has none; .* onecycle"),
         ({"momentum_cycle": (0.9, 0.8)}, 0.9, r"momentum_cycle=\(0.9, 0.8\): lr_shape steps has none"),
         (
+            {"lr_shape": "cosine", "lr_drops": (0.3,)},
+            0.9,
+            r"lr_drops=\(0.3,\): lr_shape cosine has none; .* steps",
+        ),
+        ({"lr_shape": "onecycle", "lr_factor": 0.2}, 0.9, "lr_factor=0.2: lr_shape onecycle has none; .* steps"),
+        (
+            {"lr_shape": "cosine", "lr_stages": (0.1, 0.2)},
+            0.9,
+            r"lr_stages=\(0.1, 0.2\): lr_shape cosine has none",
+        ),
+        (
             {"lr_shape": "onecycle"},
             0.5,
             "momentum=0.5: lr_shape onecycle moves it from 0.95 to 0.85 and back; .* None",
@@ -157,6 +169,35 @@ def test_what_a_schedule_would_pass_over_is_refused(schedule, momentum, message)
 def test_what_it_follows_is_not(schedule, momentum) -> None:
     config = replace(recipe(), schedule=Schedule(**schedule), optimizer=SGD(momentum=momentum))
     assert check(config) is config
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_another_shape_passes_over_the_recipes_own_drops(method: str) -> None:
+    config = config_of(method)
+    changed = replace(config, schedule=replace(config.schedule, lr_shape="cosine"))
+    assert check(changed) is changed
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_lam_from_is_refused_where_there_is_no_lam(method: str) -> None:
+    changed = changed_part(config_of(method), "schedule", "lam_from")
+    if METHODS[method].stability:
+        assert check(changed) is changed
+        return
+    with pytest.raises(UserError, match=f"^lam_from=0.375: method {method} has no stability term; leave it out$"):
+        check(changed)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_study_drops_the_learning_rate_whatever_the_methods_own_shape_is(method: str) -> None:
+    config = FINE_TUNING["ablation"].change(config_of(method))
+    assert check(config) is config
+    assert [round(scalars_of_step(config, epoch, 0, 9).lr, 6) for epoch in (0, 19, 20, 39)] == [
+        0.01,
+        0.01,
+        0.001,
+        0.001,
+    ]
 
 
 def test_the_help_and_the_page_of_methods_name_every_one() -> None:

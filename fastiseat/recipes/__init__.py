@@ -166,7 +166,7 @@ def check(config: Config) -> Config:
     _check_needs(config, uses)
     check_options(objective)
     check_parts(config)
-    check_shape(config)
+    check_shape(config, recipe_of(config))
     if attack.eps and not attack.step_size and method != "none":
         raise UserError(f"step_size=0 with eps={attack.eps:.4g}: the attack would never move; use eps/4 or so")
     return config

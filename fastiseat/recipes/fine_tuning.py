@@ -32,7 +32,8 @@ def _eq7(config: Config) -> Config:
 
 
 def _fine_tuned(config: Config, *, epochs: int) -> Config:
-    plan = replace(config.schedule, epochs=epochs, lr_drops=(0.5,), lam_from=0.0, awp_from=0.0, warmup=0.0)
+    plan = replace(config.schedule, epochs=epochs, lr_shape="steps", lr_drops=(0.5,))
+    plan = replace(plan, lam_from=0.0, awp_from=0.0, warmup=0.0)
     return replace(config, optimizer=replace(config.optimizer, lr=0.01), schedule=plan)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from fastiseat.config import AWP, PGD, SGD, Config, Objective
+from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.errors import UserError
 from fastiseat.recipes.table import METHODS
 
@@ -16,7 +16,11 @@ OBJECTIVE = tuple(field.name for field in fields(Objective) if field.name != "me
 """The options of methods: each is of those that declare it, ``Ingredients.options``."""
 # What belongs to the data set, and is there whether a method attacks or perturbs weights or not.
 _OF_ANY_METHOD = ("eps", "step_size", "gamma")
-_OF_ONE_CYCLE = ("lr_warmup", "momentum_cycle")
+# Of Schedule: what one shape of the learning rate alone goes by.
+_OF_SHAPE = {"lr_drops": "steps", "lr_factor": "steps", "lr_stages": "steps"} | {
+    "lr_warmup": "onecycle",
+    "momentum_cycle": "onecycle",
+}
 
 
 def check_options(objective: Objective) -> None:
@@ -32,7 +36,9 @@ def check_options(objective: Objective) -> None:
 
 def check_parts(config: Config) -> None:
     """:class:`UserError` for settings of an attack or a weight perturbation that the method never makes."""
-    method = config.objective.method
+    method, lam_from = config.objective.method, config.schedule.lam_from
+    if not METHODS[method].stability and lam_from not in (0, Schedule().lam_from):  # 0 comes with recipes
+        raise UserError(f"lam_from={lam_from}: method {method} has no stability term; leave it out")
     if METHODS[method].awp is None:
         settings = _asked_for(config.awp, _names(AWP)) + _asked_for(config.schedule, ["awp_from"])
         for name, value in settings:
@@ -42,16 +48,18 @@ def check_parts(config: Config) -> None:
             raise UserError(f"{name}={value}: method none attacks nothing; leave it out, or take method at")
 
 
-def check_shape(config: Config) -> None:
-    """:class:`UserError` for settings of a one-cycle that is none, or for a momentum that one would pass over."""
+def check_shape(config: Config, began: Config) -> None:
+    """:class:`UserError` for settings of another shape than the schedule's, or a momentum that one-cycle passes over.
+
+    ``began`` is the recipe, whose own settings nobody asked for.
+    """
     plan, momentum = config.schedule, config.optimizer.momentum
-    if plan.lr_shape != "onecycle":
-        for name, value in _asked_for(plan, _OF_ONE_CYCLE):
-            if value is not None:
-                raise UserError(
-                    f"{name}={value}: lr_shape {plan.lr_shape} has none; it goes with lr_shape onecycle"
-                )
-    elif plan.momentum_cycle is not None and momentum != SGD().momentum:
+    for name, value in _asked_for(plan, _OF_SHAPE):
+        if _OF_SHAPE[name] != plan.lr_shape and value not in (None, getattr(began.schedule, name)):
+            raise UserError(
+                f"{name}={value}: lr_shape {plan.lr_shape} has none; it goes with lr_shape {_OF_SHAPE[name]}"
+            )
+    if plan.lr_shape == "onecycle" and plan.momentum_cycle is not None and momentum != SGD().momentum:
         ends, top = plan.momentum_cycle
         raise UserError(
             f"momentum={momentum}: lr_shape onecycle moves it from {ends} to {top} and back; say between what by "
