@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
-from fastiseat.engine.precision import autocast
+from fastiseat.engine.precision import DTYPES, autocast
 from fastiseat.engine.recorder import UnrecordableError
+from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
 from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
 from fastiseat.evaluation.finite import require_answers
@@ -76,6 +77,15 @@ def correct_under(
     return correct, answered
 
 
+def _check_precision(precision: str, model: nn.Module) -> None:
+    """:class:`UserError` for another half precision than the model's own, which autocast would mix with it."""
+    dtype, wanted = next(model.parameters()).dtype, DTYPES[precision]
+    if wanted is not None and dtype in DTYPES.values() and dtype != wanted:
+        raise UserError(
+            f"precision={precision}: the model is in {dtype}, half precision too: leave it out, or give model.float()"
+        )
+
+
 def _overflowed(found: Mapping[str, Tensor]) -> bool:
     return bool(found["nan_gradient"] | ~found["answered"].all())
 
@@ -107,6 +117,7 @@ class Evaluator:
         ``compile`` is eager. A network that can't be recorded is evaluated call by call, which ``say`` is told.
         """
         autocast(precision, torch.device("cpu"))  # refuses an unknown one at once
+        _check_precision(precision, model)
         self.model, self.precision, self.batch_size = model, precision, batch_size
         self.engine = runner_named(engine, model)
         self._strict, self._say = strict, say

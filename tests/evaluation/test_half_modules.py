@@ -195,3 +195,14 @@ def test_a_file_in_half_precision_is_a_network_in_float32(dtype: torch.dtype, tm
     assert pixels_of(network).dtype == pixels_of(network.to(dtype)).dtype == torch.float32
     found = fastiseat.evaluate(network, IMAGES, LABELS, ["clean"])["clean"]
     assert found.robust.equal(fastiseat.evaluate(model, IMAGES, LABELS, ["clean"])["clean"].robust)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_half_precision_is_searched_in_no_other_one(dtype: torch.dtype) -> None:
+    model, labels = subject(dtype)
+    own, other = ("fp16", "bf16") if dtype == torch.float16 else ("bf16", "fp16")
+    fastiseat.evaluate(model, X, labels, "pgd-2", eps=0.1, precision=own)
+    with pytest.raises(
+        fastiseat.UserError, match=f"^precision={other}: the model is in {dtype}, half precision too"
+    ):
+        fastiseat.evaluate(model, X, labels, "pgd-2", eps=0.1, precision=other)
