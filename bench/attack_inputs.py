@@ -25,6 +25,7 @@ from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 from fastiseat.recipes import recipe
 from fastiseat.rundata import limited
+from fastiseat.safe import open_file
 from fastiseat.trainer import Trainer
 
 PARTS = tuple(AUTOATTACK)
@@ -119,8 +120,13 @@ def _loaded(file: Path, case: AttackCase, device: torch.device, *, say: Say = _t
         model=models.load_model(file, say=say).to(device).eval(),
         dataset=str(told["dataset"]),
         eps=float(told["eps"] or 0.0),
-        weights=hashlib.sha256(file.read_bytes()).hexdigest()[:16],
+        weights=_checksum(file),
     )
+
+
+def _checksum(file: Path) -> str:
+    with open_file(file) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 class _Silent:

@@ -11,7 +11,8 @@ from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
 from fastiseat.bench.targets import judged
 from fastiseat.errors import UserError
-from fastiseat.safe import write_atomically
+from fastiseat.safe import read_file, write_atomically
+from fastiseat.safe.reading import TEXT
 
 FOLDER = Path(__file__).parent
 RESULTS, README = FOLDER / "results", FOLDER / "README.md"
@@ -60,7 +61,7 @@ def _shared(document: dict[str, Any]) -> dict[str, Any]:
 
 def load(path: Path) -> dict[str, Any]:
     """A recorded document; :class:`UserError` for another format."""
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads(read_file(path, most=TEXT))
     if document.get("format") != FORMAT:
         raise UserError(f"{path}: written in format {document.get('format')}, this version reads {FORMAT}")
     return document
@@ -93,7 +94,7 @@ def _section(document: dict[str, Any]) -> str:
 def main() -> None:
     """Write the README anew."""
     documents = [load(path) for path in sorted(RESULTS.glob("*.json"))]
-    README.write_text(readme(README.read_text(encoding="utf-8"), documents), encoding="utf-8")
+    README.write_text(readme(read_file(README).decode(), documents), encoding="utf-8")
 
 
 if __name__ == "__main__":

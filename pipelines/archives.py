@@ -9,15 +9,17 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterable, Iterator, Set
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from fastiseat.errors import UserError
+from fastiseat.safe import open_file, read_file
+from fastiseat.safe.reading import ARRAYS, BATCH, IMAGE
 
 # Well above the largest file of a release, and small enough to hold in memory.
 LARGEST_FILE = 64 * 2**20
-LARGEST_TAR = 2**30
+LARGEST_TAR = BATCH
 DEEPEST_FOLDER = 16
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".ppm", ".pgm", ".webp", ".tif", ".tiff", ".gif")
 
@@ -87,13 +89,13 @@ class Tree:
 
     def read(self, name: str) -> bytes:
         """See :class:`Files`."""
-        return read_bytes(self.root / name)
+        return read_bytes(self.root / name, most=IMAGE)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a file; :class:`UserError` where it can't be read."""
+def read_bytes(path: Path, *, most: int) -> bytes:
+    """The content of a file; :class:`UserError` where it can't be read, or has more than ``most`` bytes."""
     try:
-        return path.read_bytes()
+        return read_file(path, most=most)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; the data set needs this file") from error
 
@@ -167,21 +169,28 @@ def open_files(path: Path) -> Iterator[Files]:
     if path.is_dir():
         yield Tree(path)
         return
-    try:
-        archive = zipfile.ZipFile(path)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror or error}; check its permissions") from error
-    except Exception as error:  # damaged bytes make the reader fail in too many ways to list
-        raise UserError(f"{path}: truncated, or no zip archive ({error}); fetch it again") from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(open_zip(path, most=ARRAYS))
+        except OSError as error:
+            raise UserError(f"{path}: {error.strerror or error}; check its permissions") from error
+        except Exception as error:  # damaged bytes make the reader fail in too many ways to list
+            raise UserError(f"{path}: truncated, or no zip archive ({error}); fetch it again") from error
         yield Zipped(path, archive)
+
+
+@contextmanager
+def open_zip(path: Path, *, most: int | None = None) -> Iterator[zipfile.ZipFile]:
+    """A zip archive; raises as :func:`fastiseat.safe.open_file` and ``zipfile`` do."""
+    with open_file(path, most=most) as file, zipfile.ZipFile(file) as archive:
+        yield archive
 
 
 def read_tar(path: Path, wanted: Iterable[str]) -> dict[str, bytes]:
     """The content of those files of a ``.tar.gz`` that are called ``wanted``, whatever folder they lie in."""
     names = set(wanted)
     try:
-        with gzip.open(path) as file:
+        with open_file(path, most=LARGEST_TAR) as packed, gzip.open(packed) as file:
             content = file.read(LARGEST_TAR + 1)
         if len(content) > LARGEST_TAR:
             raise UserError(f"{path}: unpacks to over {LARGEST_TAR:,} bytes; fetch the official file")

@@ -37,6 +37,8 @@ from fastiseat.pipelines.beton_format import (
 from fastiseat.pipelines.encoded import EncodedSplit
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.writer import complete_folder, exclusive, first_writable, require_space, write_info
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 from fastiseat.version import __version__
 
 FORMAT = 1
@@ -103,7 +105,7 @@ class Beton:
     def at(cls, path: Path) -> Beton | None:
         """The beton in ``path``, or None where there is none; :class:`UserError` for a damaged ``info.json``."""
         try:
-            content = (path / "info.json").read_bytes()
+            content = read_file(path / "info.json", most=TEXT)
         except FileNotFoundError:
             return None
         except OSError as error:

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fastiseat.safe import open_file
+
 Kind = Literal["packed", "jpeg"]
 
 VERSION = 2
@@ -154,7 +156,7 @@ def table_of_places(places: npt.NDArray[np.uint64], sizes: npt.NDArray[np.int64]
 
 def read_tables(path: Path, layout: Layout) -> tuple[bytes, npt.NDArray[Any], npt.NDArray[Any]]:
     """Head, rows and places of a file that has the size of ``layout``."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(layout.rows_start)
         rows = np.fromfile(file, dtype=layout.row, count=layout.samples)
         file.seek(layout.places_start)

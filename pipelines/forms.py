@@ -10,6 +10,8 @@ from fastiseat.pipelines.encoded_store import EncodedStore
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import discard
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 
 
 def other_forms(packed: Store) -> dict[str, Path]:
@@ -22,7 +24,7 @@ def other_forms(packed: Store) -> dict[str, Path]:
 def is_current(path: Path, packed: Store) -> bool:
     """Whether the form in ``path`` is of these very arrays, by its description."""
     try:
-        return bool(json.loads((path / "info.json").read_bytes())["fingerprint"] == packed.info.fingerprint)
+        return bool(json.loads(read_file(path / "info.json", most=TEXT))["fingerprint"] == packed.info.fingerprint)
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return False
 

@@ -20,7 +20,8 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.store import AGAIN, Store
-from fastiseat.safe import write_atomically
+from fastiseat.safe import read_file, write_atomically
+from fastiseat.safe.reading import LISTING
 
 FILE = "source.json"
 
@@ -83,7 +84,7 @@ def record_of(kind: str, source: Path, store: Path, progress: Progress) -> Recor
     # The user's own data is meant by its absolute place, wherever its arrays are.
     moves = source.is_relative_to(root) and kind not in ("imagefolder", "npz")
     listing = scan(kind, source)
-    digest = reader(source, len(listing.files()), progress)
+    digest = reader(kind, source, len(listing.files()), progress)
     where = source.relative_to(root) if moves else source
     return Record(where=str(where), listing=with_digests(listing, digest))
 
@@ -105,7 +106,7 @@ def examine(store: Store, *, thorough: bool = False, progress: Progress = SILENT
     same = same_states(then, now)
     if same and not thorough:
         return Freshness(state="same", source=source)
-    digest = reader(source, len(now.files()), progress)
+    digest = reader(kind, source, len(now.files()), progress)
     if changes := differences(then, now, digest, thorough=thorough):
         return Freshness(state="changed", source=source, changes=changes)
     current = Record(where=record.where, listing=renewed(then, now))
@@ -141,7 +142,7 @@ def _compared(store: Store, source: Path, progress: Progress) -> Freshness:
 def read_record(store: Path) -> Record | None:
     """``source.json`` of the store; None where there is none that can be read: then nothing is known."""
     try:
-        return TypeAdapter(Record).validate_json((store / FILE).read_bytes(), strict=True)
+        return TypeAdapter(Record).validate_json(read_file(store / FILE, most=LISTING), strict=True)
     except (OSError, ValueError, RecursionError):
         return None
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import DEEPEST_FOLDER, is_image, is_visible
 from fastiseat.pipelines.releases import RELEASES
+from fastiseat.safe.reading import ARRAYS, BATCH, IMAGE
 
 
 class FileState(NamedTuple):
@@ -75,6 +76,20 @@ def _parts(kind: str, root: Path) -> tuple[str, ...]:
         case "imagefolder":
             return "train", tested_on(root) or "test"
     raise AssertionError(f"nobody has said what the reader of {kind} reads")
+
+
+def largest(kind: str, root: Path) -> int | None:
+    """Bytes that a file of the data set at ``root`` has at most; None where its own header tells."""
+    match kind:
+        case "cifar10" | "cifar100":
+            return BATCH
+        case "svhn":
+            return ARRAYS
+        case "tinyimagenet" | "imagefolder":
+            return IMAGE if root.is_dir() else ARRAYS
+        case "npz":
+            return None
+    raise AssertionError(f"nobody has said how long the files of {kind} are")
 
 
 def tested_on(root: Path) -> str | None:

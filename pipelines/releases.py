@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.safe import open_file
+from fastiseat.safe.reading import ARRAYS
 
 # Folders that are looked into for a data set that is not where it was said to be.
 _MOST_NEAR = 100
@@ -160,7 +162,7 @@ RELEASES = {release.name: release for release in _ALL}
 def md5_of(path: Path) -> str:
     """The MD5 of a file's content."""
     try:
-        with path.open("rb") as file:
+        with open_file(path, most=ARRAYS) as file:
             return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; check its permissions and the disk") from error

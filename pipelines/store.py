@@ -7,9 +7,11 @@ when its source was last seen to hold what was prepared.
 from __future__ import annotations
 
 import json
+import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +19,10 @@ from pydantic import TypeAdapter
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.base import DataSet, Split, fingerprint
+from fastiseat.pipelines.npy import read_header
 from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.safe import open_file, read_file
+from fastiseat.safe.reading import TEXT
 
 FORMAT = 1
 AGAIN = "prepare it again with --force"
@@ -107,7 +112,7 @@ def read_info(path: Path, description: type[T], current: int) -> T | None:
         UserError: damaged, or of another format.
     """
     try:
-        content = (path / "info.json").read_bytes()
+        content = read_file(path / "info.json", most=TEXT)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -125,9 +130,21 @@ def map_array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.N
     """The array in ``file``, mapped and read-only; :class:`UserError` unless it has that shape and type."""
     try:
         # Not numpy.load, which takes archives and pickles too.
-        array: npt.NDArray[Any] = np.lib.format.open_memmap(file, mode="r")
+        with open_file(file) as content:
+            found, fortran, kind = read_header(content)
+            array = _mapped(content, found, kind)
     except Exception as error:  # damaged bytes make the reader of its header fail in too many ways to list
         raise UserError(f"{file}: missing, truncated or unreadable ({error}); {AGAIN}") from error
-    if (array.shape, array.dtype) != (shape, dtype):
-        raise UserError(f"{file}: {array.dtype} {array.shape}, {dtype} {shape} was prepared; {AGAIN}")
+    if (found, kind, fortran) != (shape, dtype, False):
+        raise UserError(f"{file}: {kind} {found}, {dtype} {shape} was prepared; {AGAIN}")
     return np.asarray(array)
+
+
+def _mapped(content: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """What follows the header; ``ValueError`` unless it is numbers, and the whole rest of the file."""
+    if dtype.hasobject:
+        raise ValueError("objects, which are never unpickled")
+    begins, whole = content.tell(), os.fstat(content.fileno()).st_size
+    if (needed := begins + math.prod(shape) * dtype.itemsize) != whole:
+        raise ValueError(f"{whole:,} bytes of {needed:,}")
+    return np.memmap(content, dtype, "r", begins, shape)

@@ -269,7 +269,7 @@ def test_a_damaged_file_of_an_earlier_version_is_refused(tmp_path, content):
 def test_an_unreadable_one_is_not_called_damaged(tmp_path, monkeypatch):
     """Following the advice to remove it would lose the run. Root may read anything, so that modes show nothing."""
     saved(tmp_path, 1)
-    monkeypatch.setattr(Path, "open", failing(errno.EACCES))
+    monkeypatch.setattr(os, "open", failing(errno.EACCES))
     with pytest.raises(UserError, match=rf"{name(1)} cannot be read: Permission denied; mend that"):
         Checkpoints(tmp_path).latest()
 

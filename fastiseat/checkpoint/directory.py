@@ -21,7 +21,8 @@ from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
 from fastiseat.models.checksum import with_checksum
-from fastiseat.safe import OwnFolder
+from fastiseat.safe import OwnFolder, read_file
+from fastiseat.safe.reading import TEXT
 from fastiseat.shortage import enough_memory
 
 _COPIES = 2  # of the tensors, that the library holds at a time
@@ -98,7 +99,7 @@ class RunDirectory:
     def _told_of(self, config: Config) -> str:
         """What ``config`` would train the next epoch with that the run's own would not, as a sentence to add."""
         with suppress(UserError, OSError, ValueError):
-            epochs = len((self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+            epochs = len(read_file(self.path / "metrics.jsonl", most=TEXT).splitlines())
             moved = turn(self.stored_config(), config, epochs)
             return moved and f"; then {moved}"
         return ""  # what the run has come to can't be read, which going on will tell
@@ -106,7 +107,7 @@ class RunDirectory:
     def stored(self) -> dict[str, Any]:
         """``config.json``, its settings under ``config``; :class:`UserError` where this is no run's directory."""
         try:
-            content = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            content = json.loads(read_file(self.path / "config.json", most=TEXT))
             if not isinstance(content["config"], dict):
                 raise TypeError("no settings")
             return {**content}

@@ -8,11 +8,13 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
 from fastiseat.models.torch_file import damage, may_nest_deeply
+from fastiseat.safe import open_file
+from fastiseat.safe.reading import NETWORK
 
 FORMAT = 1
 _KIND = re.compile(rb"fastiseat checkpoint, format (\d{1,9}), ")
@@ -44,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
 
     Nothing in the file is executed, and no more memory is taken than the file is long.
     """
-    with path.open("rb") as file:
+    with open_file(path, most=NETWORK) as file:
         line = file.readline(_LONGEST_LINE)
         header = _parse(line)
         found = os.fstat(file.fileno()).st_size - len(line)
@@ -53,25 +55,26 @@ def read(path: Path) -> tuple[dict[str, Any], int]:
         payload = file.read(header.num_bytes)
     if _checksum(header.step, payload) != header.sha256:
         raise DamagedError("its checksum does not match")
-    return unpickle(payload), header.step
+    return unpickle(io.BytesIO(payload)), header.step
 
 
 def read_unchecked(path: Path) -> dict[str, Any]:
     """State of a file of an earlier version, which has no more than the checksums of ``torch.save``; else as
     :func:`read`.
     """
-    payload = path.read_bytes()
-    if wrong := damage(io.BytesIO(payload)):
-        raise DamagedError(wrong)
-    return unpickle(payload)
+    with open_file(path, most=NETWORK) as file:
+        if wrong := damage(file):
+            raise DamagedError(wrong)
+        return unpickle(file)
 
 
-def unpickle(payload: bytes) -> dict[str, Any]:
+def unpickle(payload: BinaryIO) -> dict[str, Any]:
     """What ``torch.save`` wrote, on the CPU; :class:`DamagedError` where it is no dictionary of plain values."""
-    if may_nest_deeply(io.BytesIO(payload)):
+    if may_nest_deeply(payload):
         raise DamagedError("its content cannot be read (tuples within tuples)")
+    payload.seek(0)
     try:
-        return dict(torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True))
+        return dict(torch.load(payload, map_location="cpu", weights_only=True))
     except MemoryError:
         raise
     except Exception as error:  # torch.load raises a dozen types for damaged files

@@ -15,6 +15,8 @@ from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import pixels
 from fastiseat.recipes import recipe
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 from fastiseat.threads import begun_with
 
 
@@ -43,7 +45,7 @@ def read_threads(path: Path) -> int | None:
 def _content(path: Path) -> Any:
     name, parse = ("TOML", tomllib.loads) if path.suffix.lower() == ".toml" else ("JSON", json.loads)
     try:
-        return parse(path.read_text(encoding="utf-8"))
+        return parse(read_file(path, most=TEXT).decode())
     except OSError as error:
         raise UserError(f"--config {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

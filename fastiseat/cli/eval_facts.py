@@ -15,6 +15,7 @@ from fastiseat.evaluation.confirm import gains_from_half
 from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
 from fastiseat.evaluation.official import package_version
 from fastiseat.models import Network
+from fastiseat.safe import open_file
 from fastiseat.version import __version__
 
 
@@ -52,7 +53,7 @@ def ensemble_on(subject: Subject, attack: EnsembleAttack, seed: int) -> Ensemble
 
 
 def _checksum(file: Path) -> str:
-    with file.open("rb") as content:
+    with open_file(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from fastiseat.errors import UserError
 from fastiseat.evaluation.standing import Standing
-from fastiseat.safe import OwnFolder
+from fastiseat.safe import OwnFolder, read_file
+from fastiseat.safe.reading import TEXT
 
 FORMAT = "fastiseat evaluation, format 1"
 _ARRAYS = ("broken_by", "part", "round")
@@ -122,7 +123,7 @@ def _record(content: Mapping[str, Any]) -> Record:
 def read(path: Path) -> Record:
     """Complete verdicts from a file that a user names; :class:`UserError` where it holds none."""
     try:
-        record = decode(path.read_bytes())
+        record = decode(read_file(path, most=TEXT))
     except UntrustedError as error:
         raise UserError(f"{path}: {error}; give a file of an evaluations/ folder, or evaluate again") from error
     except OSError as error:
@@ -155,12 +156,14 @@ def place(
         if not path.exists():
             break
         try:
-            record = decode(path.read_bytes())
+            record = decode(read_file(path, most=TEXT))
             if record.facts == facts:
                 return path, record
             reason = "it is of something else"
         except UntrustedError as error:
             reason = str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
         say(f"{path} is not trusted ({reason}): it stays as it is, and other verdicts get another name")
     return path, None
 

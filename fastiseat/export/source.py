@@ -14,6 +14,8 @@ from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.models import ModelSpec, Network, load_model, read_weights
 from fastiseat.models.choices import Numbers, Say
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 
 
 class Said(TypedDict, total=False):
@@ -90,7 +92,7 @@ def _result(run: Path, which: str, epoch: str | None) -> Mapping[str, Any]:
     if not path.exists():
         return {}
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = json.loads(read_file(path, most=TEXT))
         found = [row for row in rows if row["weights"] == which and str(row["epoch"]) == epoch]
         return {**found[0], "accuracy": _shares(found[0]["accuracy"])} if found else {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

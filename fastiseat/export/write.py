@@ -17,6 +17,8 @@ from fastiseat.errors import UserError
 from fastiseat.export.card import card
 from fastiseat.export.formats import FORMATS, Format, Forward
 from fastiseat.export.source import Source
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 
 BATCHES = (1, 2, 5)
 """Sizes of the batches that a file is compared on."""
@@ -64,7 +66,7 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> Export
         difference = _compare(source, kind.load(file, source))
         text = card(source, kind, out.name, digest=hashlib.sha256(content).hexdigest(), difference=difference)
         if companion and beside:
-            write_atomically(companion, beside.read_bytes())
+            write_atomically(companion, read_file(beside))
         write_atomically(card_of(out), text.encode())
         file.replace(out)  # last: where it is, all is
     files = (out, card_of(out), *([companion] if companion else []))
@@ -82,10 +84,17 @@ def _check_absent(out: Path, card: Path, companion: Path | None, beside: Path | 
     for path in (out, card):
         if path.exists():
             raise UserError(f"{path} exists: choose another --out, or overwrite it with --force")
-    if companion and beside and companion.exists() and companion.read_bytes() != beside.read_bytes():
+    if companion and beside and companion.exists() and not _is_copy(companion, beside):
         raise UserError(
             f"{companion} exists and is another one: choose another --out, or overwrite it with --force"
         )
+
+
+def _is_copy(companion: Path, beside: Path) -> bool:
+    try:
+        return read_file(companion, most=TEXT) == read_file(beside)
+    except OSError:  # no file, or one that nobody may read
+        return False
 
 
 @contextmanager

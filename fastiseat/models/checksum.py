@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fastiseat.errors import UserError
+from fastiseat.safe import open_file
 
 NAME = "crc32"
 """Of the checksum among the metadata."""
@@ -30,7 +31,7 @@ def with_checksum(content: bytes) -> bytes:
 
 def check(path: Path, noted: str) -> None:
     """:class:`UserError` where a safetensors file does not have the checksum that its metadata notes."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         header = json.loads(file.read(int.from_bytes(file.read(_SIZE), "little")))
         found = _of_rest(file, _of_header(header))
     if f"{found:08x}" != noted:

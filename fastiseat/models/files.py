@@ -24,6 +24,8 @@ from fastiseat.models.normalization import Normalization, held
 from fastiseat.models.parts import take_apart
 from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import load
+from fastiseat.safe import open_file
+from fastiseat.safe.reading import NETWORK
 
 _Origin = Literal["safetensors", "authors", "torch"]
 _TINY_IMAGENET_CLASSES = 200
@@ -89,10 +91,10 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
     typed("entry", entry, str | None)
     try:
         path = shipped(path) or path
-        if not path.is_file():
-            raise UserError(
-                "a folder; give a file in it" if path.is_dir() else f"no such file; check it{hint(path)}"
-            )
+        if path.is_dir():
+            raise UserError("a folder; give a file in it")
+        if not path.exists():
+            raise UserError(f"no such file; check it{hint(path)}")
         if path.suffix.lower() != ".safetensors":
             return _from_torch(path, entry)
         return _from_safetensors(path, entry)
@@ -106,6 +108,7 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
 
 
 def _from_safetensors(path: Path, entry: str | None) -> Weights:
+    open_file(path, most=NETWORK).close()  # the library waits for what comes out of a pipe
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})

@@ -15,6 +15,8 @@ import torch
 from fastiseat.errors import UserError
 from fastiseat.models.numpy_values import numpy_values
 from fastiseat.pipelines import unpickle
+from fastiseat.safe import open_file
+from fastiseat.safe.reading import NETWORK
 
 # Before torch 1.6 a file was this many pickles, one after the other, and then the numbers.
 _PICKLES = 5
@@ -32,17 +34,22 @@ def load(path: Path) -> object:
         UserError: damaged bytes, or a pickle of more than that.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
-        is_pickle_or_zip = file.read(1) in (b"\x80", b"P")
-        if may_nest_deeply(file):
-            raise UserError(_DAMAGED)
-        if wrong := damage(file):
-            raise UserError(f"{wrong}; fetch it again" if wrong != _UNREADABLE else _DAMAGED)
+    with open_file(path, most=NETWORK) as file:
+        return _load(file, path)
+
+
+def _load(file: BinaryIO, path: Path) -> object:
+    is_pickle_or_zip = file.read(1) in (b"\x80", b"P")
+    if may_nest_deeply(file):
+        raise UserError(_DAMAGED)
+    if wrong := damage(file):
+        raise UserError(f"{wrong}; fetch it again" if wrong != _UNREADABLE else _DAMAGED)
+    file.seek(0)
     try:
         with warnings.catch_warnings(), numpy_values():
             # An unusual pickle protocol makes torch warn before it refuses; the refusal says it all.
             warnings.simplefilter("ignore")
-            content: object = torch.load(path, weights_only=True, map_location="cpu")
+            content: object = torch.load(file, weights_only=True, map_location="cpu")
             return content
     except pickle.UnpicklingError as error:
         raise UserError(_refusal(str(error), path) if is_pickle_or_zip else _DAMAGED) from None

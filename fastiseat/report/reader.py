@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from fastiseat.errors import UserError
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import TEXT
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``, one an epoch; :class:`UserError` where there are none to read."""
     path = run / "metrics.jsonl"
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in read_file(path, most=TEXT).decode().splitlines()]
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} can't be read: {error}") from error
     if not all(isinstance(row, dict) for row in rows):

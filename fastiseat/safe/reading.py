@@ -9,14 +9,23 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 TEXT = 64 * 2**20
 """Bytes that settings, metrics, results and verdicts have at most."""
+LISTING = 2**30
+"""Bytes that a list of a data set's files has at most."""
 IMAGE = 256 * 2**20
 """Bytes that one encoded image has at most."""
+BATCH = 2**30
+"""Bytes that a pickle of CIFAR's, or its archive, has at most."""
+ARRAYS = 4 * 2**30
+"""Bytes that other pickles, MATLAB files and releases' archives have at most."""
+NETWORK = 64 * 2**30
+"""Bytes that weights or a checkpoint have at most."""
 
+_AT_ONCE = 2**16
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
     stat.S_IFSOCK: "a socket",
@@ -26,7 +35,7 @@ _KINDS = {
 }
 
 
-def open_file(path: Path, *, most: int | None = None) -> BinaryIO:
+def open_file(path: Path, *, most: int | None = None) -> BufferedReader:
     """``path``, open for reading from its beginning.
 
     Symbolic links are followed: nothing that is read can be harmed. Never waits for whoever may write into a pipe.
@@ -58,11 +67,13 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 
 
 def read_file(path: Path, *, most: int | None = None) -> bytes:
-    """All of it; raises as :func:`open_file` does, and takes no more memory than ``most`` bytes and one."""
+    """All of it; raises as :func:`open_file` does, and takes no more memory than the file is long."""
     with open_file(path, most=most) as file:
-        content = file.read() if most is None else file.read(most + 1)
-    if most is not None and len(content) > most:  # it has grown, or lies where files have no length
-        raise too_long(path, len(content), most)
+        content = file.read(os.fstat(file.fileno()).st_size)
+        while more := file.read(_AT_ONCE):  # it has grown, or lies where files have no length
+            content += more
+            if most is not None and len(content) > most:
+                raise too_long(path, len(content), most)
     return content
 
 

@@ -16,6 +16,7 @@ from fastiseat.pipelines.archives import read_bytes, read_tar
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.source import Images, Labels, Source, SourceSplit, as_labels, in_blocks, released
 from fastiseat.pipelines.unpickle import as_text, read_pickle
+from fastiseat.safe.reading import BATCH
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def read(name: str, path: Path) -> Iterator[Source]:
     layout = _LAYOUTS[name]
     wanted = (*layout.train, layout.test, layout.meta)
     if path.is_dir():
-        contents = {file: read_bytes(path / file) for file in wanted}
+        contents = {file: read_bytes(path / file, most=BATCH) for file in wanted}
     else:
         contents = read_tar(path, wanted)
         for file in wanted:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.archives import read_bytes
+from fastiseat.pipelines.archives import open_zip, read_bytes
 from fastiseat.pipelines.base import Split
 from fastiseat.pipelines.formats.saved_arrays import SavedArray, damage_told, find_array
 from fastiseat.pipelines.source import Images, Labels, as_labels
 from fastiseat.pipelines.unpickle import read_pickle
+from fastiseat.safe import open_file
+from fastiseat.safe.reading import ARRAYS
 
 _ZIP = b"PK"
 # Protocols 2 and later begin with a mark of their own, a dict of protocol 0 or 1 with the opcode of one.
@@ -59,14 +61,14 @@ def read_extra(path: Path, *, image_shape: tuple[int, int, int], num_classes: in
 
 def _beginning(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return file.read(2)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; extra data is {FORMATS}") from error
 
 
 def _read_pickle(path: Path, image_shape: tuple[int, int, int]) -> tuple[Images, Labels]:
-    content = read_pickle(read_bytes(path), str(path))
+    content = read_pickle(read_bytes(path, most=ARRAYS), str(path))
     if not {"data", "extrapolated_targets"} <= content.keys():
         raise _missing(path, content, "'data' and 'extrapolated_targets'")
     images = content["data"]
@@ -78,9 +80,9 @@ def _read_pickle(path: Path, image_shape: tuple[int, int, int]) -> tuple[Images,
 
 
 def _read_npz(path: Path, image_shape: tuple[int, int, int]) -> tuple[Images, Labels]:
-    with damage_told(str(path)):
-        archive = zipfile.ZipFile(path)
-    with archive:
+    with ExitStack() as stack:
+        with damage_told(str(path)):
+            archive = stack.enter_context(open_zip(path))
         images, labels = (find_array(archive, names, path) for names in (("image", "images"), ("label", "labels")))
         if images is None or labels is None:
             raise _missing(path, (name.removesuffix(".npy") for name in archive.namelist()), "'image' and 'label'")

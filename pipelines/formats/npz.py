@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.archives import open_zip
 from fastiseat.pipelines.formats.saved_arrays import SavedArray, damage_told, find_array
 from fastiseat.pipelines.source import Source, SourceSplit, as_labels, block_size
 
@@ -56,10 +57,10 @@ def _read_split(stack: ExitStack, path: Path, split: str) -> SourceSplit:
             (*(f"{split}_{name}" for name in _IMAGES), f"x_{split}"),
             (*(f"{split}_{name}" for name in _LABELS), f"y_{split}"),
         )
-    if not file.is_file():
+    if not file.exists():
         raise UserError(f"{file}: no such file; the layout is {LAYOUT}")
     with damage_told(str(file)):
-        archive = stack.enter_context(zipfile.ZipFile(file))
+        archive = stack.enter_context(open_zip(file))
     images, labels = (_find(archive, candidates, file) for candidates in names)
     return _as_split(images, labels)
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.lib.format as npy
 import numpy.typing as npt
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.npy import read_header
 from fastiseat.pipelines.source import block_size
+from fastiseat.safe import open_file
 
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _ZIP_HEADER = 30
 _READ_AT_ONCE = 2**20
 
@@ -28,11 +28,13 @@ class SavedArray:
     """An array of plain numbers in C's order, in an open archive.
 
     Attributes:
+        path: of the archive.
         where: file and name, the beginning of messages.
         header_size: bytes of the member before the numbers.
     """
 
     archive: zipfile.ZipFile
+    path: Path
     name: str
     where: str
     shape: tuple[int, ...]
@@ -82,11 +84,11 @@ class SavedArray:
                 while file.read(_READ_AT_ONCE):
                     pass
             # What stands before the member tells the size of its own names, the directory at the end does not.
-            with Path(str(self.archive.filename)).open("rb") as archive:
-                archive.seek(info.header_offset)
-                name, extra = struct.unpack("<26x2H", archive.read(_ZIP_HEADER))
+            with open_file(self.path) as packed:
+                packed.seek(info.header_offset)
+                name, extra = struct.unpack("<26x2H", packed.read(_ZIP_HEADER))
                 start = info.header_offset + _ZIP_HEADER + name + extra + self.header_size
-                return np.asarray(np.memmap(archive, self.dtype, "r", start, self.shape))
+                return np.asarray(np.memmap(packed, self.dtype, "r", start, self.shape))
 
 
 def find_array(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> SavedArray | None:
@@ -101,7 +103,7 @@ def find_array(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> Sa
         return None
     where = f"{path}: {name}"
     with damage_told(where), archive.open(f"{name}.npy") as file:
-        shape, fortran, dtype = _HEADERS[npy.read_magic(file)](file)
+        shape, fortran, dtype = read_header(file)
         header_size = file.tell()
     if dtype.hasobject:
         raise UserError(f"{where}: holds objects, which are never unpickled; save numbers")
@@ -109,7 +111,9 @@ def find_array(archive: zipfile.ZipFile, names: Sequence[str], path: Path) -> Sa
         raise UserError(f"{where}: saved in Fortran's order; save numpy.ascontiguousarray(array)")
     if archive.getinfo(f"{name}.npy").file_size != header_size + math.prod(shape) * dtype.itemsize:
         raise UserError(f"{where}: {dtype} {shape} is not the size of what it holds; save it again")
-    return SavedArray(archive=archive, name=name, where=where, shape=shape, dtype=dtype, header_size=header_size)
+    return SavedArray(
+        archive=archive, path=path, name=name, where=where, shape=shape, dtype=dtype, header_size=header_size
+    )
 
 
 @contextmanager

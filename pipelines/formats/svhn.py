@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ import scipy.io
 from fastiseat.errors import UserError
 from fastiseat.pipelines.releases import RELEASES, md5_of
 from fastiseat.pipelines.source import Source, SourceSplit, as_labels, in_blocks, released
+from fastiseat.safe import read_file
+from fastiseat.safe.reading import ARRAYS
 
 _MOST_IMAGES = 10**6
 _HEADER, _COMPRESSED, _COMPLEX = 4096, 15, 0x800
@@ -27,7 +30,7 @@ def read(path: Path) -> Iterator[Source]:
     """The folder's two files: ``X`` 32×32×3×N, ``y`` 1 … 10, where 10 is the digit 0. ``extra`` is not used."""
     files = {split: path / f"{split}_32x32.mat" for split in ("train", "test")}
     for file in files.values():
-        if not file.is_file():
+        if not file.exists():
             raise UserError(
                 f"{file}: no such file; SVHN needs both {' and '.join(f.name for f in files.values())}"
             )
@@ -64,17 +67,17 @@ def _split(path: Path) -> SourceSplit:
 def _arrays(path: Path) -> dict[str, Any]:
     """``X`` and ``y``, read once the sizes that the file declares are those of images and their labels."""
     try:
-        content = path.read_bytes()
+        content = read_file(path, most=ARRAYS)
         if content[125:126] != b"\2":  # version 7.3, which scipy refuses by name
             _require_known_types(content)
-        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(path)}
+        found = {name: (shape, kind) for name, shape, kind in scipy.io.whosmat(io.BytesIO(content))}
         problem = _problem({name: shape for name, (shape, _) in found.items()})
         # Of anything but numbers a damaged header can make scipy crash.
         for name, kind in ((name, found[name][1]) for name in ("X", "y") if not problem):
             if kind not in _NUMBERS:
                 problem = f"{name} is of class {kind}; whole numbers are needed"
         if not problem:
-            return dict(scipy.io.loadmat(path, variable_names=["X", "y"]))
+            return dict(scipy.io.loadmat(io.BytesIO(content), variable_names=["X", "y"]))
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or 'truncated'}; fetch it again") from error
     except NotImplementedError as error:

@@ -21,6 +21,7 @@ from fastiseat.pipelines.prepare_encoded import encode
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.store import Store
+from fastiseat.safe import open_lock
 
 
 class Log:
@@ -305,14 +306,13 @@ def test_an_archive_that_was_unpacked_and_deleted_is_gone(root):
 def test_a_stale_store_that_cannot_be_written_gives_way_to_one_in_the_cache(root, cifar, home, monkeypatch):
     stale = prepare("cifar10", data_dir=root)
     cifar.place(root, "content")
-    touch = Path.touch
 
-    def refuse(path, *rest, **options):
+    def refuse(path):
         if path.is_relative_to(root):
             raise PermissionError(13, "Permission denied")
-        touch(path, *rest, **options)
+        return open_lock(path)
 
-    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(writer, "open_lock", refuse)
     log = Log()
     fresh = current_store("cifar10", data_dir=root, progress=log)
     assert fresh.path.parent == home / ".cache" / "fastiseat" / "prepared" and "has changed" in log.lines[0]

@@ -360,7 +360,7 @@ def test_the_files_of_a_run(tmp_path):
         _, payload = encode(kept, step=1)
         whole = size(state["model"]) + size(state["momentum"])
         assert len(payload) < whole + 1024 * (len(state["model"]) + len(state["momentum"]))
-    assert_equal(unpickle(bytes(payload))["model"], values(model))
+    assert_equal(unpickle(io.BytesIO(payload))["model"], values(model))
 
 
 def test_momentum_by_name(net):

@@ -117,7 +117,7 @@ def test_grey_images(tmp_path, shape):
 
 def test_no_such_file(tmp_path):
     assert "No such file or directory; extra data is RST's pickle" in refusal(tmp_path / "nowhere.npz")
-    assert "Is a directory; extra data is" in refusal(tmp_path)
+    assert "it is a folder, and a file is needed; extra data is" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"\x89HDF\r\n", b"\x1f\x8b\x08", b"hello", b"\x93NUMPY"])
