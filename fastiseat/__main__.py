@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from importlib import import_module
 
 from fastiseat.cli import COMMANDS
 from fastiseat.cli.help_text import wrapped
 from fastiseat.errors import UserError, unknown
+from fastiseat.outlasting import forget, outlasting, tell
 from fastiseat.shortage import is_shortage
 from fastiseat.signals import Stopped
 from fastiseat.version import __version__
@@ -30,9 +30,10 @@ options:
 {exit_codes}
 """
 EXIT_CODES = (
-    "exit codes: 0 done; 1 a defect in fastiseat, with a traceback, or in silence nobody left to read the output; "
-    "2 something to mend in the command, its input or its surroundings, said in one line; 130 interrupted; "
-    "130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1 after a checkpoint, which --resume goes on from"
+    "exit codes: 0 done, a training also where nobody took its log; 1 a defect in fastiseat, with a traceback, or in "
+    "silence nobody left to read the output; 2 something to mend in the command, its input or its surroundings, said "
+    "in one line; 130 interrupted; 130, 143 or 138 stopped by SIGINT, SIGTERM or SIGUSR1 after a checkpoint, which "
+    "--resume goes on from"
 )
 
 
@@ -43,27 +44,30 @@ def main(argv: list[str] | None = None) -> int:
         wait_briefly()
     try:
         try:
-            return _command(sys.argv[1:] if argv is None else argv)
+            with outlasting("stderr"):
+                return _command(sys.argv[1:] if argv is None else argv)
         finally:
-            print(end="", flush=True)  # a full disk or a reader that has left shows here, not at exit
+            if sys.stdout is not None:
+                sys.stdout.flush()  # a full disk or a reader that has left shows here, not at exit
     except BrokenPipeError:
         code = 1  # head or less has read enough; rich exits with 1 too
     except (UserError, OSError) as error:  # an OSError is the surroundings': it names the file and what is wrong
-        print(f"fastiseat: error: {error}", file=sys.stderr)
+        tell(f"fastiseat: error: {error}")
         code = 2
     except Stopped as stopped:
-        print(f"fastiseat: {stopped}", file=sys.stderr)
+        tell(f"fastiseat: {stopped}")
         code = stopped.exit_code
     except KeyboardInterrupt:
-        print("fastiseat: interrupted", file=sys.stderr)
+        tell("fastiseat: interrupted")
         code = 130
     except BaseException as error:  # a library's panic is no Exception
         if not is_shortage(error):
             raise
         told = " ".join(str(error).split())[:200] or type(error).__name__
-        print(f"fastiseat: error: out of memory ({told}): free some, or give this process more", file=sys.stderr)
+        tell(f"fastiseat: error: out of memory ({told}): free some, or give this process more")
         code = 2
-    _forget_what_can_not_be_printed()
+    forget(sys.stdout)
+    forget(sys.stderr)
     return code
 
 
@@ -84,14 +88,6 @@ def _help() -> str:
     """What there is, wrapped at the terminal's width."""
     commands = (wrapped(f"  {name:<11}{summary}", indent=13) for name, summary in COMMANDS.items())
     return HELP.format(commands="\n".join(commands), exit_codes=wrapped(EXIT_CODES))
-
-
-def _forget_what_can_not_be_printed() -> None:
-    """Else Python tries again at exit, fails again and says so in its own words."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_what_can_be_printed() -> None:

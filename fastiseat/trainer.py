@@ -224,7 +224,7 @@ class Trainer:
             )
         return data
 
-    def _step_for(self, model: models.Network) -> TrainStep:
+    def _step_for(self, model: models.Network, *, say: Say | None = None) -> TrainStep:
         return TrainStep(
             model,
             method=methods.from_config(self.config.objective, standard=self.standard),
@@ -237,7 +237,7 @@ class Trainer:
             clean_graph=self.execution.clean_graph,
             overlap=self.execution.overlap,
             seed=self.config.run.seed,
-            say=self.observer.say,
+            say=say or self.observer.say,
         )
 
     def choose_threads(self, *, repeated: int | None = None) -> None:
@@ -265,7 +265,8 @@ class Trainer:
             num_classes=whole.num_classes,
             seed=0,
         )
-        step = self._step_for(model.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        step = self._step_for(model, say=lambda line: None)
         noise = torch.Generator().manual_seed(0)
         images = torch.randint(256, (count, *whole.train.images.shape[1:]), dtype=torch.uint8, generator=noise)
         labels, index = torch.randint(whole.num_classes, (count,), generator=noise), torch.arange(count)

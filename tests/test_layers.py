@@ -20,7 +20,7 @@ FOLDERS = {
 BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
-    ["errors", "shortage", "version", "waiting"],
+    ["errors", "outlasting", "shortage", "version", "waiting"],
     ["safe"],
     ["kernels"],
     ["config", "fields", "names", "schedule", "recipes", "models.names"],

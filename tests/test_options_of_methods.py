@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 from torch import nn
 
-from fastiseat import UserError
+from fastiseat import TrainStep, UserError
 from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS, Settings
 from fastiseat.methods import from_config
@@ -208,3 +208,20 @@ def test_the_help_and_the_page_of_methods_name_every_one() -> None:
     rows = set(re.findall(r"^\| `([a-z][a-z-]*)` \|", page, re.MULTILINE))
     assert set(METHODS) <= named
     assert set(METHODS) <= rows
+
+
+@pytest.mark.parametrize(
+    ("method", "engine", "told"),
+    [
+        ("iseat", "eager", "overlap changes nothing: engine eager has one stream; engine graph has two"),
+        ("iseat", "tape", "overlap changes nothing: engine tape has one stream; engine graph has two"),
+        ("none", "eager", "overlap changes nothing: method Standard has no clean pass to run beside the other"),
+    ],
+)
+def test_an_overlap_that_can_not_be_is_told(method: str, engine: str, told: str) -> None:
+    said: list[str] = []
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    TrainStep(model, method=method, engine=engine, overlap=True, say=said.append)
+    assert said == [told]
+    TrainStep(model, method=method, engine=engine, say=said.append)
+    assert said == [told]

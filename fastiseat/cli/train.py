@@ -17,6 +17,7 @@ from fastiseat.cli.train_start import Say, read_start, with_runs_weights
 from fastiseat.config import Augment, Config, Execution
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
+from fastiseat.outlasting import outlasting
 from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recipe_of, standard_for
 from fastiseat.schedule import as_row, moving, scalars_at, scalars_of_step
 
@@ -171,6 +172,11 @@ def main(argv: list[str]) -> None:
         print(json.dumps(planned, indent=2, ensure_ascii=False))
         return
     refuse_ranks("train")
+    with outlasting("stdout"):
+        _train(arguments, taken)
+
+
+def _train(arguments: Train, taken: list[str]) -> None:
     from fastiseat.cli.display import Display, print_line, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress

@@ -145,6 +145,14 @@ class TrainStep:
         self._may_fall_back = engine == "auto"
         self.engine: Engine = engine_named(engine, self._algorithm, self._surroundings)
         self._algorithm.overlap = overlap and self.engine.name == "graph"
+        if overlap and (idle := self._not_overlapping()):
+            say(f"overlap changes nothing: {idle}")
+
+    def _not_overlapping(self) -> str:
+        """Why no two passes run at once; nothing where they do."""
+        if not self.settings.needs_clean:
+            return f"method {type(self.method).__name__} has no clean pass to run beside the other"
+        return "" if self._algorithm.overlap else f"engine {self.engine.name} has one stream; engine graph has two"
 
     @property
     def method(self) -> Method:
