@@ -1,10 +1,12 @@
 # make train         train a network with what this command installs into .venv
 # make test          everything that has to pass: lint, types and the test suite
 # make test-long     the long forms of tests, which make test leaves out
+# make torture       kills, full disks, tampered folders: what they lose (KILLS=200 of each by default)
 # make test-gpu      what only a CUDA device can show: the tests that need one, and measurements
 #
 # PYTHON=python3.13  the interpreter that .venv is made of
 # PIP_ARGS="..."     further arguments for pip, such as an index of CPU builds of torch
+# KILLS=200          how many kills, and as many inputs of each other kind, in `make torture`
 # ARGS="..."         arguments for `fastiseat train` in `make train`, for pytest in the tests
 
 SHELL := bash
@@ -25,7 +27,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 BUILD_FILES := pyproject.toml setup.py cuda_toolkit.py constraints.txt CMakeLists.txt \
   $(wildcard kernels/csrc/*.h kernels/csrc/cpu/* kernels/csrc/cuda/*)
 
-.PHONY: help train test test-long test-gpu suite lint types format wheel clean system
+.PHONY: help train test test-long torture test-gpu suite lint types format wheel clean system
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 10
@@ -38,6 +40,10 @@ test: system lint types suite ## everything that has to pass
 
 test-long: $(VENV)/.tools ## the long forms of tests, which make test leaves out
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist loadgroup -m long $(ARGS)
+
+KILLS ?= 200
+torture: $(VENV)/.tools ## kill, fill, starve and tamper with what reads and writes files (KILLS=200)
+	cd tests && "$(abspath $(BIN))/python" -m torture --tries $(KILLS) $(ARGS)
 
 test-gpu: $(VENV)/.tools ## what needs a CUDA device: its tests, then measurements into bench/results
 	PYTHON=$(BIN)/python ARGS='$(ARGS)' .ci/gpu

@@ -20,6 +20,8 @@ from fastiseat.safe import OwnFolder, read_file
 from fastiseat.safe.reading import TEXT
 
 FORMAT = "fastiseat evaluation, format 1"
+LEFT_BEHIND = 3600.0
+"""Seconds after which what an unfinished write left counts as a killed one's: evaluations take no turns here."""
 _ARRAYS = ("broken_by", "part", "round")
 
 
@@ -150,6 +152,7 @@ def place(
 
     A file of that name that can't be trusted is told of and left as it is: the next free name is taken.
     """
+    OwnFolder(folder.parent).sweep(folder.name, idle=LEFT_BEHIND)
     name = file_name(facts, which)
     for number in count(1):
         path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")

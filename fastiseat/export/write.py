@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from fastiseat.safe.reading import TEXT
 
 BATCHES = (1, 2, 5)
 """Sizes of the batches that a file is compared on."""
+_LEFT_BEHIND = 3600.0  # seconds, which no export takes to write and read back
 TOLERANCE = 1e-4
 """Largest difference from the source, relative to the largest logit."""
 
@@ -58,13 +62,15 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> Export
     companion = out.with_name(beside.name) if beside else None
     _check_names(out, kind, to)
     if not force:
-        _check_absent(out, card_of(out), companion, beside)
+        _check_absent(out, companion, beside)
     with _workshop(out) as folder:
         file = folder / out.name
         content = kind.encode(source)
         _write(file, content)
         difference = _compare(source, kind.load(file, source))
         text = card(source, kind, out.name, digest=hashlib.sha256(content).hexdigest(), difference=difference)
+        if not force:
+            _check_card(card_of(out), text.encode())
         if companion and beside:
             write_atomically(companion, read_file(beside))
         write_atomically(card_of(out), text.encode())
@@ -80,32 +86,48 @@ def _check_names(out: Path, kind: Format, to: str) -> None:
         raise UserError(f"--out {out}: there is no folder {out.parent}; make it, or choose another --out")
 
 
-def _check_absent(out: Path, card: Path, companion: Path | None, beside: Path | None) -> None:
-    for path in (out, card):
-        if path.exists():
-            raise UserError(f"{path} exists: choose another --out, or overwrite it with --force")
-    if companion and beside and companion.exists() and not _is_copy(companion, beside):
+def _check_absent(out: Path, companion: Path | None, beside: Path | None) -> None:
+    if out.exists():
+        raise _exists(out)
+    if companion and beside and companion.exists() and not _holds(companion, read_file(beside)):
         raise UserError(
             f"{companion} exists and is another one: choose another --out, or overwrite it with --force"
         )
 
 
-def _is_copy(companion: Path, beside: Path) -> bool:
+def _check_card(path: Path, text: bytes) -> None:
+    """A card without its file is what a killed export leaves: the very same one may stand there."""
+    if path.exists() and not _holds(path, text):
+        raise _exists(path)
+
+
+def _holds(path: Path, content: bytes) -> bool:
     try:
-        return read_file(companion, most=TEXT) == read_file(beside)
+        return read_file(path, most=TEXT) == content
     except OSError:  # no file, or one that nobody may read
         return False
 
 
+def _exists(path: Path) -> UserError:
+    return UserError(f"{path} exists: choose another --out, or overwrite it with --force")
+
+
 @contextmanager
 def _workshop(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, which is gone afterwards, however the block ends."""
+    """A hidden folder beside ``out``, which is gone afterwards, however the block ends; a killed one's is, too."""
+    _sweep(out)
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
             yield Path(folder)
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
+
+
+def _sweep(out: Path) -> None:
+    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
+        if folder.is_dir() and not folder.is_symlink() and time.time() - folder.stat().st_mtime >= _LEFT_BEHIND:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:

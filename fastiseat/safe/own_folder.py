@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,9 +47,13 @@ class OwnFolder:
         """As :func:`open_lock`, in this folder."""
         return open_lock(self.folder() / name)
 
-    def sweep(self, name: Path | str = "") -> list[Path]:
-        """Remove what killed writes left in the folder ``name``; what was removed."""
-        return [path for path in self._left_over(Path(name)) if _removed(path)]
+    def sweep(self, name: Path | str = "", *, idle: float = 0.0) -> list[Path]:
+        """Remove what killed writes left in the folder ``name``; what was removed.
+
+        ``idle``: seconds that nobody has written to a file for. Who does not hold the folder's lock gives more than a
+        write takes, as others may be at theirs.
+        """
+        return [path for path in self._left_over(Path(name)) if _idle(path) >= idle and _removed(path)]
 
     def _left_over(self, name: Path) -> Iterator[Path]:
         here = self.path
@@ -80,6 +85,13 @@ def open_lock(file: Path) -> int:
 
 def _is_left_over(entry: os.DirEntry[str]) -> bool:
     return LEFT_OVER.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
+
+
+def _idle(path: Path) -> float:
+    try:
+        return max(0.0, time.time() - path.lstat().st_mtime)
+    except OSError:  # gone since it was listed
+        return 0.0
 
 
 def _removed(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """Saved verdicts as a file: what is read is what was written, or nothing."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastiseat.evaluation import Standing
-from fastiseat.evaluation.records import Record, UntrustedError, decode, encode, file_name
+from fastiseat.evaluation.records import Record, UntrustedError, decode, encode, file_name, place
 
 
 def record(samples=4):
@@ -66,3 +67,14 @@ def test_its_name_is_one_of_a_file():
     assert name.startswith("best-npz_there_my_data-test-aa-linf-0.03137-")
     other = record().facts | {"seed": 1}
     assert file_name(other, "best")[:-8] == name[:-8] and file_name(other, "best") != name
+
+
+def test_what_a_killed_evaluation_left_is_swept_and_what_another_is_writing_stays(tmp_path):
+    folder = tmp_path / "evaluations"
+    folder.mkdir()
+    old, young = (folder / f".best.json.{digit * 16}.tmp" for digit in "01")
+    for file in (old, young):
+        file.write_bytes(b"{")
+    os.utime(old, (0, 0))
+    assert place(folder, record().facts, "best", print)[1] is None
+    assert not old.exists() and young.exists()

@@ -137,3 +137,22 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(source, mo
     with pytest.raises(UserError, match=rf"needs .*{missing}.*: pip install 'fastiseat\[onnx\]'"):
         export(network, "onnx", Path("net.onnx"))
     assert visible() == []
+
+
+def test_an_export_that_was_killed_before_its_file_is_done_again(source):
+    network = source()
+    export(network, "safetensors", Path("net.safetensors"))
+    whole = {name: Path(name).read_bytes() for name in visible()}
+    Path("net.safetensors").unlink()
+    export(network, "safetensors", Path("net.safetensors"))
+    assert {name: Path(name).read_bytes() for name in visible()} == whole
+
+
+def test_what_a_killed_export_left_is_swept_and_what_another_is_writing_stays(source):
+    old, young = Path(".net.safetensors.abc.tmp"), Path(".net.safetensors.def.tmp")
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "net.safetensors").write_bytes(bytes(1000))
+    os.utime(old, (0, 0))
+    export(source(), "safetensors", Path("net.safetensors"))
+    assert not old.exists() and young.exists()

@@ -1,0 +1,197 @@
+"""What is done under torture, by turns: each method, loader, data set, format of export and attack there is."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import tiny
+from source_kinds import KINDS
+from tiny_releases import pixels
+
+from fastiseat.export.formats import FORMATS
+from fastiseat.names import ATTACKS
+from fastiseat.pipelines.loaders import LOADERS
+from fastiseat.recipes import METHODS
+
+Results = Mapping[str, bytes]
+SHORT = (
+    "--dataset", "digits", "--epochs", "2", "--batch-size", "20", "--limit-train", "40", "--limit-test", "20",
+    "--final-steps", "1", "--threads", "1", "--quiet",
+)  # fmt: skip
+SETTINGS = (
+    ("--checkpoint-every", "1step"),
+    ("--checkpoint-every", "2steps", "--keep", "1"),
+    ("--val-split", "0.2"),
+    ("--checkpoint-every", "1step", "--amp", "--amp-dtype", "bf16"),
+    ("--on-nan", "rollback", "--max-steps", "3", "--checkpoint-every", "1step"),
+    ("--crop-padding", "1", "--flip", "--no-tf32", "--checkpoint-every", "3steps"),
+)
+_CLOCKS = {"seconds", "date", "sha256", "made"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deed:
+    """A command, given in an empty folder into which ``place`` has put its inputs.
+
+    Attributes:
+        name: for the report.
+        words: of the command, with ``{here}`` for the folder.
+        again: what is added where the command is repeated.
+        seeded: what is added for a run beside it.
+        checked: whether what it reads has checksums, so that it does not take other bits for its own.
+        place: puts the inputs into the folder.
+        results: what it made, by name: what no interruption may change, and no tampering unnoticed.
+    """
+
+    name: str
+    words: tuple[str, ...]
+    again: tuple[str, ...] = ()
+    seeded: tuple[str, ...] = ()
+    checked: bool = True
+    place: Callable[[Path], object]
+    results: Callable[[Path], Results]
+
+    def command(self, here: Path, *, again: bool = False) -> tuple[str, ...]:
+        """Its words for the folder ``here``."""
+        return tuple(word.format(here=here) for word in (*self.words, *(self.again if again else ())))
+
+
+def by_turns(run: Path) -> Iterator[Deed]:
+    """One of each kind after the other, for ever; ``run`` is a finished run's folder."""
+    kinds = [cycle(list(kind)) for kind in (trainings(run), evaluations(run), exports(run), preparations())]
+    training, *others = kinds
+    for other in cycle(others):
+        yield next(training)
+        yield next(other)
+
+
+def trainings(run: Path) -> Iterator[Deed]:
+    """Every method, while loaders and settings take turns."""
+    turns = zip(METHODS, cycle(LOADERS), cycle(SETTINGS), strict=False)
+    for method, loader, settings in turns:
+        needs = {
+            "": (),
+            "standard": ("--standard", str(run / "weights" / "best.safetensors")),
+            "extra": ("--extra", "{here}/extra.npz"),
+        }[METHODS[method].needs]
+        yield Deed(
+            name=f"train {method} by {loader}, {' '.join(settings)}",
+            words=(
+                "train", "--method", method, *SHORT, "--loader", loader, "--data-dir", "{here}/data", *needs,
+                *_attack(method), *settings, "--out", "{here}/run",
+            ),
+            again=("--resume",),
+            seeded=("--seed", "7"),
+            place=_place_extra,
+            results=trained,
+        )  # fmt: skip
+
+
+def evaluations(run: Path) -> Iterator[Deed]:
+    """Every attack, on a copy of ``run``."""
+    for attack in ATTACKS:
+        yield Deed(
+            name=f"eval {attack}",
+            words=("eval", "{here}/run", "--attack", attack, "--subset", "4", "--no-sanity"),
+            place=lambda here: shutil.copytree(run, here / "run"),
+            results=evaluated,
+        )
+
+
+def exports(run: Path) -> Iterator[Deed]:
+    """Every format, of a copy of ``run``."""
+    for name, kind in FORMATS.items():
+        yield Deed(
+            name=f"export --to {name}",
+            words=("export", "{here}/run", "--to", name, "--out", f"{{here}}/exports/net{kind.suffix}"),
+            place=lambda here: _place_for_export(run, here),
+            results=exported,
+        )
+
+
+def preparations() -> Iterator[Deed]:
+    """Every kind of data set, in all the forms that it has."""
+    for name, kind in KINDS.items():
+        yield Deed(
+            name=f"data prepare {name}",
+            words=(
+                "data",
+                "prepare",
+                kind.named("{here}/data"),
+                "--data-dir",
+                "{here}/data",
+                "--format",
+                *kind.forms,
+            ),
+            checked=False,  # the images are the user's, to change as they like
+            place=lambda here, kind=kind: kind.place(here / "data"),
+            results=prepared,
+        )
+
+
+def _attack(method: str) -> tuple[str, ...]:
+    return () if method == "none" else ("--steps", "1")
+
+
+def trained(here: Path) -> Results:
+    """Weights, results, metrics without their clocks, and the names of all files."""
+    run = here / "run"
+    files = [*sorted((run / "weights").glob("*")), run / "results.json", run / "metrics.jsonl"]
+    return {file.name: _content(file) for file in files if file.is_file()} | {"files": _names(run)}
+
+
+def evaluated(here: Path) -> Results:
+    """The verdicts, without their clocks."""
+    files = sorted((here / "run" / "evaluations").glob("[!.]*"))
+    return {file.name: _without_clocks(file) for file in files}
+
+
+def exported(here: Path) -> Results:
+    """Every byte of the files."""
+    return {file.name: file.read_bytes() for file in sorted((here / "exports").glob("[!.]*"))}
+
+
+def prepared(here: Path) -> Results:
+    """The arrays; of what is said about them all but the clocks."""
+    folder = here / "data"
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and "prepared" in file.parts)
+    found = {str(file.relative_to(folder)): _content(file) for file in files if not file.name.endswith(".lock")}
+    return found | {"files": _names(folder)}
+
+
+def _content(file: Path) -> bytes:
+    match file.name:
+        case "metrics.jsonl":
+            rows = map(json.loads, file.read_text().splitlines())
+            return json.dumps(tiny.without_clocks(rows)).encode()
+        case "info.json":
+            return _without_clocks(file)
+        case "source.json":  # when the source was last looked at
+            return b""
+    return file.read_bytes()
+
+
+def _without_clocks(file: Path) -> bytes:
+    content = json.loads(file.read_bytes())
+    return json.dumps({name: value for name, value in content.items() if name not in _CLOCKS}).encode()
+
+
+def _names(folder: Path) -> bytes:
+    """Of all files that are there to stay, and of whatever a killed write left."""
+    files = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    stay = (str(file) for file in files if file.parts[0] != "figures" and not file.name.endswith("lock"))
+    return "\n".join(sorted(stay)).encode()
+
+
+def _place_extra(here: Path) -> None:
+    np.savez(here / "extra.npz", image=pixels(20, 8, 1, seed=3), label=np.arange(20) % 10)
+    (here / "data").mkdir()
+
+
+def _place_for_export(run: Path, here: Path) -> None:
+    shutil.copytree(run, here / "run")
+    (here / "exports").mkdir()
