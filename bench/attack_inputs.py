@@ -25,7 +25,7 @@ from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 from fastiseat.recipes import recipe
 from fastiseat.rundata import limited
-from fastiseat.safe import open_file
+from fastiseat.safe import one_line, open_file
 from fastiseat.trainer import Trainer
 
 PARTS = tuple(AUTOATTACK)
@@ -106,7 +106,7 @@ def victim(case: AttackCase, device: torch.device, data_dir: Path | None) -> Vic
 
 
 def _to_stderr(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(one_line(line), file=sys.stderr)
 
 
 def _loaded(file: Path, case: AttackCase, device: torch.device, *, say: Say = _to_stderr) -> Victim:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, TextIO
 
+from fastiseat.safe import one_line
+
 _CALLED = {"stdout": "the output", "stderr": "the error output"}
 
 
@@ -32,9 +34,9 @@ def outlasting(name: Literal["stdout", "stderr"]) -> Iterator[None]:
 
 
 def tell(line: str) -> None:
-    """A line on the error output, unless it takes none."""
+    """One line on the error output, unless it takes none; what files say in it is shown as text."""
     with suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
+        print(one_line(line), file=sys.stderr, flush=True)
 
 
 def forget(stream: TextIO | None) -> None:

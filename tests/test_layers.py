@@ -20,8 +20,8 @@ FOLDERS = {
 BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
-    ["errors", "outlasting", "shortage", "version", "waiting"],
-    ["safe"],
+    ["errors", "shortage", "version", "waiting"],
+    ["outlasting", "safe"],
     ["kernels"],
     ["config", "fields", "names", "schedule", "recipes", "models.names"],
     ["pipelines"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -12,6 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.bench_attack import AttackOptions
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show_json, show_text
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError, unknown
 
@@ -202,25 +202,25 @@ def _variants(arguments: Bench, base: Preset) -> tuple[Variant, ...]:
 
 def _print(document: dict[str, Any], arguments: Bench) -> None:
     if arguments.as_json:
-        print(json.dumps(document, indent=1, ensure_ascii=False))
+        show_json(document, indent=1, ensure_ascii=False)
         return
     from fastiseat.bench.tables import markdown, tables
 
     found = tables(document)
     if arguments.markdown:
-        print(markdown(found, level=2), end="")
+        show_text(markdown(found, level=2))
     else:
         _draw(found)
 
 
 def _draw(found: list[Table]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from fastiseat.bench.tables import remarks
     from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     for table in found:
         drawn = titled_table(table.title)
         for number, column in enumerate(table.columns):
@@ -229,5 +229,5 @@ def _draw(found: list[Table]) -> None:
             drawn.add_row(*map(Text, row))
         console.print(drawn)
         for remark in remarks(table):
-            console.print(remark, markup=False, highlight=False)
+            console.print(remark, highlight=False)
         console.print()

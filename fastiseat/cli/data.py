@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show
 from fastiseat.errors import UserError
 from fastiseat.pipelines.places import BUNDLED, roots
 from fastiseat.pipelines.releases import verdict
@@ -105,7 +106,7 @@ def _prepare(command: Prepare) -> None:
 
     with ConsoleProgress() as progress:
         if command.name in BUNDLED:
-            print(f"{command.name} comes with {BUNDLED[command.name]}: its arrays are used from there")
+            show(f"{command.name} comes with {BUNDLED[command.name]}: its arrays are used from there")
         else:
             store = prepare(
                 command.name,
@@ -116,7 +117,7 @@ def _prepare(command: Prepare) -> None:
                 force=command.force,
                 progress=progress,
             )
-            print(_summary(store))
+            show(_summary(store))
             if "jpeg" in command.format:
                 encode(store, force=command.force, progress=progress)
         for images, form in PREPARED_AS.items():
@@ -130,12 +131,12 @@ def _prepare_for_ffcv(command: Prepare, images: Kind, progress: Progress) -> Non
 
     whole = datasets.load(command.name, data_dir=command.data_dir)
     beton = ensure_beton(whole, images, data_dir=command.data_dir, force=command.force, progress=progress)
-    print(f"for FFCV: {beton.path}, {beton.info.samples:,} images, {images}")
+    show(f"for FFCV: {beton.path}, {beton.info.samples:,} images, {images}")
 
 
 def _verify(command: Verify) -> None:
     if command.name in BUNDLED:
-        print(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to verify")
+        show(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to verify")
         return
     from fastiseat.cli.progress import ConsoleProgress
     from fastiseat.pipelines.freshness import examine, settle
@@ -151,8 +152,8 @@ def _verify(command: Verify) -> None:
             f"{store.path}: intact, but prepared from {found}, which is training or fastiseat data prepare "
             f"{shlex.quote(command.name)}"
         )
-    print(f"intact: {_summary(store)}")
-    print(f"prepared from {found}")
+    show(f"intact: {_summary(store)}")
+    show(f"prepared from {found}")
 
 
 def _summary(store: Store) -> str:
@@ -173,13 +174,12 @@ def _store(name: str, data_dir: Path | None) -> Store:
 
 
 def _info(command: Info) -> None:
-    from rich.console import Console
-
+    from fastiseat.cli.terminal import Terminal
     from fastiseat.pipelines import datasets
 
     store = None if command.name in BUNDLED else _store(command.name, command.data_dir)
     data = datasets.load(command.name) if store is None else store.open()
-    Console().print(_table(data, store))
+    Terminal().print(_table(data, store))
 
 
 def _table(data: DataSet, store: Store | None) -> Table:

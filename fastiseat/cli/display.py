@@ -15,6 +15,7 @@ from torch import Tensor
 from fastiseat.cli.machine import without_native
 from fastiseat.cli.progress import time_left
 from fastiseat.cli.tables import titled_table
+from fastiseat.cli.terminal import Terminal, print_line
 from fastiseat.config import Config
 from fastiseat.report.marks import data_mark
 from fastiseat.trainer import Row, Trainer
@@ -28,7 +29,7 @@ class Display:
     """A :class:`fastiseat.trainer.Observer` for people."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or Terminal()
         self.quiet = quiet
         self.interval = TERMINAL_INTERVAL if self.console.is_terminal else PLAIN_INTERVAL
         self._progress = Progress(
@@ -51,7 +52,8 @@ class Display:
         self._where, self._evaluated = _AFTER_TRAINING, ""
         self._task = self._progress.add_task("starting", total=self._total, completed=self._first, status="")
         if not self.quiet:
-            self._line(_heading(trainer))
+            for line in _heading(trainer):
+                self._line(line)
         with self._progress:
             yield
 
@@ -104,11 +106,6 @@ class Display:
         print_line(self.console, text)
 
 
-def print_line(console: Console, text: str) -> None:
-    """Print ``text`` as it is: brackets and colons of a path are no markup of rich's."""
-    console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
-
-
 def pace_text(images_per_second: float) -> str:
     """Images a second, with a decimal where they are few."""
     return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
@@ -133,16 +130,20 @@ def epoch_line(row: Row, epochs: int) -> str:
     )
 
 
-def _heading(trainer: Trainer) -> str:
+def _heading(trainer: Trainer) -> Iterator[str]:
     config = trainer.config
-    return (
+    yield (
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
         f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
-        f"-> {trainer.directory.path}\nloader: {trainer.loading.why}\nengine: {trainer.step.engine.name}"
-        + (f"\nthreads: {trainer.threads.why}" if trainer.threads.why else "")
-        + (f"\nkernels: {slower}" if (slower := without_native(trainer.device)) else "")
-        + "".join(f"\napproximate: {setting}" for setting in config.approximations)
+        f"-> {trainer.directory.path}"
     )
+    yield f"loader: {trainer.loading.why}"
+    yield f"engine: {trainer.step.engine.name}"
+    if trainer.threads.why:
+        yield f"threads: {trainer.threads.why}"
+    if slower := without_native(trainer.device):
+        yield f"kernels: {slower}"
+    yield from (f"approximate: {setting}" for setting in config.approximations)
 
 
 def result_table(config: Config, results: list[dict[str, Any]], *, official: bool | None = True) -> Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from tyro.conf import FlagCreatePairsOff, arg
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show_json
 from fastiseat.version import __version__
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def main(argv: list[str]) -> None:
     diagnosis = examine()
     chosen = _choices(diagnosis)
     if arguments.as_json:
-        print(json.dumps(as_json(diagnosis, chosen), indent=2))
+        show_json(as_json(diagnosis, chosen))
         return
-    from rich.console import Console
+    from fastiseat.cli.terminal import Terminal
 
-    console = Console()
+    console = Terminal()
     console.print(_findings_table(diagnosis))
     if chosen:
         console.print(_choices_table(chosen))

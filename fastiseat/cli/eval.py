@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show_json
 from fastiseat.config import Pixels, WhichWeights
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError
@@ -116,7 +116,7 @@ def main(argv: list[str]) -> None:
 
     found = evaluations(arguments)
     if arguments.as_json:
-        print(json.dumps(_told(found, arguments.compare), indent=2))
+        show_json(_told(found, arguments.compare))
         return
     from fastiseat.cli.eval_tables import print_all
 

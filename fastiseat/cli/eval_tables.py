@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from fastiseat.cli.display import print_line
 from fastiseat.cli.eval_result import Evaluation
 from fastiseat.cli.eval_together import comparison, means
 from fastiseat.cli.tables import titled_table
+from fastiseat.cli.terminal import Terminal, print_line
 from fastiseat.report.marks import data_mark
 
 _COLUMNS = ("attack", "ε", "norm", "step size", "restarts", "correct", "accuracy")
@@ -20,7 +20,7 @@ _NORMS = {"linf": "L∞", "l2": "L2"}
 
 def print_all(found: Sequence[Evaluation], *, compare: bool, console: Console | None = None) -> None:
     """Each evaluation, then what they are together."""
-    console = console or Console()
+    console = console or Terminal()
     for evaluation in found:
         _print_one(evaluation.as_json(), console)
     if compare:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show
 from fastiseat.cli.target import weights_file
 from fastiseat.models.names import Variant
 
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> None:
         mean=arguments.mean,
         std=arguments.std,
         entry=arguments.entry,
-        say=lambda line: print(f"note: {line}"),
+        say=lambda line: show(f"note: {line}"),
     )
     _say(source, export(source, arguments.to, out, force=arguments.force))
 
@@ -91,8 +92,8 @@ def _say(source: Source, exported: Exported) -> None:
     from fastiseat.export import BATCHES
 
     batches = " ".join(map(str, BATCHES))
-    print(f"{source.spec}")
-    print("written:", *exported.files)
-    print(f"read back: logits differ by at most {exported.difference:.2g}, on batches of {batches} random images")
+    show(f"{source.spec}")
+    show("written:", *exported.files)
+    show(f"read back: logits differ by at most {exported.difference:.2g}, on batches of {batches} random images")
     if exported.note:
-        print(f"note: {exported.note}")
+        show(f"note: {exported.note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show_json
 from fastiseat.config import pixels_in_words
 from fastiseat.models.names import ARCHS, variants_of
 from fastiseat.names import ALSO_CALLED, ATTACKS
@@ -59,11 +59,11 @@ def main(argv: list[str]) -> None:
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat list")
     rows = list(_rows(arguments))
     if arguments.as_json:
-        print(json.dumps(rows, indent=2))
+        show_json(rows)
         return
-    from rich.console import Console
+    from fastiseat.cli.terminal import Terminal
 
-    Console().print(_table(_title(arguments), rows))
+    Terminal().print(_table(_title(arguments), rows))
 
 
 def _rows(arguments: List) -> Iterator[Row]:

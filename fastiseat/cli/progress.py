@@ -10,6 +10,8 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from fastiseat.cli.terminal import Terminal, print_line
+
 # Seconds between two lines where there is no terminal.
 _INTERVAL = 10.0
 
@@ -24,7 +26,7 @@ class ConsoleProgress:
     """A :class:`fastiseat.pipelines.progress.Progress` for people, within a ``with`` block."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Terminal(stderr=True)
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -48,7 +50,7 @@ class ConsoleProgress:
 
     def say(self, line: str) -> None:
         """Print the line, above the bar in a terminal."""
-        self.console.print(line, markup=False, emoji=False, highlight=False, soft_wrap=True)
+        print_line(self.console, line)
 
     def count(self, what: str, done: int, total: int, detail: str = "") -> None:
         """Move the bar, or print a line once an interval; ``detail`` is how the work goes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 from tyro.conf import FlagCreatePairsOff, OmitArgPrefixes, arg
 
 from fastiseat.cli.flags import command_line
+from fastiseat.cli.output import show, show_json
 from fastiseat.cli.train_start import Say, read_start, with_runs_weights
 from fastiseat.config import Augment, Config, Execution
 from fastiseat.distributed import refuse_ranks
@@ -168,8 +168,9 @@ def main(argv: list[str]) -> None:
     arguments = _absolute(parse(argv, taken.append))
     if arguments.dry_run:
         planned = plan(arguments.config, arguments.data_dir, taken.append)
-        print(*taken, sep="\n", end="\n" if taken else "", file=sys.stderr)
-        print(json.dumps(planned, indent=2, ensure_ascii=False))
+        for line in taken:
+            show(line, file=sys.stderr)
+        show_json(planned, ensure_ascii=False)
         return
     refuse_ranks("train")
     with outlasting("stdout"):
@@ -177,10 +178,11 @@ def main(argv: list[str]) -> None:
 
 
 def _train(arguments: Train, taken: list[str]) -> None:
-    from fastiseat.cli.display import Display, print_line, result_table
+    from fastiseat.cli.display import Display, result_table
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.progress import ConsoleProgress
     from fastiseat.cli.resume import noted
+    from fastiseat.cli.terminal import print_line
     from fastiseat.cli.train_standard import with_standard
     from fastiseat.pipelines.writer import in_bytes
     from fastiseat.trainer import Trainer

@@ -30,6 +30,7 @@ from fastiseat.models.answers import logits_of
 from fastiseat.models.turns import taking_turns
 from fastiseat.models.undo import tensors_of, undone
 from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.safe import one_line
 from fastiseat.weights import update
 
 # A caller's inference mode would make buffers that no gradient may ever flow through.
@@ -39,7 +40,7 @@ CLEAN_GRAPHS = ("keep", "recompute", "auto")
 
 
 def _warn(line: str) -> None:
-    warnings.warn(line, RuntimeWarning, stacklevel=2)
+    warnings.warn(one_line(line), RuntimeWarning, stacklevel=2)
 
 
 def _check_choices(

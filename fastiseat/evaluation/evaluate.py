@@ -31,6 +31,7 @@ from fastiseat.evaluation.sanity import sanity_checks
 from fastiseat.evaluation.standing import Standing
 from fastiseat.kernels.pgd_step import Norm
 from fastiseat.names import attack_called
+from fastiseat.safe import one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ def _warn_of_masking(
     ]
     if found:
         line = f"gradients may be masked, and these accuracies too high: {'; '.join(found)}"
-        warnings.warn(line, RuntimeWarning, stacklevel=4)
+        warnings.warn(one_line(line), RuntimeWarning, stacklevel=4)
 
 
 def _verdicts(

@@ -27,12 +27,13 @@ from fastiseat.evaluation.trial import Trial
 from fastiseat.evaluation.withstand import Beat, Told, Withstand
 from fastiseat.models import Network
 from fastiseat.pipelines.base import Split
+from fastiseat.safe import one_line
 
 BATCH_SIZE = 512
 
 
 def _warn(line: str) -> None:
-    warnings.warn(line, RuntimeWarning, stacklevel=2)
+    warnings.warn(one_line(line), RuntimeWarning, stacklevel=2)
 
 
 def _silent(done: int) -> None:

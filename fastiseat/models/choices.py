@@ -10,6 +10,7 @@ from fastiseat.errors import UserError
 from fastiseat.models.files import Weights
 from fastiseat.models.names import FORMS, Variant, canonical_variant
 from fastiseat.models.normalization import Normalization, stated
+from fastiseat.safe import one_line
 
 Numbers = float | Sequence[float]
 """One for all colour planes, or one for each."""
@@ -20,7 +21,7 @@ Say = Callable[[str], None]
 
 def warn(line: str) -> None:
     """Say it where nobody else listens."""
-    warnings.warn(line, RuntimeWarning, stacklevel=4)
+    warnings.warn(one_line(line), RuntimeWarning, stacklevel=4)
 
 
 def say_choices(

@@ -24,7 +24,7 @@ from fastiseat.models.normalization import Normalization, held
 from fastiseat.models.parts import take_apart
 from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import load
-from fastiseat.safe import open_file
+from fastiseat.safe import one_line, open_file
 from fastiseat.safe.reading import NETWORK
 
 _Origin = Literal["safetensors", "authors", "torch"]
@@ -100,8 +100,7 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
         return _from_safetensors(path, entry)
     except UserError as error:
         # A file's keys are quoted in the message: no line break or terminal escape of theirs may get through.
-        line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(error))
-        raise UserError(f"{path}: {line}") from None
+        raise UserError(f"{path}: {one_line(error)}") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"{path}: cannot be read ({reason}); check the file and its permissions") from None

@@ -2,7 +2,7 @@
 
 from fastiseat.safe.own_folder import OwnFolder, open_lock
 from fastiseat.safe.reading import open_file, read_file
-from fastiseat.safe.text import plain
+from fastiseat.safe.text import lines, one_line, plain
 from fastiseat.safe.writing import write_atomically
 
-__all__ = ["OwnFolder", "open_file", "open_lock", "plain", "read_file", "write_atomically"]
+__all__ = ["OwnFolder", "lines", "one_line", "open_file", "open_lock", "plain", "read_file", "write_atomically"]

@@ -73,7 +73,7 @@ def on_a_clock(monkeypatch, *, terminal):
     """A display of a run of two epochs of two steps, each look at its clock 20 seconds after the last."""
     stream, clock = io.StringIO(), iter(range(0, 10_000, 20))
     monkeypatch.setattr(display.time, "perf_counter", lambda: float(next(clock)))
-    monkeypatch.setattr(display, "_heading", lambda trainer: "heading")
+    monkeypatch.setattr(display, "_heading", lambda trainer: ["heading"])
     config = types.SimpleNamespace(schedule=types.SimpleNamespace(epochs=2))
     step = types.SimpleNamespace(steps_taken=0)
     trainer = types.SimpleNamespace(config=config, loader=[0, 1], step=step, total_steps=4)
