@@ -29,12 +29,14 @@ def provenance(
     standard: nn.Module | None = None,
     init_fingerprint: str | None = None,
     loader: str,
+    verified: bool,
     execution: Mapping[str, Any],
     approximations: list[str],
 ) -> dict[str, Any]:
     """Command line, time, versions, machine, device, and what was chosen for it; what the data is, where it lies, and
-    if it is official; what tells apart the files that the settings name. ``approximations`` are settings that deviate
-    from the published method to be faster.
+    if it is official; what tells apart the files that the settings name. ``verified`` tells whether all that is read of
+    the data was compared with what was prepared; ``approximations`` are settings that deviate from the published
+    method to be faster.
     """
     return {
         "argv": sys.argv,
@@ -59,6 +61,7 @@ def provenance(
         "data_prepared": None if data.prepared is None else str(data.prepared),
         "data_fingerprint": data.fingerprint,
         "data_official": data.official,
+        "data_verified": verified,
         "extra_fingerprint": extra_fingerprint(extra),
         "standard_fingerprint": network_fingerprint(standard),
         "init_fingerprint": init_fingerprint,

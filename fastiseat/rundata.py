@@ -15,6 +15,7 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines import datasets, loaders
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.pipelines.base import Batch, DataSet, Split, balanced_subset, held_out
+from fastiseat.pipelines.checksums import verified
 from fastiseat.pipelines.formats.extra import read_extra
 from fastiseat.pipelines.loaders import AUTO, Chosen, Training
 from fastiseat.pipelines.mix import extra_batch_size
@@ -39,6 +40,8 @@ class RunData:
     test: Split
     extra: Split | None = None
     """What joins the training images in every batch."""
+    verified: bool = True
+    """Whether the whole data set was compared with what was prepared."""
 
 
 def load_run_data(
@@ -76,6 +79,7 @@ def load_run_data(
         selection_name=name,
         test=test,
         extra=_extra(config.data, whole, progress),
+        verified=verified(whole, "train", "test", progress=progress),
     )
 
 

@@ -352,6 +352,7 @@ class Trainer:
             standard=self.standard,
             init_fingerprint=self.init_fingerprint,
             loader=self.loading.name,
+            verified=self.data.verified and self.loading.verified,
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
         )

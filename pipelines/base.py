@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -68,6 +68,7 @@ class DataSet:
         official: whether these are the pixels and labels of the official release; None where nothing tells.
         class_names: one a class; the numbers where they aren't given.
         prepared: the folder of the arrays; None where they come with a package, or are made up.
+        checksums: what was noted of them when they were prepared, by the names of their files.
     """
 
     name: str
@@ -78,6 +79,7 @@ class DataSet:
     official: bool | None = None
     class_names: tuple[str, ...] = ()
     prepared: Path | None = None
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_classes < 2:

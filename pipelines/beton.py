@@ -12,7 +12,7 @@ import os
 import shlex
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +34,7 @@ from fastiseat.pipelines.beton_format import (
     table_of_places,
     tables_agree,
 )
+from fastiseat.pipelines.checksums import file_checksum
 from fastiseat.pipelines.encoded import EncodedSplit
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.writer import complete_folder, exclusive, first_writable, require_space, write_info
@@ -67,6 +68,7 @@ class BetonInfo:
         bytes: of the file.
         tables: CRC-32 of everything in the file but the images.
         versions: of what wrote it.
+        checksum: of the whole file; empty where it was not noted.
     """
 
     format: int
@@ -81,6 +83,7 @@ class BetonInfo:
     bytes: _Count
     tables: int
     versions: dict[str, str]
+    checksum: str = ""
 
     @property
     def layout(self) -> Layout:
@@ -148,6 +151,17 @@ class Beton:
         if problem:
             raise UserError(f"{self.file}: {problem}; {remedy}")
 
+    def verified(self) -> bool:
+        """Whether the file was looked at whole, and is what was written; False where nothing was noted of that.
+
+        Raises:
+            UserError: it is something else.
+        """
+        if self.info.checksum and file_checksum(self.file) != self.info.checksum:
+            remedy = _again(self.info.name, PREPARED_AS[self.info.kind])
+            raise UserError(f"{self.file}: damaged: it is not what was written; {remedy}")
+        return bool(self.info.checksum)
+
     def _damage(self) -> str:
         """What is wrong with the file, or nothing."""
         size, layout = self.file.stat().st_size, self.info.layout
@@ -194,6 +208,7 @@ def write_beton(
     info = _describe(layout, name=name, fingerprint=fingerprint, tables=_checksum(layout.head(), *tables))
     with exclusive(path, progress), complete_folder(path) as temporary:
         _write_file(temporary / FILE, layout, *tables, page_contents(train, pages, progress))
+        info = replace(info, checksum=file_checksum(temporary / FILE))
         write_info(temporary, info)
     return Beton(path=path, info=info)
 

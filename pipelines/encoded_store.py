@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import islice
@@ -19,6 +19,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fastiseat.errors import UserError
+from fastiseat.pipelines.checksums import checksum, compare
 from fastiseat.pipelines.encoded import EncodedSplit
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import ImageFile, SourceSplit
@@ -46,6 +47,8 @@ class EncodedInfo:
     date: str
     seconds: float
     versions: dict[str, str]
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Of the arrays, by the names of their files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,26 @@ class EncodedStore:
                 f"arrays have {fingerprint}; {AGAIN}"
             )
 
+    def verified(self) -> bool:
+        """Whether the files were looked at whole, and are what was gathered; False where nothing was noted of that.
+
+        Raises:
+            UserError: they are something else.
+        """
+        remedy = f"run: fastiseat data prepare {self.info.name} --format jpeg --force"
+        return bool(self.info.checksums) and compare(
+            self.info.checksums, self.compute_checksums(), self.path, remedy
+        )
+
+    def compute_checksums(self) -> dict[str, str]:
+        """Those of the arrays that lie in the files now."""
+        held = self.open()
+        return {
+            "train_files": checksum(held.data),
+            "train_offsets": checksum(held.offsets),
+            "train_labels": checksum(held.labels),
+        }
+
     def size(self) -> int:
         """Bytes on the disk."""
         return sum(file.stat().st_size for file in self.path.iterdir())
@@ -111,6 +134,7 @@ def write_encoded(path: Path, split: SourceSplit, *, packed: Store, progress: Pr
         write_whole(temporary / "train_offsets.npy", np.array(offsets, dtype=np.int64))
         write_whole(temporary / "train_labels.npy", split.labels)
         info = _describe(split, packed, size=offsets[-1], began=began)
+        info = replace(info, checksums=EncodedStore(path=temporary, info=info).compute_checksums())
         write_info(temporary, info)
     progress.say(f"{info.name}: {info.samples:,} JPEG files, {in_bytes(info.bytes)} on the disk")
     return EncodedStore(path=path, info=info)

@@ -17,6 +17,7 @@ from fastiseat.pipelines.base import DataSet, Loader, Split
 from fastiseat.pipelines.beton import PREPARED_AS, Beton, write_beton
 from fastiseat.pipelines.beton_format import Kind
 from fastiseat.pipelines.encoded import EncodedSplit
+from fastiseat.pipelines.encoded_store import EncodedStore
 from fastiseat.pipelines.jpeg import JpegLoader
 from fastiseat.pipelines.memory import free_bytes
 from fastiseat.pipelines.mix import MixedLoader
@@ -56,11 +57,15 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A loader whose batches lie on the device, its name, and a line about the choice."""
+    """A loader whose batches lie on the device, its name, and a line about the choice.
+
+    ``verified`` tells whether files of its own, beside the prepared arrays, were compared with what was written.
+    """
 
     loader: Loader
     name: str
     why: str
+    verified: bool = True
 
 
 def load(
@@ -92,7 +97,12 @@ def load(
         "dali": _dali,
     }[name]
     loader = make(training, order, images, device, progress)
-    return Chosen(loader=on_device(device, loader), name=name, why=why or _told(name, training.split))
+    return Chosen(
+        loader=on_device(device, loader),
+        name=name,
+        why=why or _told(name, training.split),
+        verified=_verified(name, training, images),
+    )
 
 
 def with_extra(chosen: Chosen, extra: Split, order: Order, *, device: torch.device) -> Chosen:
@@ -107,6 +117,7 @@ def with_extra(chosen: Chosen, extra: Split, order: Order, *, device: torch.devi
         loader=MixedLoader(chosen.loader, on_device(device, loader)),
         name=chosen.name,
         why=f"{chosen.why}; {len(extra):,} extra images: {_told(name, extra)}",
+        verified=chosen.verified,
     )
 
 
@@ -191,6 +202,17 @@ def _ffcv(training: Training, order: Order, images: Kind, _device: torch.device,
 
     beton = ensure_beton(training.whole, images, data_dir=training.data_dir, progress=progress)
     return FfcvLoader(beton, order, rows=training.rows, workers=workers())
+
+
+def _verified(name: str, training: Training, images: Kind) -> bool:
+    """Of what the loader reads beside the prepared arrays; :class:`UserError` where it is damaged."""
+    whole = training.whole
+    held: Beton | EncodedStore | None = None
+    if name == "ffcv":
+        held = Beton.at(beton_path(whole, images, data_dir=training.data_dir))
+    elif images == "jpeg" and whole.prepared is not None:
+        held = EncodedStore.at(EncodedStore.beside(whole.prepared))
+    return held is None or held.verified()
 
 
 def _encoded(whole: DataSet, progress: Progress) -> EncodedSplit:

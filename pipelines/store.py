@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.base import DataSet, Split, fingerprint
+from fastiseat.pipelines.checksums import of_splits
 from fastiseat.pipelines.npy import read_header
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.safe import open_file, read_file
@@ -47,6 +48,8 @@ class Info:
     date: str
     seconds: float
     versions: dict[str, str]
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Of the arrays, by the names of their files."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +70,21 @@ class Store:
         train, test = self._splits()
         if Store.at(self.path) != self:  # the maps are of whichever files were there when they were opened
             raise UserError(f"{self.path}: another process has just prepared it anew; give the command again")
-        return DataSet(
-            name=self.info.name,
-            num_classes=len(self.info.class_names),
-            train=train,
-            test=test,
-            fingerprint=self.info.fingerprint,
-            official=self.info.official,
-            class_names=self.info.class_names,
-            prepared=self.path.absolute(),
-        )
+        try:
+            return DataSet(
+                name=self.info.name,
+                num_classes=len(self.info.class_names),
+                train=train,
+                test=test,
+                fingerprint=self.info.fingerprint,
+                official=self.info.official,
+                class_names=self.info.class_names,
+                prepared=self.path.absolute(),
+                checksums=self.info.checksums,
+            )
+        except UserError as error:  # of what no data set that was prepared had
+            remedy = f"run: fastiseat data prepare {self.info.name} --force"
+            raise UserError(f"{self.path}: damaged: {error}; {remedy}") from error
 
     def verify(self, progress: Progress = SILENT) -> None:
         """Read everything again; :class:`UserError` where it is not what was prepared."""
@@ -90,6 +98,11 @@ class Store:
     def compute_fingerprint(self, progress: Progress = SILENT) -> str:
         """The fingerprint of what lies in the files now."""
         return fingerprint(*self._splits(), progress)
+
+    def compute_checksums(self) -> dict[str, str]:
+        """Those of the arrays that lie in the files now."""
+        train, test = self._splits()
+        return of_splits(train=train, test=test)
 
     def size(self) -> int:
         """Bytes on the disk."""

@@ -90,6 +90,7 @@ def write(
         info = replace(
             written.info,
             fingerprint=written.compute_fingerprint(progress),
+            checksums=written.compute_checksums(),
             seconds=round(time.perf_counter() - began, 1),
         )
         if record is not None:

@@ -86,6 +86,7 @@ class Attacker:
         made = {
             "weights": str(subject.weights.file),
             "official": subject.data.official,
+            "verified": subject.verified,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "torch": torch.__version__,
         }

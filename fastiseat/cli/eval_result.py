@@ -36,6 +36,11 @@ class Evaluation:
         return known
 
     @property
+    def verified(self) -> bool:
+        """Whether the images were compared with what was prepared."""
+        return bool(self.records[0].made.get("verified"))
+
+    @property
     def sanity(self) -> list[dict[str, Any]] | None:
         """The checks, if they were asked for."""
         return next((record.sanity for record in self.records if record.sanity is not None), None)
@@ -48,6 +53,7 @@ class Evaluation:
             "weights": self.weights,
             **named,
             "official": self.official,
+            "verified": self.verified,
             "seed": facts["seed"],
             "attacks": [row(record, file) for record, file in zip(self.records, self.files, strict=True)],
             "sanity": self.sanity,

@@ -17,6 +17,7 @@ from fastiseat.errors import UserError
 from fastiseat.models import Network
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
+from fastiseat.pipelines.checksums import verified
 from fastiseat.pipelines.progress import Progress
 from fastiseat.rundata import limited
 from fastiseat.shortage import enough_memory
@@ -46,6 +47,8 @@ class Subject:
     facts: dict[str, Any]
     """Which images these are."""
     trained_eps: str | None
+    verified: bool = True
+    """Whether they were compared with what was prepared."""
 
 
 def is_saved(target: Path) -> bool:
@@ -91,6 +94,7 @@ def _loaded(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
     )
     data = _images(weights.file, metadata, arguments, progress)
     _check_fit(model, data, weights.file)
+    is_verified = verified(data, arguments.split, progress=progress)
     whole = data.test if arguments.split == "test" else data.train
     subset = arguments.subset if arguments.subset and arguments.subset < len(whole) else None
     return Subject(
@@ -106,6 +110,7 @@ def _loaded(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
             "samples": subset or len(whole),
         },
         trained_eps=metadata.get("eps"),
+        verified=is_verified,
     )
 
 
