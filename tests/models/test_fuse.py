@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import random
 
 import pytest
@@ -339,6 +340,27 @@ def test_a_copy_is_of_its_own():
     assert not torch.equal(twin.state_dict()["bn1.running_mean"], before["bn1.running_mean"])
     assert twin.state_dict()["bn1.running_mean"] is not twin.model.bn1.running_mean
     assert twin._modules is twin.model._modules
+
+
+@pytest.mark.parametrize("way", [copy.deepcopy, lambda fused: pickle.loads(pickle.dumps(fused))])
+def test_a_copy_is_fused_too(way):
+    fused, _ = pair(PostActivation)
+    fused(images())
+    twin = way(fused)
+    assert torch.equal(twin(images(seed=1)), fused(images(seed=1)))
+    assert all(twin._runs.values())
+    assert all(map(torch.equal, twin.state_dict().values(), fused.state_dict().values()))
+
+
+def test_nothing_is_learned_in_a_backward():
+    # Of a GPU's it is another thread, which would wait for the turn of the one that waits for it.
+    fused, _ = pair(PostActivation)
+    x = images().requires_grad_()
+    outputs = []
+    x.register_hook(lambda gradient: outputs.append(fused(images())))
+    (2 * x).sum().backward()
+    assert len(outputs) == 1
+    assert not fused._runs
 
 
 def test_flags_of_single_submodules_count():
