@@ -17,6 +17,7 @@ from fastiseat.fields import require as _require
 from fastiseat.fields import require_at_least as _require_at_least
 from fastiseat.fields import require_count as _require_count
 from fastiseat.fields import require_seed as _require_seed
+from fastiseat.fields import require_text as _require_text
 from fastiseat.models.names import (
     Initialization,
     Variant,
@@ -104,6 +105,7 @@ class Data:
 
     def __post_init__(self) -> None:
         check_types(self)
+        _require_text(dataset=self.dataset, extra=self.extra)
         _require_count(1, "batch_size", self.batch_size)
         _require(0 <= self.val_split < 1, "val_split", self.val_split, "must lie in 0 … 1, 1 excluded")
         _require_count(0, "crop_padding", self.crop_padding, most=_MOST_PADDING)
@@ -142,6 +144,7 @@ class Network:
 
     def __post_init__(self) -> None:
         check_types(self)
+        _require_text(init=self.init)
         object.__setattr__(self, "arch", canonical_arch(self.arch))
         _require(
             bool(self.mean) == bool(self.std),
@@ -183,6 +186,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         check_types(self)
+        _require_text(standard=self.standard)
         _require_at_least(0, "lam", self.lam)
         for name, known in {
             "weighting": ("linear", "uniform", "top"),

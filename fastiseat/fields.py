@@ -53,6 +53,13 @@ def whole_number(digits: str) -> int:
     return min(int(digits), MOST_WHOLE) if len(digits) < 20 else MOST_WHOLE
 
 
+def require_text(**settings: object) -> None:
+    """Names and paths that JSON and other programs' files hold: bytes of a path that are no UTF-8 are refused."""
+    for name, value in settings.items():
+        rule = "has bytes that are no UTF-8, in the locale at hand: rename it, or set LC_ALL=C.UTF-8"
+        require(all(not "\ud800" <= each <= "\udfff" for each in str(value)), name, shown(str(value)), rule)
+
+
 def check_types(settings: Any) -> None:
     """Every field of a dataclass is what its annotation says, or :class:`UserError`.
 

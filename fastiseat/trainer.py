@@ -45,6 +45,7 @@ from fastiseat.pipelines.mix import extra_batch_size
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.provenance import extra_fingerprint, network_fingerprint, provenance
 from fastiseat.recipes import METHODS
+from fastiseat.report.curves import draw_title
 from fastiseat.report.live import LiveCurves
 from fastiseat.rundata import RunData, load_run_data, training_loader
 from fastiseat.schedule import as_row, moving, progress, scalars_of_step
@@ -319,6 +320,7 @@ class Trainer:
             computing_with(self.threads.count) if self.device.type == "cpu" else nullcontext(),
         ):
             self._take()
+            self._rehearse()
             self._begin()
             while self.step.steps_taken < self.total_steps or self._in_epoch():
                 try:
@@ -335,6 +337,20 @@ class Trainer:
         self.directory.sweep()
         if self.resume and self.directory.checkpoints.newest() != self._restored:
             self._restore()
+
+    def _rehearse(self) -> None:
+        """The closing steps before the first one: weights written, read back, attacked on an image, results, a title.
+
+        What can't be done at the end, for want of space, rights or names, is told now, and leaves nothing.
+        """
+        with self.directory.scratch() as scratch:
+            self._write_weights("last", {"epoch": 0}, scratch)
+            model = models.load_model(scratch.path / WEIGHTS["last"]).to(self.device)
+            evaluator = Evaluator(model, engine="eager", say=lambda line: None)
+            image, attack = self.data.test.take(np.arange(1)), attack_named("pgd", eps=0, steps=1)
+            scratch.write_metrics([{"accuracy": float(evaluator(image, attack).mean())}])
+            scratch.write_results([])
+        draw_title(self.directory.path)
 
     def _begin(self) -> None:
         if self.step.steps_taken:
@@ -509,7 +525,7 @@ class Trainer:
         if self.rows:
             self.curves.update()
 
-    def _write_weights(self, which: str, row: Row) -> None:
+    def _write_weights(self, which: str, row: Row, directory: RunDirectory | None = None) -> None:
         metadata = models.metadata(
             self.model.spec,
             dataset=self.config.data.dataset,
@@ -518,7 +534,7 @@ class Trainer:
             epoch=str(row["epoch"]),
             data_fingerprint=self.data.whole.fingerprint,
         )
-        self.directory.write_weights(which, self.model, metadata)
+        (directory or self.directory).write_weights(which, self.model, metadata)
 
     def _restore(self) -> None:
         found = self.directory.checkpoints.latest()

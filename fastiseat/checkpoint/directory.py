@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -125,6 +125,12 @@ class RunDirectory:
         """Remove what killed processes left half written; whoever calls holds the directory's lock."""
         for folder in ("", *sorted({str(file.parent) for file in WEIGHTS.values()}), "figures"):
             self._own.sweep(folder)
+
+    @contextmanager
+    def scratch(self) -> Iterator[RunDirectory]:
+        """A directory like this one in a hidden folder of it, which is gone after the block."""
+        with self._own.scratch() as folder:
+            yield RunDirectory(folder)
 
     def write_config(self, config: Config, provenance: Mapping[str, Any]) -> None:
         """``config.json``, which ``fastiseat train --config`` repeats."""

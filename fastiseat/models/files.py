@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -107,9 +107,12 @@ def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> W
 
 
 def _from_safetensors(path: Path, entry: str | None) -> Weights:
-    open_file(path, most=NETWORK).close()  # the library waits for what comes out of a pipe
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        # Looked at first, as the library waits for what comes out of a pipe.
+        with (
+            open_file(path, most=NETWORK) as regular,
+            safe_open(_in_utf8(path, regular), framework="pt", device="cpu") as file,
+        ):
             metadata = dict(file.metadata() or {})
             raw = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
     except SafetensorError as error:
@@ -126,6 +129,15 @@ def _from_safetensors(path: Path, entry: str | None) -> Weights:
                 f"its metadata says {name} {stated}, its tensors say {found}; export it again from its source"
             )
     return weights
+
+
+def _in_utf8(path: Path, opened: BinaryIO) -> str | Path:
+    """A name of the file that safetensors takes, which asks for UTF-8 where Linux takes any bytes."""
+    try:
+        os.fsencode(path).decode()
+    except UnicodeDecodeError:
+        return f"/dev/fd/{opened.fileno()}"
+    return path
 
 
 def _from_torch(path: Path, entry: str | None) -> Weights:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fastiseat.report.reader import read_metrics
-from fastiseat.safe import OwnFolder
+from fastiseat.safe import OwnFolder, plain
 
 ACCURACIES = {
     "train_accuracy_clean": "train, clean",
@@ -43,12 +44,25 @@ def draw_curves(run: Path) -> Path:
     :class:`UserError` where ``metrics.jsonl`` can't be read, or the picture not be written; it is complete or absent.
     """
     rows = read_metrics(run)
-    figure = _figure(rows, title=run.resolve().name)
+    figure = _figure(rows, title=title_of(run))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     name = Path("figures", "curves.png")
     OwnFolder(run).write(name, buffer.getvalue())
     return run / name
+
+
+def title_of(run: Path) -> str:
+    """The folder's name as a font can draw it, whatever its bytes and the locale are."""
+    return plain(os.fsencode(run.absolute().name).decode("utf-8", "replace"))
+
+
+def draw_title(run: Path) -> None:
+    """The title alone, into nothing: what of a picture depends on the run's name."""
+    figure = Figure(figsize=(1, 1))
+    FigureCanvasAgg(figure)
+    figure.suptitle(title_of(run), parse_math=False)
+    figure.savefig(io.BytesIO(), format="png", dpi=20)
 
 
 def _figure(rows: list[dict[str, Any]], *, title: str) -> Figure:

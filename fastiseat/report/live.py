@@ -9,6 +9,7 @@ from threading import Thread
 from types import TracebackType
 
 from fastiseat.report.curves import draw_curves
+from fastiseat.safe import plain
 
 # Of the time may go into drawing, so that epochs of a second are not spent on pictures.
 MOST_OF_THE_TIME = 0.05
@@ -55,7 +56,7 @@ class LiveCurves:
         try:
             draw_curves(self._run)
         except Exception as error:  # whatever a drawing library or a full disk raises
-            self._failure = " ".join(str(error).split()) or type(error).__name__
+            self._failure = plain(" ".join(str(error).split())) or type(error).__name__
         now = time.monotonic()
         self._may_begin = now + (now - began) / MOST_OF_THE_TIME
 

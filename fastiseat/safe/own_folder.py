@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
 import stat
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastiseat.errors import UserError
@@ -42,6 +45,15 @@ class OwnFolder:
                 f"cannot write {here}: {error.strerror}; mend that, or choose another --out"
             ) from error
         return here
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A hidden folder below, which is gone after the block; what a killed one left, :meth:`sweep` removes."""
+        folder = self.folder(f".scratch.{secrets.token_hex(8)}.tmp")
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def open_lock(self, name: str) -> int:
         """As :func:`open_lock`, in this folder."""
@@ -84,7 +96,8 @@ def open_lock(file: Path) -> int:
 
 
 def _is_left_over(entry: os.DirEntry[str]) -> bool:
-    return LEFT_OVER.fullmatch(entry.name) is not None and entry.is_file(follow_symlinks=False)
+    is_ours = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+    return LEFT_OVER.fullmatch(entry.name) is not None and is_ours
 
 
 def _idle(path: Path) -> float:
@@ -96,7 +109,7 @@ def _idle(path: Path) -> float:
 
 def _removed(path: Path) -> bool:
     try:
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     except OSError:  # a file too many is no reason to end a run; the next one tries again
         return False
     return True
