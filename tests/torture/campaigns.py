@@ -78,7 +78,7 @@ def _poverties(here: Path, draw: random.Random) -> list[tuple[str, Callable[[], 
     descriptors, megabytes = draw.randint(8, 40), draw.randint(1, 200)
     return [
         (f"{descriptors} descriptors", partial(_limit, resource.RLIMIT_NOFILE, descriptors)),
-        (f"{megabytes} MB more", partial(_limit_memory, megabytes * 2**20)),
+        (f"{megabytes} MB more", partial(limit_memory, megabytes * 2**20)),
         ("a folder that can't be written", partial(_forbid, here)),
     ]
 
@@ -87,7 +87,8 @@ def _limit(what: int, most: int) -> None:
     resource.setrlimit(what, (most, resource.getrlimit(what)[1]))
 
 
-def _limit_memory(more: int) -> None:
+def limit_memory(more: int) -> None:
+    """Let this process take no more than ``more`` bytes beside what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     _limit(resource.RLIMIT_AS, pages * resource.getpagesize() + more)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import tiny
-from source_kinds import KINDS
+from source_kinds import KINDS, Kind
 from tiny_releases import pixels
 
 from fastiseat.export.formats import FORMATS
@@ -128,7 +128,7 @@ def preparations() -> Iterator[Deed]:
                 *kind.forms,
             ),
             checked=False,  # the images are the user's, to change as they like
-            place=lambda here, kind=kind: kind.place(here / "data"),
+            place=lambda here, kind=kind: _place_source(kind, here / "data"),
             results=prepared,
         )
 
@@ -147,7 +147,7 @@ def trained(here: Path) -> Results:
 def evaluated(here: Path) -> Results:
     """The verdicts, without their clocks."""
     files = sorted((here / "run" / "evaluations").glob("[!.]*"))
-    return {file.name: _without_clocks(file) for file in files}
+    return {file.name: _content(file) for file in files}
 
 
 def exported(here: Path) -> Results:
@@ -164,20 +164,24 @@ def prepared(here: Path) -> Results:
 
 
 def _content(file: Path) -> bytes:
-    match file.name:
-        case "metrics.jsonl":
-            rows = map(json.loads, file.read_text().splitlines())
-            return json.dumps(tiny.without_clocks(rows)).encode()
-        case "info.json":
-            return _without_clocks(file)
-        case "source.json":  # when the source was last looked at
+    """What an interruption may not change of a file; all of one that can't be read."""
+    content = file.read_bytes()
+    try:
+        return _without_clocks(file, content)
+    except ValueError:
+        return content
+
+
+def _without_clocks(file: Path, content: bytes) -> bytes:
+    match file.name, file.parent.name:
+        case "source.json", _:  # when the source was last looked at
             return b""
-    return file.read_bytes()
-
-
-def _without_clocks(file: Path) -> bytes:
-    content = json.loads(file.read_bytes())
-    return json.dumps({name: value for name, value in content.items() if name not in _CLOCKS}).encode()
+        case "metrics.jsonl", _:
+            return json.dumps(tiny.without_clocks(map(json.loads, content.splitlines()))).encode()
+        case ("info.json", _) | (_, "evaluations"):
+            told = json.loads(content).items()
+            return json.dumps({name: value for name, value in told if name not in _CLOCKS}).encode()
+    return content
 
 
 def _names(folder: Path) -> bytes:
@@ -190,6 +194,11 @@ def _names(folder: Path) -> bytes:
 def _place_extra(here: Path) -> None:
     np.savez(here / "extra.npz", image=pixels(20, 8, 1, seed=3), label=np.arange(20) % 10)
     (here / "data").mkdir()
+
+
+def _place_source(kind: Kind, folder: Path) -> None:
+    folder.mkdir()
+    kind.place(folder)
 
 
 def _place_for_export(run: Path, here: Path) -> None:

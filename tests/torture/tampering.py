@@ -4,12 +4,16 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from torture.campaigns import limit_memory
 from torture.shim import Luck, Machine
 from torture.trial import Tally, Trial, differences
 
 _MINE = b"precious"
+_ENOUGH = 2**31
+"""Bytes, which a file without an end is to hit before the machine's other processes do."""
 Edit = Callable[[Path, Path, Path, random.Random], object]
 """Changes a file, given also another run's of the same name, a file of the user's own and a source of choices."""
 
@@ -87,7 +91,7 @@ def _edit(here: Path, other: Path, mine: Path, draw: random.Random) -> str:
 
 def _try(trial: Trial, tally: Tally, expected: object, where: str) -> None:
     tally.inputs += 1
-    ended = trial.once(again=True)
+    ended = trial.once(again=True, poor=partial(limit_memory, _ENOUGH))
     if ended.code == 0 and trial.deed.checked:
         for name, bits in differences(expected, trial.deed.results(trial.here)):
             tally.lose(where, f"unnoticed, {name} differs by {bits} bits", bits)
