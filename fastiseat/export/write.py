@@ -19,6 +19,7 @@ from fastiseat.checkpoint import write_atomically
 from fastiseat.errors import UserError
 from fastiseat.export.card import card
 from fastiseat.export.formats import FORMATS, Format, Forward
+from fastiseat.export.killed import held, sweep
 from fastiseat.export.source import Source
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
@@ -61,6 +62,7 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> Export
     beside = kind.beside(source)
     companion = out.with_name(beside.name) if beside else None
     _check_names(out, kind, to)
+    sweep(out, card_of(out))
     if not force:
         _check_absent(out, companion, beside)
     with _workshop(out) as folder:
@@ -117,7 +119,10 @@ def _workshop(out: Path) -> Iterator[Path]:
     """A hidden folder beside ``out``, which is gone afterwards, however the block ends; a killed one's is, too."""
     _sweep(out)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder:
+        with (
+            tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder,
+            held(Path(folder)),
+        ):
             yield Path(folder)
     except OSError as error:
         reason = error.strerror or str(error)

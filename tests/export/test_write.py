@@ -2,6 +2,7 @@
 
 import errno
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from fastiseat.errors import UserError
 from fastiseat.export import FORMATS, export
+from fastiseat.export.killed import held
 
 
 @pytest.fixture
@@ -156,3 +158,39 @@ def test_what_a_killed_export_left_is_swept_and_what_another_is_writing_stays(so
     os.utime(old, (0, 0))
     export(source(), "safetensors", Path("net.safetensors"))
     assert not old.exists() and young.exists()
+
+
+def killed(out):
+    """An export that ends between the card and the file as a killed process does, with nothing cleaned up."""
+    program = "import os, sys\nfrom pathlib import Path\n"
+    program += "from fastiseat.export import export, read_source\n"
+    program += "Path.replace = lambda self, to: os._exit(9) if to == Path(sys.argv[1]) else os.replace(self, to)\n"
+    program += "export(read_source(Path('from/weights.safetensors')), 'safetensors', Path(sys.argv[1]))\n"
+    assert subprocess.run([sys.executable, "-c", program, str(out)]).returncode == 9
+
+
+def test_a_killed_export_is_no_obstacle_to_the_next(source):
+    network = source()
+    killed(Path("net.safetensors"))
+    assert len(visible()) == 2 and "net.safetensors.md" in visible()
+    export(network, "safetensors", Path("net.safetensors"))
+    assert visible() == ["net.safetensors", "net.safetensors.md"]
+
+
+def test_a_card_that_was_changed_stays(source):
+    network = source()
+    killed(Path("net.safetensors"))
+    Path("net.safetensors.md").write_text("mine")
+    with pytest.raises(UserError, match=r"^net.safetensors.md exists"):
+        export(network, "safetensors", Path("net.safetensors"))
+    assert visible() == ["net.safetensors.md"]
+
+
+def test_the_folder_of_an_export_at_work_stays(source):
+    folder = Path(".net.safetensors.abcdefgh.tmp")
+    folder.mkdir()
+    with held(folder):
+        export(source(), "safetensors", Path("net.safetensors"))
+    assert folder.is_dir()
+    export(source(), "safetensors", Path("net.safetensors"), force=True)
+    assert not folder.exists()

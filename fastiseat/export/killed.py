@@ -1,0 +1,63 @@
+"""What killed exports leave: a hidden folder beside their file, and perhaps a card without one."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from fastiseat.errors import UserError
+from fastiseat.safe import open_lock
+
+_LOCK = "lock"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Mark the folder of an export as one that is at work; the mark ends with the process, however that ends."""
+    number = open_lock(folder / _LOCK)
+    try:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(number)
+
+
+def sweep(out: Path, card: Path) -> None:
+    """Remove the folders of killed exports to ``out``, and ``card`` where it is that of a file that never came."""
+    for folder in _folders(out):
+        if _is_dead(folder):
+            if not out.exists() and _is_card_of(card, folder / out.name):
+                card.unlink()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folders(out: Path) -> list[Path]:
+    with os.scandir(out.parent) as entries:
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(f".{out.name}.")
+            and entry.name.endswith(".tmp")
+            and entry.is_dir(follow_symlinks=False)
+        ]
+
+
+def _is_dead(folder: Path) -> bool:
+    if not (folder / _LOCK).exists():
+        return False  # one that has just been made
+    try:
+        with held(folder):
+            return True
+    except (OSError, UserError):
+        return False
+
+
+def _is_card_of(card: Path, file: Path) -> bool:
+    if not (card.is_file() and file.is_file()):
+        return False
+    return hashlib.sha256(file.read_bytes()).hexdigest() in card.read_text(encoding="utf-8", errors="replace")
