@@ -23,9 +23,10 @@ from fastiseat.models.choices import Say
 from fastiseat.names import AUTOATTACK
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.places import is_place
 from fastiseat.recipes import recipe
 from fastiseat.rundata import limited
-from fastiseat.safe import one_line, open_file
+from fastiseat.safe import one_line, open_file, plain
 from fastiseat.trainer import Trainer
 
 PARTS = tuple(AUTOATTACK)
@@ -116,6 +117,11 @@ def _loaded(file: Path, case: AttackCase, device: torch.device, *, say: Say = _t
     for name, value in told.items():
         if value is None:
             raise UserError(f"{file}: does not tell what {name} it was trained with; give --{name}")
+    if not case.dataset and is_place(str(told["dataset"])):
+        raise UserError(
+            f"{file}: trained on {plain(told['dataset'])}, which a weights file alone can't choose: if that is what "
+            "you mean, say so by --dataset"
+        )
     return Victim(
         model=models.load_model(file, say=say).to(device).eval(),
         dataset=str(told["dataset"]),

@@ -65,6 +65,12 @@ def wanted(name: str) -> Wanted:
     return Wanted(kind=name, release=RELEASES[name])
 
 
+def is_place(name: str) -> bool:
+    """Whether ``name`` is that of own data, which lies at a path, and not of a release."""
+    kind, colon, _ = name.partition(":")
+    return bool(colon) and kind in OWN
+
+
 def cache() -> Path:
     """The folder for data where no other is named."""
     return Path("~/.cache/fastiseat").expanduser()

@@ -9,6 +9,7 @@ from typing import get_type_hints
 
 import numpy as np
 import pytest
+import safetensors.torch
 import tiny
 from tiny_releases import pixels, write_cifar
 
@@ -191,17 +192,17 @@ def test_a_run_is_evaluated_on_its_own_images_unless_others_are_meant(trained, o
     before = find_store(name).info.fingerprint
     shutil.copy(trained / "weights" / "best.safetensors", loose)
     write_npz(own.root / "own.npz", seed=3)
-    for target in (trained, loose):
-        code, _, err = own.evaluate(target)
-        assert code == 2 and "has changed (1 altered: own.npz) since the run's images" in err
+    code, _, err = own.evaluate(trained)
+    assert code == 2 and "has changed (1 altered: own.npz) since the run's images" in err
     assert find_store(name).info.fingerprint == before
     code, out, err = own.evaluate(trained, "--dataset", name)
     after = find_store(name).info.fingerprint
     assert code == 0 and f"trained on images of {name} with the fingerprint {before}; those in" in err
     assert json.loads(out)["fingerprint"] == after != before
-    for target in (trained, loose):
-        code, _, err = own.evaluate(target)
-        assert code == 2 and f"have {after}: bring those back, or say by --dataset or --data-dir that these" in err
+    code, _, err = own.evaluate(trained)
+    assert code == 2 and f"have {after}: bring those back, or say by --dataset or --data-dir that these" in err
+    code, out, err = own.evaluate(loose, "--dataset", name)
+    assert code == 0 and f"with the fingerprint {before}; those in" in err
 
 
 def test_weights_of_a_data_set_that_nobody_knows_are_evaluated_on_a_named_one(trained, own, monkeypatch):
@@ -263,3 +264,43 @@ def test_the_standard_network_of_a_resumed_run_takes_no_other_images(trained, ow
     code, _, err = own.train(*words)
     assert code == 2 and "since the run's images, of the fingerprint" in err.splitlines()[-1]
     assert find_store(f"npz:{own.root}/own.npz") == before
+
+
+def listed(*folders):
+    return {path: path.stat().st_mtime_ns for folder in folders for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("kind", ["npz:{}/own.npz", "imagefolder:{}"])
+def test_a_weights_file_from_elsewhere_chooses_no_place(trained, own, home, kind):
+    """Neither what is opened, nor where arrays are written."""
+    name = kind.format(own.root)
+    spec = {"arch": "small", "variant": "released", "dataset": name, "eps": "0.1", "in_channels": "1"}
+    tensors = safetensors.torch.load_file(trained / "weights" / "best.safetensors")
+    safetensors.torch.save_file(tensors, own.elsewhere / "w.safetensors", spec)
+    shutil.rmtree(home / ".cache" / "fastiseat" / "prepared")
+    before = listed(home, own.root)
+    for words in ((), ("--data-dir", own.root)):
+        code, _, err = own.evaluate("w.safetensors", *words, there=True)
+        assert code == 2
+        assert (
+            f"was trained on {name}, which a weights file alone can't choose: if that is what you mean, say" in err
+        )
+    assert listed(home, own.root) == before
+    assert own.evaluate("w.safetensors", "--dataset", f"npz:{own.root}/own.npz", there=True)[0] == 0
+
+
+def test_a_run_from_elsewhere_has_nothing_prepared(trained, own, home):
+    """Its folder names a place that may be anything here; what its own user prepared is not here."""
+    shutil.rmtree(home / ".cache" / "fastiseat" / "prepared")
+    before = listed(home, own.root)
+    code, _, err = own.evaluate(trained)
+    assert code == 2 and "of which nothing is prepared: if it is to be, say so by --dataset" in err
+    assert listed(home, own.root) == before
+    assert own.evaluate(trained, "--dataset", f"npz:{own.root}/own.npz")[0] == 0
+
+
+def test_a_run_that_was_prepared_in_an_odd_place(trained, own):
+    stored = json.loads((trained / "config.json").read_text())
+    for prepared in ("/", "", "a", "/a"):
+        (trained / "config.json").write_text(json.dumps({**stored, "data_prepared": prepared}))
+        assert own.evaluate(trained)[0] == 2

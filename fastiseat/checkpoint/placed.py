@@ -84,6 +84,6 @@ class RunImages:
         prepared, found = content.get("data_prepared"), content.get("data_fingerprint")
         return cls(
             name=name if isinstance(name, str) else None,
-            prepared=Path(prepared) if isinstance(prepared, str) else None,
+            prepared=Path(prepared) if isinstance(prepared, str) and len(Path(prepared).parents) > 1 else None,
             fingerprint=found if isinstance(found, str) else None,
         )

@@ -11,6 +11,7 @@ import torch
 
 from fastiseat import models
 from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute_dataset
+from fastiseat.cli.believed import MEANT, differ, require_believable
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.target import weights_file
 from fastiseat.errors import UserError
@@ -118,10 +119,13 @@ def _images(file: Path, metadata: Mapping[str, str], arguments: Eval, progress: 
     """Those that the network was trained on, wherever they lie, unless a flag names others; then it is told.
 
     Raises:
-        UserError: they are not what they were any more, and no flag says that these are meant.
+        UserError: they are not what they were any more, or lie at a place that the file chooses, and no flag says that
+            these are meant.
     """
     trained = trained_on(file, metadata)
     meant = arguments.dataset is None and arguments.data_dir is None
+    if arguments.dataset is None:
+        require_believable(file, trained, meant=meant)
     data = datasets.load(
         told("dataset", arguments.dataset, trained.name),
         data_dir=arguments.data_dir,
@@ -132,13 +136,10 @@ def _images(file: Path, metadata: Mapping[str, str], arguments: Eval, progress: 
     if trained.name is not None and absolute_dataset(trained.name) != data.name:
         progress.say(f"{file} was trained on {trained.name}, and is evaluated on {data.name}")
     elif trained.fingerprint not in (None, data.fingerprint):
-        differ = (
-            f"{file} was trained on images of {data.name} with the fingerprint {trained.fingerprint}; those in "
-            f"{data.prepared or 'its package'} have {data.fingerprint}"
-        )
+        others = differ(file, trained, str(data.prepared or "its package"), data.fingerprint)
         if meant:
-            raise UserError(f"{differ}: bring those back, or say by --dataset or --data-dir that these are meant")
-        progress.say(differ)
+            raise UserError(f"{others}: {MEANT}")
+        progress.say(others)
     return data
 
 

@@ -234,6 +234,13 @@ def test_what_a_file_does_not_tell_has_to_be_given(tmp_path, network, metadata, 
     require_network(replace(case, eps=0.1, dataset="digits"))
 
 
+def test_weights_choose_no_place(tmp_path: Path, network: models.Network) -> None:
+    weights = saved(tmp_path, network, dataset="npz:/srv/own.npz")
+    with pytest.raises(UserError, match=r"trained on npz:/srv/own\.npz, which a weights file alone can't choose"):
+        require_network(replace(CASE, weights=weights, dataset=""))
+    require_network(replace(CASE, weights=weights, dataset="digits"))
+
+
 def test_a_network_of_other_classes_is_refused(tmp_path, network):
     case = replace(CASE, weights=saved(tmp_path, network), dataset="digits")
     with pytest.raises(UserError, match="weights for 1 channels and 2 classes: digits has 1 and 10"):
