@@ -16,8 +16,22 @@ import torch
 from torch import Tensor
 
 from fastiseat import methods, models
-from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute
+from fastiseat.checkpoint import (
+    DIGESTS,
+    RUN,
+    WEIGHTS,
+    Found,
+    RunDirectory,
+    RunImages,
+    absolute,
+    as_json,
+    digest,
+    digests,
+)
 from fastiseat.checkpoint.cadence import Every
+from fastiseat.checkpoint.content import Expected
+from fastiseat.checkpoint.kept import KeptWeights
+from fastiseat.checkpoint.recorded import SHA256, require_recorded
 from fastiseat.checkpoint.turn import turn
 from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
@@ -197,16 +211,30 @@ class Trainer:
             strict=False,  # it only finds images: the verdicts are
             say=observer.say,
         )
+        self.digest = digest(as_json(config), self._fingerprints())
+        self.digests = [self.digest]
         self.rows: list[Row] = []
         self._restored: Path | None = None
         self.meter, self.seconds = EpochMeter(), 0.0  # of the epoch under way
         self.rollbacks = 0
         self.interruptions = Interruptions()
+        self.weights = KeptWeights(
+            directory=self.directory, model=self.model, metadata=self._metadata, say=observer.say
+        )
         self.curves = LiveCurves(self.directory.path, say=observer.say)
         if resume:
             self._restore()
         if resume_anyway and self.step.steps_taken:
             self._say_what_turns()
+
+    def _fingerprints(self) -> dict[str, str | None]:
+        """Of what the settings name by its place."""
+        return {
+            "data_fingerprint": self.data.whole.fingerprint,
+            "extra_fingerprint": extra_fingerprint(self.data.extra),
+            "standard_fingerprint": network_fingerprint(self.standard),
+            "init_fingerprint": self.init_fingerprint,
+        }
 
     def _images(self, repeated: RunImages, data_dir: Path | None, progress: Progress) -> RunData:
         """What to train on: where the run in the directory was trained before, else where the repeated one was."""
@@ -337,6 +365,7 @@ class Trainer:
         self.directory.sweep()
         if self.resume and self.directory.checkpoints.newest() != self._restored:
             self._restore()
+        self._restore_weights()
 
     def _rehearse(self) -> None:
         """The closing steps before the first one: weights written, read back, attacked on an image, results, a title.
@@ -344,7 +373,7 @@ class Trainer:
         What can't be done at the end, for want of space, rights or names, is told now, and leaves nothing.
         """
         with self.directory.scratch() as scratch:
-            self._write_weights("last", {"epoch": 0}, scratch)
+            scratch.write_weights("last", self.model, self._metadata({"epoch": 0}, self.digest))
             model = models.load_model(scratch.path / WEIGHTS["last"]).to(self.device)
             evaluator = Evaluator(model, engine="eager", say=lambda line: None)
             image, attack = self.data.test.take(np.arange(1)), attack_named("pgd", eps=0, steps=1)
@@ -353,12 +382,13 @@ class Trainer:
         draw_title(self.directory.path)
 
     def _begin(self) -> None:
+        self.digests = self._digests()
         if self.step.steps_taken:
             # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
             self._write_metrics()
             if not self.resume_anyway:
-                if self.options:
-                    self.directory.write_options(self.options)
+                given = {"options": self.options} if self.options else {}
+                self.directory.note(**{DIGESTS: self.digests}, **given)
                 return
         where = provenance(
             self.device,
@@ -372,7 +402,16 @@ class Trainer:
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
         )
-        self.directory.write_config(self.config, {**where, "options": self.options})
+        self.directory.write_config(self.config, {**where, DIGESTS: self.digests, "options": self.options})
+
+    def _digests(self) -> list[str]:
+        """Of all settings that this run has had, the present ones' last: they are in ``config.json`` before anything
+        else is written, as what was made before they changed remains the run's.
+        """
+        before = digests(self.directory.stored()) if self.resume and not self.directory.is_free() else []
+        if before and self.step.steps_taken and not self.resume_anyway:
+            return before
+        return [*(each for each in before if each != self.digest), self.digest]
 
     def _in_epoch(self) -> int:
         """Steps taken of the epoch under way."""
@@ -443,6 +482,7 @@ class Trainer:
                 "meter": self.meter.state_dict(),
                 "seconds": self.seconds,
                 "rollbacks": self.rollbacks,
+                RUN: self.digests[-1],
             },
             step=self.step.steps_taken,
         )
@@ -451,10 +491,11 @@ class Trainer:
     def _roll_back(self, error: DivergedError) -> None:
         """Go on from the last checkpoint with the images in another order, or let ``error`` end the run."""
         rollbacks = self.rollbacks
-        if self.on_nan != "rollback" or rollbacks >= MOST_ROLLBACKS or self.directory.checkpoints.latest() is None:
+        if self.on_nan != "rollback" or rollbacks >= MOST_ROLLBACKS or self._latest() is None:
             raise error
         self._restore()
         self.rollbacks = rollbacks + 1
+        self._restore_weights(anew=True)
         self._write_metrics()
         self._reshuffle()
         self.observer.say(
@@ -501,11 +542,10 @@ class Trainer:
 
     def _finish_epoch(self, row: Row) -> None:
         # Ties take the later epoch (released code).
-        row["best"] = all(self._score(row) >= self._score(earlier) for earlier in self.rows)
+        row["best"] = all(self._score(row) >= self._score(earlier) for earlier in self.rows if earlier["best"])
+        self.weights.settle(row, self.rows, self._expected().check)
         self.rows.append(row)
-        if row["best"]:
-            self._write_weights("best", row)
-        self._write_weights("last", row)
+        self.weights.write(row, self.digests[-1])
         self.meter, self.seconds = EpochMeter(), 0.0
         if self.every.after_epoch(len(self.rows)) or self.step.steps_taken >= self.total_steps:
             self._write_checkpoint()
@@ -525,27 +565,64 @@ class Trainer:
         if self.rows:
             self.curves.update()
 
-    def _write_weights(self, which: str, row: Row, directory: RunDirectory | None = None) -> None:
-        metadata = models.metadata(
+    def _metadata(self, row: Row, run: str | None) -> dict[str, str]:
+        """Of the weights that an epoch wrote."""
+        return models.metadata(
             self.model.spec,
             dataset=self.config.data.dataset,
             method=self.config.objective.method,
             eps=repr(self.config.attack.eps),
             epoch=str(row["epoch"]),
             data_fingerprint=self.data.whole.fingerprint,
+            **({} if run is None else {RUN: run}),
         )
-        (directory or self.directory).write_weights(which, self.model, metadata)
+
+    def _restore_weights(self, *, anew: bool = False) -> None:
+        """Have the files be those that the rows tell of."""
+        if not self.rows:
+            return
+        more = self.step.steps_taken < self.total_steps or bool(self._in_epoch())
+        epochs = -(-self.total_steps // len(self.loader))
+        self.weights.restore(self.rows, self._expected().check, epochs=epochs, more=more, anew=anew)
+
+    def _latest(self) -> Found | None:
+        return self.directory.checkpoints.latest(self._expected().check)
+
+    def _expected(self) -> Expected:
+        name = self.data.selection_name
+        return Expected(
+            digests=digests(self.directory.stored()),
+            model=self.model.state_dict(),
+            weights=self.step.weights,
+            scores=(f"{name}_clean", f"{name}_pgd10"),
+            epoch_steps=len(self.loader),
+            rollbacks=MOST_ROLLBACKS,
+        )
 
     def _restore(self) -> None:
-        found = self.directory.checkpoints.latest()
-        if found is None:
+        newest = self.directory.checkpoints.newest()
+        if newest is None:
             return
-        self._restored = self.directory.checkpoints.newest()
+        self._require_same_images()
+        found = self._latest()
+        assert found is not None
+        self._restored = newest
         for line in found.skipped:
             self.observer.say(line)
-        stored = self.directory.stored()
-        if self.device.type == "cpu" and not self.threads.why and (count := begun_with(stored)):
+        if self.device.type == "cpu" and not self.threads.why and (count := begun_with(self.directory.stored())):
             self.threads = as_begun(count)
+        self.model.load_state_dict(found.state["model"])
+        self.step.load_state_dict(found.state["step"])
+        self.rows = found.state["rows"]
+        self.meter = EpochMeter()
+        self.meter.load_state_dict(found.state.get("meter", {}), self.device)
+        self.seconds, self.rollbacks = found.state.get("seconds", 0.0), found.state.get("rollbacks", 0)
+        if self.rollbacks:
+            self._reshuffle()
+
+    def _require_same_images(self) -> None:
+        """And the same standard network: what a run goes on with is what it began with."""
+        stored = self.directory.stored()
         found_now = {"data": self.data.whole.fingerprint, "extra": extra_fingerprint(self.data.extra)}
         for what, fingerprint in found_now.items():
             if stored.get(f"{what}_fingerprint") != fingerprint:
@@ -555,19 +632,6 @@ class Trainer:
                 f"{self.directory.path} was trained with another standard network than "
                 f"{self.config.objective.standard} holds now: bring that back, or choose another --out"
             )
-        try:
-            self.model.load_state_dict(found.state["model"])
-            self.step.load_state_dict(found.state["step"])
-            self.rows = found.state["rows"]
-            self.meter = EpochMeter()
-            self.meter.load_state_dict(found.state.get("meter", {}), self.device)
-            self.seconds, self.rollbacks = found.state.get("seconds", 0.0), found.state.get("rollbacks", 0)
-        except (KeyError, RuntimeError, TypeError, UserError) as error:
-            raise UserError(
-                f"{found.path} is not of this run ({type(error).__name__}): remove {found.path.parent} to start afresh"
-            ) from error
-        if self.rollbacks:
-            self._reshuffle()
 
     def _say_what_turns(self) -> None:
         """What the settings that the run goes on with change in its next epoch."""
@@ -587,11 +651,13 @@ class Trainer:
     def _final(self, which: str) -> Row:
         """Accuracy on the test set of one of the two weight files, as written."""
         chosen = [row for row in self.rows if row["best"] or which == "last"][-1]
-        model = models.load_model(self.directory.path / WEIGHTS[which]).to(self.device)
+        file = self.directory.path / WEIGHTS[which]
+        require_recorded(file)
+        model = models.load_model(file).to(self.device)
         evaluator = Evaluator(model, engine="auto", say=self.observer.say)
         eps, steps = self.config.attack.eps, self.config.run.final_steps
         attacks = [attack_named("clean", eps=eps), attack_named("pgd", eps=eps)]
         if steps:
             attacks.append(attack_named("pgd", eps=eps, steps=steps))
         accuracies = {attack.name: self._accuracy(evaluator, self.data.test, attack) for attack in attacks}
-        return {"weights": which, "epoch": chosen["epoch"], "accuracy": accuracies}
+        return {"weights": which, "epoch": chosen["epoch"], SHA256: chosen.get(SHA256), "accuracy": accuracies}

@@ -176,7 +176,8 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path, spoil):
     checkpoints.save(found.state, step=found.step)
     checkpoints.close()
     with pytest.raises(
-        UserError, match=r"2.ckpt is not of this run \(.*\): remove .*/checkpoints to start afresh"
+        UserError,
+        match=r"2.ckpt is not of this run: .*; bring the run's own back, or remove .*/checkpoints to",
     ):
         tiny.trainer(config, out, resume=True)
 

@@ -8,11 +8,14 @@ from fastiseat.checkpoint.directory import (
     completed,
     weights_content,
 )
+from fastiseat.checkpoint.identity import DIGESTS, RUN, digest, digests
 from fastiseat.checkpoint.placed import RunImages, absolute, absolute_dataset
 from fastiseat.checkpoint.store import Checkpoints, Found
 from fastiseat.safe import write_atomically
 
 __all__ = [
+    "DIGESTS",
+    "RUN",
     "WEIGHTS",
     "Checkpoints",
     "Found",
@@ -23,6 +26,8 @@ __all__ = [
     "as_json",
     "changes",
     "completed",
+    "digest",
+    "digests",
     "weights_content",
     "write_atomically",
 ]

@@ -136,11 +136,11 @@ class RunDirectory:
         """``config.json``, which ``fastiseat train --config`` repeats."""
         self._write_json(Path("config.json"), {"config": as_json(config), **provenance})
 
-    def write_options(self, options: Mapping[str, Any]) -> None:
-        """The command's options in ``config.json``, which else stays as it is."""
+    def note(self, **facts: Any) -> None:
+        """``facts`` in ``config.json``, which else stays as it is."""
         stored = self.stored()
-        if stored.get("options") != options:
-            self._write_json(Path("config.json"), {**stored, "options": options})
+        if any(stored.get(name) != fact for name, fact in facts.items()):
+            self._write_json(Path("config.json"), {**stored, **facts})
 
     def write_results(self, results: Any) -> None:
         """``results.json``: the finished run's accuracies."""
@@ -153,9 +153,17 @@ class RunDirectory:
 
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
+        self.write_weights_content(which, self.weights_content(model, metadata))
+
+    def weights_content(self, model: nn.Module, metadata: dict[str, str]) -> bytes:
+        """What :func:`weights_content` makes; :class:`UserError` where the memory doesn't hold it."""
         remedy = "give it more, or take a smaller --arch; what was written before is as it was"
-        with enough_memory(f"while {self.path / WEIGHTS[which]} is written", remedy):
-            self._own.write(WEIGHTS[which], weights_content(model, metadata))
+        with enough_memory(f"while {self.path / WEIGHTS['last'].parent} is written", remedy):
+            return weights_content(model, metadata)
+
+    def write_weights_content(self, which: str, content: bytes) -> None:
+        """The same of such bytes."""
+        self._own.write(WEIGHTS[which], content)
 
     def _write_json(self, name: Path, content: Any) -> None:
         self._own.write(name, (json.dumps(content, indent=2) + "\n").encode())

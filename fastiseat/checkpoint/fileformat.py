@@ -22,8 +22,22 @@ _CLAIM = re.compile(rb"step (\d{1,18}), (\d{1,18}) bytes, sha256 ([0-9a-f]{64})\
 _LONGEST_LINE = 256
 
 
-class DamagedError(Exception):
-    """What is wrong with a checkpoint's file, in a few words."""
+class UnusableError(Exception):
+    """Why nobody can go on from a checkpoint, in a few words that follow those of its kind."""
+
+    kind = "can't be used"
+
+
+class DamagedError(UnusableError):
+    """What is wrong with its file."""
+
+    kind = "is damaged"
+
+
+class ForeignError(UnusableError):
+    """Why its content is not that of the run."""
+
+    kind = "is not of this run"
 
 
 class _Header(NamedTuple):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from fastiseat.checkpoint.fileformat import DamagedError, encode, read, read_unchecked
+from fastiseat.checkpoint.fileformat import (
+    DamagedError,
+    ForeignError,
+    UnusableError,
+    encode,
+    read,
+    read_unchecked,
+)
 from fastiseat.checkpoint.snapshot import Snapshot
 from fastiseat.errors import UserError
 from fastiseat.safe import OwnFolder
@@ -22,9 +29,13 @@ _REMEDY = "give the run more, or take a smaller --arch; earlier checkpoints are 
 _NAME = re.compile(r"step-(\d{9,})\.ckpt")
 
 
+Check = Callable[[Mapping[str, Any], int | None], None]
+"""Raises :class:`UnusableError` where a state, after so many steps, can't be gone on from."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint that was read back: its state on the CPU, and a line for each newer one that is damaged.
+    """A checkpoint that was read back: its state on the CPU, and a line for each newer one that is passed over.
 
     ``step`` is None for an earlier version's ``last.pt``, which does not say.
     """
@@ -49,6 +60,7 @@ class Checkpoints:
         self._writer: Thread | None = None
         self._failure: BaseException | None = None
         self._swept = False
+        self._foreign: set[Path] = set()
 
     def save(self, state: Mapping[str, Any], *, step: int) -> None:
         """Copy ``state``, the run's after ``step`` steps, and write the copy in the background.
@@ -77,24 +89,34 @@ class Checkpoints:
         """End as :meth:`flush` does; no thread remains."""
         self.flush()
 
-    def latest(self) -> Found | None:
-        """The newest checkpoint that is intact, once all that was saved is written; None where there is none at all.
+    def latest(self, check: Check = lambda state, step: None) -> Found | None:
+        """The newest checkpoint that is intact and passes ``check``, once all that was saved is written; None where
+        there is none at all.
 
-        :class:`UserError` where there are some and none is intact, and where one cannot be read for a reason that
-        can be mended.
+        :class:`UserError` where there are some and nobody can go on from any, and where one cannot be read for a
+        reason that can be mended.
         """
         self.flush()
         skipped: list[str] = []
         for path in self._paths():
             try:
-                state, step = _read(path)
-            except DamagedError as damage:
-                skipped.append(f"{path} is damaged: {damage}")
-            else:
-                return Found(state, step, path, tuple(skipped))
+                return Found(*_read(path, check), path, tuple(skipped))
+            except UnusableError as error:
+                skipped.append(f"{path} {error.kind}: {error}")
+                if isinstance(error, ForeignError):
+                    self._foreign.add(path)
         if skipped:
-            raise UserError(f"{'; '.join(skipped)}; remove {self.folder} to start afresh")
+            own = "bring the run's own back, or " if self._foreign else ""
+            raise UserError(f"{'; '.join(skipped)}; {own}remove {self.folder} to start afresh")
         return None
+
+    def of_step(self, step: int, check: Check) -> Found | None:
+        """The checkpoint after ``step`` steps; None where there is none that passes ``check``."""
+        path = self._path(step)
+        try:
+            return Found(*_read(path, check), path, ()) if path.exists() else None
+        except UnusableError:
+            return None
 
     def newest(self) -> Path | None:
         """The newest file, intact or not, that is on the disk; None where there is none."""
@@ -111,10 +133,13 @@ class Checkpoints:
         steps = {path: step for path in paths if (step := _step(path)) is not None}
         return sorted(steps, key=steps.__getitem__, reverse=True)
 
+    def _path(self, step: int) -> Path:
+        return self.folder / f"step-{step:09d}.ckpt"
+
     def _write(self, snapshot: Snapshot, step: int) -> None:
         try:
             self._sweep()
-            path = self.folder / f"step-{step:09d}.ckpt"
+            path = self._path(step)
             with enough_memory(f"while {path} is written", _REMEDY):
                 self._run.write(path.relative_to(self._run.path), *encode(snapshot.wait(), step=step))
             self._remove_all_but(path)
@@ -128,8 +153,12 @@ class Checkpoints:
         self._swept = True
 
     def _remove_all_but(self, written: Path) -> None:
-        """Keep ``written`` and those before it. What is beyond it was damaged, so that the run went on from here."""
-        paths = self._paths()
+        """Keep ``written`` and those before it. What is beyond it was damaged, so that the run went on from here.
+
+        What is another run's stays: it may be all that this other run has.
+        """
+        self._foreign.discard(written)
+        paths = [path for path in self._paths() if path not in self._foreign]
         place = paths.index(written)
         for path in paths[:place] + paths[place + self.keep :]:
             _remove(path)
@@ -141,12 +170,16 @@ def _step(path: Path) -> int | None:
     return int(name[1]) if name else -1 if path.name == UNCHECKED else None
 
 
-def _read(path: Path) -> tuple[dict[str, Any], int | None]:
+def _read(path: Path, check: Check) -> tuple[dict[str, Any], int | None]:
     try:
-        return (read_unchecked(path), None) if path.name == UNCHECKED else read(path)
+        state, step = (read_unchecked(path), None) if path.name == UNCHECKED else read(path)
     except OSError as error:
         # Not called damaged: the advice to remove it would lose the run.
         raise UserError(f"{path} cannot be read: {error.strerror}; mend that and resume again") from error
+    if step not in (None, _step(path)):
+        raise DamagedError(f"it was written after {step} steps, unlike its name")
+    check(state, step)
+    return state, step
 
 
 def _num_bytes(path: Path) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from fastiseat.attacks.verdict import is_answer
+from fastiseat.checkpoint import RUN
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.eval_facts import ensemble_on, facts_of, is_official
 from fastiseat.cli.eval_follow import Follower, saved_whatever_comes
@@ -85,6 +86,7 @@ class Attacker:
             parts, notes = tuple(part.name for part in ensemble.parts), ensemble.notes
         made = {
             "weights": str(subject.weights.file),
+            RUN: subject.run,
             "official": subject.data.official,
             "verified": subject.verified,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

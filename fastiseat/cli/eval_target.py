@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from fastiseat import models
-from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, absolute_dataset
+from fastiseat.checkpoint import RUN, WEIGHTS, RunDirectory, RunImages, absolute_dataset
 from fastiseat.cli.believed import MEANT, differ, require_believable
 from fastiseat.cli.eval import Eval
 from fastiseat.cli.target import weights_file
@@ -48,6 +48,8 @@ class Subject:
     facts: dict[str, Any]
     """Which images these are."""
     trained_eps: str | None
+    run: str | None
+    """The digest of the run that trained it, if its file tells."""
     verified: bool = True
     """Whether they were compared with what was prepared."""
 
@@ -112,6 +114,7 @@ def _loaded(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
         },
         trained_eps=metadata.get("eps"),
         verified=is_verified,
+        run=metadata.get(RUN),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, as_json
+from fastiseat.checkpoint.recorded import require_recorded
 from fastiseat.cli.display import Display
 from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.config import Config
@@ -39,6 +40,7 @@ def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated
     folder = out.resolve().parent / "standard" / _name(plain, data.whole.fingerprint)
     weights, display = folder / WEIGHTS["best"], Display(quiet=arguments.quiet)
     if (folder / "results.json").exists():
+        require_recorded(weights)
         display.say(f"standard network: {weights}, trained before")
     else:
         display.say(f"standard network: none is given (--standard), so one is trained first, in {folder}")

@@ -334,7 +334,7 @@ class TrainStep:
         self._update.load_momentum(state["momentum_buffers"])
         if self.awp.gradient == "previous-step":
             self._update.load_last_gradients(state.get("last_gradients", {}))
-        self.steps_taken = state["steps_taken"]
+        self.steps_taken = int(state["steps_taken"])
         self._loss_scale.load_state_dict(state["loss_scale"])
 
 

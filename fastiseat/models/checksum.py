@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +18,7 @@ NAME = "crc32"
 _METADATA = "__metadata__"
 _AT_ONCE = 2**20
 _SIZE = 8
+_LONGEST_HEADER = 100 * 2**20  # as the library has it
 
 
 def with_checksum(content: bytes) -> bytes:
@@ -36,6 +40,31 @@ def check(path: Path, noted: str) -> None:
         found = _of_rest(file, _of_header(header))
     if f"{found:08x}" != noted:
         raise UserError("damaged: it does not have the checksum in its metadata; fetch it or export it again")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a safetensors file tells of itself, empty where it is none, and its SHA-256."""
+
+    metadata: Mapping[str, str]
+    sha256: str
+
+
+def told(path: Path) -> Told:
+    """Of one state of the file, whoever replaces it meanwhile; raises :class:`OSError` as reading it does."""
+    with open_file(path) as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = file.tell()
+        file.seek(0)
+        length = int.from_bytes(file.read(_SIZE), "little")
+        return Told(_metadata(file.read(length)) if length < min(size, _LONGEST_HEADER) else {}, sha256)
+
+
+def _metadata(header: bytes) -> dict[str, str]:
+    try:
+        return {str(name): str(value) for name, value in json.loads(header)[_METADATA].items()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def _of_header(header: dict[str, Any]) -> int:

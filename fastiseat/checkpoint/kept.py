@@ -1,0 +1,123 @@
+"""A run's best and last weights: written with each epoch, and restored where they are not what was written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from fastiseat.checkpoint.directory import WEIGHTS, RunDirectory
+from fastiseat.checkpoint.identity import RUN
+from fastiseat.checkpoint.recorded import SHA256, is_recorded, row_of
+from fastiseat.checkpoint.store import Check
+from fastiseat.errors import UserError
+from fastiseat.models.checksum import Told, told
+
+Row = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class KeptWeights:
+    """Of the run in ``directory``, which trains ``model``; ``metadata`` tells an epoch's row and a digest's."""
+
+    directory: RunDirectory
+    model: nn.Module
+    metadata: Callable[[Row, str | None], dict[str, str]]
+    say: Callable[[str], None]
+    awaited: int | None = None
+    """The epoch that wrote the best weights and is trained again, as its checkpoint was not to be."""
+
+    def write(self, row: Row, run: str) -> None:
+        """``last``, and ``best`` where the row says so, which is told their SHA-256."""
+        content = self.directory.weights_content(self.model, self.metadata(row, run))
+        row[SHA256] = hashlib.sha256(content).hexdigest()
+        for which in WEIGHTS:
+            if which == "last" or row["best"]:
+                self.directory.write_weights_content(which, content)
+
+    def settle(self, row: Row, rows: list[Row], check: Check) -> None:
+        """Before ``row`` joins ``rows``: the best weights are a row's, however its epoch turned out this time."""
+        if row["best"]:
+            self.awaited = None
+        elif self.awaited is not None and row["epoch"] >= self.awaited:
+            self.awaited = None
+            if not self._restored("best", rows, check):
+                self._give_up_best(rows)
+                row["best"] = True
+
+    def restore(self, rows: list[Row], check: Check, *, epochs: int, more: bool, anew: bool = False) -> None:
+        """Have the files be those of the ``rows`` that a run goes on with, to the end of ``epochs``.
+
+        ``more`` tells whether there are steps to come, ``anew`` whether they are others than those before.
+
+        Raises:
+            UserError: weights that no checkpoint holds and no epoch will write again.
+        """
+        self.awaited = None
+        for which in WEIGHTS:
+            row, found = row_of(which, rows), self._found(which)
+            if row is None or is_recorded(found, row):
+                continue
+            # A run that was killed when it had written them is about to write them again.
+            later = more and len(rows) <= _epoch(found) < epochs
+            if (anew or not later) and self._restored(which, rows, check):
+                continue
+            self._bear(which, row, rows, more=more, later=_epoch(found) if later else None)
+
+    def _bear(self, which: str, row: Row, rows: list[Row], *, more: bool, later: int | None) -> None:
+        """Go on without weights that nobody can restore."""
+        file = self.directory.path / WEIGHTS[which]
+        if not more:
+            raise UserError(
+                f"{file} is not what epoch {row['epoch'] + 1} wrote, and no checkpoint holds it: restore the "
+                "file from a copy"
+            )
+        if which == "last":
+            if later is None:
+                self.say(f"{file} is not what epoch {row['epoch'] + 1} wrote: the epoch under way writes it again")
+        elif later is not None:
+            self.awaited = later
+        else:
+            self._give_up_best(rows)
+
+    def _restored(self, which: str, rows: list[Row], check: Check) -> bool:
+        """Whether a checkpoint holds the very weights that the rows tell of, which then are written again."""
+        row = row_of(which, rows)
+        assert row is not None
+        taken = sum(each["steps"] for each in rows[: row["epoch"] + 1])
+        found = self.directory.checkpoints.of_step(taken, check)
+        if found is None or len(found.state["rows"]) != row["epoch"] + 1:
+            return False
+        model = deepcopy(self.model).cpu()
+        model.load_state_dict(found.state["model"])
+        content = self.directory.weights_content(model, self.metadata(row, found.state.get(RUN)))
+        if hashlib.sha256(content).hexdigest() != row[SHA256]:
+            return False
+        self.directory.write_weights_content(which, content)
+        file = self.directory.path / WEIGHTS[which]
+        self.say(f"{file} was not what epoch {row['epoch'] + 1} wrote: restored from {found.path}")
+        return True
+
+    def _give_up_best(self, rows: list[Row]) -> None:
+        for row in rows:
+            row["best"] = False
+        file = self.directory.path / WEIGHTS["best"]
+        self.say(
+            f"{file} is not what its epoch wrote, and no checkpoint holds it: the best is one of the epochs to come"
+        )
+
+    def _found(self, which: str) -> Told | None:
+        try:
+            return told(self.directory.path / WEIGHTS[which])
+        except OSError:
+            return None
+
+
+def _epoch(found: Told | None) -> int:
+    """Which wrote it, as it says; -1 where it says nothing."""
+    noted = "" if found is None else found.metadata.get("epoch", "")
+    return int(noted) if noted.isdecimal() and len(noted) < 10 else -1
