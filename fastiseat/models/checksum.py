@@ -53,8 +53,10 @@ class Told:
 def told(path: Path) -> Told:
     """Of one state of the file, whoever replaces it meanwhile; raises :class:`OSError` as reading it does."""
     with open_file(path) as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        size = file.tell()
+        digest = hashlib.sha256()
+        while block := file.read(_AT_ONCE):
+            digest.update(block)
+        sha256, size = digest.hexdigest(), file.tell()
         file.seek(0)
         length = int.from_bytes(file.read(_SIZE), "little")
         return Told(_metadata(file.read(length)) if length < min(size, _LONGEST_HEADER) else {}, sha256)
