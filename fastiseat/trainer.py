@@ -583,7 +583,8 @@ class Trainer:
             return
         more = self.step.steps_taken < self.total_steps or bool(self._in_epoch())
         epochs = -(-self.total_steps // len(self.loader))
-        self.weights.restore(self.rows, self._expected().check, epochs=epochs, more=more, anew=anew)
+        check, anyway = self._expected().check, self.resume_anyway
+        self.weights.restore(self.rows, check, epochs=epochs, more=more, anew=anew, anyway=anyway)
 
     def _latest(self) -> Found | None:
         return self.directory.checkpoints.latest(self._expected().check)

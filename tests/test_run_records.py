@@ -380,11 +380,15 @@ def test_best_is_restored_while_its_checkpoint_is_kept_and_else_missed(run, runs
             trainer(out, resume=True).run()
 
 
-def test_the_best_is_chosen_among_what_is_to_come_where_none_can_be_restored(run, monkeypatch):
+def test_a_best_that_nobody_can_restore_is_given_up_on_request(run, monkeypatch):
     out, watcher = run("stopped"), tiny.Watcher()
     (out / WEIGHTS["best"]).unlink()
     monkeypatch.setattr(Checkpoints, "of_step", lambda *_: None)
-    resumed = trainer(out, resume=True, observer=watcher)
+    before = content(out)
+    with pytest.raises(UserError, match=r"restore the file from a copy, or take the best .* by --resume-anyway"):
+        trainer(out, resume=True).run()
+    assert content(out) == before
+    resumed = trainer(out, resume=True, resume_anyway=True, observer=watcher)
     monkeypatch.setattr(resumed, "_score", lambda row: 1.0 if row["epoch"] < 2 else 0.0)
     results = resumed.run()
     assert watcher.said == [
@@ -393,6 +397,17 @@ def test_the_best_is_chosen_among_what_is_to_come_where_none_can_be_restored(run
     ]
     assert [row["best"] for row in read_metrics(out)] == [False, False, True]
     assert [found["epoch"] for found in results] == [2, 2]
+
+
+def test_a_damaged_last_is_written_again_where_its_checkpoint_is_gone(run, runs, monkeypatch):
+    out, watcher = run("stopped"), tiny.Watcher()
+    (out / WEIGHTS["last"]).write_bytes(b"")
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "of_step", lambda *_: None)
+        trainer(out, resume=True, observer=watcher).run()
+    told = "is not what epoch 2 wrote, and no checkpoint holds that: the epoch under way writes it again"
+    assert watcher.said == [f"{out / WEIGHTS['last']} {told}"]
+    assert result(out) == result(runs / "0")
 
 
 def test_a_kill_between_weights_and_their_record_is_no_alarm(run, runs, monkeypatch):

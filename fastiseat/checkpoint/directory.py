@@ -153,12 +153,12 @@ class RunDirectory:
 
     def write_weights(self, which: str, model: nn.Module, metadata: dict[str, str]) -> None:
         """``weights/best.safetensors`` or ``weights/last.safetensors``."""
-        self.write_weights_content(which, self.weights_content(model, metadata))
+        self.write_weights_content(which, self.weights_content(which, model, metadata))
 
-    def weights_content(self, model: nn.Module, metadata: dict[str, str]) -> bytes:
+    def weights_content(self, which: str, model: nn.Module, metadata: dict[str, str]) -> bytes:
         """What :func:`weights_content` makes; :class:`UserError` where the memory doesn't hold it."""
         remedy = "give it more, or take a smaller --arch; what was written before is as it was"
-        with enough_memory(f"while {self.path / WEIGHTS['last'].parent} is written", remedy):
+        with enough_memory(f"while {self.path / WEIGHTS[which]} is written", remedy):
             return weights_content(model, metadata)
 
     def write_weights_content(self, which: str, content: bytes) -> None:

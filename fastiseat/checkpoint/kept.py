@@ -33,7 +33,9 @@ class KeptWeights:
 
     def write(self, row: Row, run: str) -> None:
         """``last``, and ``best`` where the row says so, which is told their SHA-256."""
-        content = self.directory.weights_content(self.model, self.metadata(row, run))
+        content = self.directory.weights_content(
+            "best" if row["best"] else "last", self.model, self.metadata(row, run)
+        )
         row[SHA256] = hashlib.sha256(content).hexdigest()
         for which in WEIGHTS:
             if which == "last" or row["best"]:
@@ -49,13 +51,16 @@ class KeptWeights:
                 self._give_up_best(rows)
                 row["best"] = True
 
-    def restore(self, rows: list[Row], check: Check, *, epochs: int, more: bool, anew: bool = False) -> None:
+    def restore(
+        self, rows: list[Row], check: Check, *, epochs: int, more: bool, anew: bool = False, anyway: bool = False
+    ) -> None:
         """Have the files be those of the ``rows`` that a run goes on with, to the end of ``epochs``.
 
-        ``more`` tells whether there are steps to come, ``anew`` whether they are others than those before.
+        ``more`` tells whether there are steps to come, ``anew`` whether they are others than those before, and
+        ``anyway`` that the best may be one of them where the best so far is lost.
 
         Raises:
-            UserError: weights that no checkpoint holds and no epoch will write again.
+            UserError: weights that no checkpoint holds.
         """
         self.awaited = None
         for which in WEIGHTS:
@@ -63,26 +68,28 @@ class KeptWeights:
             if row is None or is_recorded(found, row):
                 continue
             # A run that was killed when it had written them is about to write them again.
-            later = more and len(rows) <= _epoch(found) < epochs
-            if (anew or not later) and self._restored(which, rows, check):
+            later = _epoch(found) if more and len(rows) <= _epoch(found) < epochs else None
+            if (later is None or anew) and self._restored(which, rows, check):
                 continue
-            self._bear(which, row, rows, more=more, later=_epoch(found) if later else None)
+            if not more:
+                raise self._lost(which, row, "restore the file from a copy")
+            if which == "best":
+                self._go_on_without_best(row, rows, later, anyway=anew or anyway)
+            elif later is None:
+                self.say(str(self._lost(which, row, "the epoch under way writes it again")))
 
-    def _bear(self, which: str, row: Row, rows: list[Row], *, more: bool, later: int | None) -> None:
-        """Go on without weights that nobody can restore."""
-        file = self.directory.path / WEIGHTS[which]
-        if not more:
-            raise UserError(
-                f"{file} is not what epoch {row['epoch'] + 1} wrote, and no checkpoint holds it: restore the "
-                "file from a copy"
-            )
-        if which == "last":
-            if later is None:
-                self.say(f"{file} is not what epoch {row['epoch'] + 1} wrote: the epoch under way writes it again")
-        elif later is not None:
+    def _go_on_without_best(self, row: Row, rows: list[Row], later: int | None, *, anyway: bool) -> None:
+        if later is not None:
             self.awaited = later
-        else:
+        elif anyway:
             self._give_up_best(rows)
+        else:
+            remedy = "restore the file from a copy, or take the best of the epochs to come by --resume-anyway"
+            raise self._lost("best", row, remedy)
+
+    def _lost(self, which: str, row: Row, remedy: str) -> UserError:
+        file, epoch = self.directory.path / WEIGHTS[which], row["epoch"] + 1
+        return UserError(f"{file} is not what epoch {epoch} wrote, and no checkpoint holds that: {remedy}")
 
     def _restored(self, which: str, rows: list[Row], check: Check) -> bool:
         """Whether a checkpoint holds the very weights that the rows tell of, which then are written again."""
@@ -94,7 +101,7 @@ class KeptWeights:
             return False
         model = deepcopy(self.model).cpu()
         model.load_state_dict(found.state["model"])
-        content = self.directory.weights_content(model, self.metadata(row, found.state.get(RUN)))
+        content = self.directory.weights_content(which, model, self.metadata(row, found.state.get(RUN)))
         if hashlib.sha256(content).hexdigest() != row[SHA256]:
             return False
         self.directory.write_weights_content(which, content)
