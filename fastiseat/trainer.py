@@ -133,6 +133,15 @@ def _for_training(say: Say) -> Say:
     return lambda line: say(f"{line} (to train with another one: fastiseat export makes a file of it)")
 
 
+def check_options(checkpoint_every: str, *, keep: int, on_nan: str) -> Every:
+    """How often a run is kept; :class:`UserError` for options that say nothing of it, before anything is loaded."""
+    if on_nan not in ON_NAN:
+        raise unknown("value of --on-nan", on_nan, ON_NAN)
+    if keep < 1:
+        raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
+    return Every.parse(checkpoint_every)
+
+
 class Trainer:
     """Trains ``config`` into ``out``. Raises :class:`fastiseat.errors.UserError` before anything is written
     where config, data, directory or device do not go together.
@@ -171,11 +180,7 @@ class Trainer:
         """
         config = absolute(config)
         self.config, self.device, self.observer = config, device, observer
-        if on_nan not in ON_NAN:
-            raise unknown("value of --on-nan", on_nan, ON_NAN)
-        if keep < 1:
-            raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
-        self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
+        self.every, self.on_nan = check_options(checkpoint_every, keep=keep, on_nan=on_nan), on_nan
         self.resume, self.resume_anyway, self.wait, self.options = resume, resume_anyway, wait, dict(options or {})
         check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)

@@ -167,6 +167,7 @@ def main(argv: list[str]) -> None:
     taken = list[str]()
     arguments = _absolute(parse(argv, taken.append))
     if arguments.dry_run:
+        _check_as_a_run(arguments)
         planned = plan(arguments.config, arguments.data_dir, taken.append)
         for line in taken:
             show(line, file=sys.stderr)
@@ -226,6 +227,21 @@ def _train(arguments: Train, taken: list[str]) -> None:
         print_line(display.console, f"peak memory: {in_bytes(peak)}")
         print_line(display.console, f"checkpoints: {in_bytes(trainer.directory.checkpoints.size())} on the disk")
     print_line(display.console, f"run: {trainer.directory.path}")
+
+
+def _check_as_a_run(arguments: Train) -> None:
+    """What a run is refused for before it looks at its images, in its words; nothing is written."""
+    from fastiseat.checkpoint import RunDirectory
+    from fastiseat.cli.machine import choose_device
+    from fastiseat.kernels import check_choice
+    from fastiseat.trainer import check_options
+
+    device = choose_device(arguments.device)
+    check_options(arguments.checkpoint_every, keep=arguments.keep, on_nan=arguments.on_nan)
+    check_choice(device)
+    if arguments.out is not None:
+        anyway = arguments.resume_anyway
+        RunDirectory.open(arguments.out, arguments.config, resume=arguments.resume or anyway, anyway=anyway)
 
 
 def _absolute(arguments: Train) -> Train:

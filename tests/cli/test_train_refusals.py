@@ -197,3 +197,24 @@ def test_kernels_that_can_not_be_had_leave_no_run_behind(fastiseat, tmp_path, mo
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     assert complaint in fastiseat("train", *SHORT, "--device", "cpu", "--out", "run").complaint
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--on-nan", "pray"],
+        ["--keep", "0"],
+        ["--checkpoint-every", "often"],
+        ["--device", "cuda:9"],
+        ["--device", "meta"],
+        ["--out", "file"],
+        ["--out", "full"],
+    ],
+)
+def test_a_dry_run_is_refused_what_the_run_would_be(fastiseat, tmp_path, words):
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis").touch()
+    out = () if "--out" in words else ("--out", "run")
+    assert fastiseat("train", *words, *out, "--dry-run").complaint == fastiseat("train", *words, *out).complaint
+    assert not (tmp_path / "run").exists()
