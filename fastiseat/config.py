@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args
 from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
+from fastiseat.errors import UserError
 from fastiseat.fields import MOST_STEPS, check_types, pixels
 from fastiseat.fields import require as _require
 from fastiseat.fields import require_at_least as _require_at_least
@@ -43,12 +44,27 @@ def pixels_in_words(value: float) -> str:
     return f"{round(levels)}/255" if whole else format(value, ".6g")
 
 
+class NoPixelsError(UserError):
+    """A word that was given for a length in pixel values, and is none."""
+
+    def __init__(self, word: str) -> None:
+        super().__init__(f"{word!r} is no length in pixel values: write it as 0.031 or 8/255")
+        self.word = word
+
+
+def _given_pixels(words: list[str]) -> float:
+    try:
+        return pixels(words[0])
+    except ValueError:
+        raise NoPixelsError(words[0]) from None
+
+
 Pixels = Annotated[
     float,
     PrimitiveConstructorSpec[Any](
         nargs=1,
         metavar="FLOAT|A/B",
-        instance_from_str=lambda words: pixels(words[0]),
+        instance_from_str=_given_pixels,
         is_instance=lambda value: isinstance(value, float | int),
         str_from_instance=lambda value: [pixels_in_words(value)],
     ),

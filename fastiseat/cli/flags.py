@@ -22,6 +22,7 @@ from tyro.constructors import (
 
 from fastiseat.cli.help_text import wrapped_output
 from fastiseat.cli.hints import FLAG, HINTS
+from fastiseat.config import NoPixelsError
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import check_types
 
@@ -51,6 +52,8 @@ def command_line(
             )
     except _ChoiceError as error:
         raise unknown(_option_of(error, kind, words), error.name, error.known) from None
+    except NoPixelsError as error:
+        raise UserError(f"{_before(error.word, words)} {error}".lstrip()) from None
     except _EmptyPathError:
         raise UserError(
             f"{_empty(kind, words) or prog}: its path is empty: name one; the current folder is ."
@@ -194,6 +197,14 @@ def _option_of(error: _ChoiceError, kind: Any, words: Sequence[str]) -> str:
         if flag in given and error.known == _element_words(hint):
             return flag
     return "choice"
+
+
+def _before(value: str, words: Sequence[str]) -> str:
+    """The option that ``value`` stands behind among ``words``."""
+    for option, word in zip(words, [*words[1:], ""], strict=True):
+        if value in (word, option.partition("=")[2]) and option.startswith("--"):
+            return option.partition("=")[0]
+    return ""
 
 
 def _element_words(hint: Any) -> dict[str, str | None] | None:

@@ -14,7 +14,7 @@ from fastiseat.fields import typed
 from fastiseat.models.names import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
-from fastiseat.recipes.options import check_options, check_parts, check_shape
+from fastiseat.recipes.options import check_images, check_options, check_parts, check_shape
 from fastiseat.recipes.papers import unchanged
 from fastiseat.recipes.standard import standard_for
 from fastiseat.recipes.table import METHODS, NEEDED, Ingredients
@@ -166,7 +166,9 @@ def check(config: Config) -> Config:
     _check_needs(config, uses)
     check_options(objective)
     check_parts(config)
-    check_shape(config, recipe_of(config))
+    began = recipe_of(config)
+    check_images(config.data, began.data)
+    check_shape(config, began)
     if attack.eps and not attack.step_size and method != "none":
         raise UserError(f"step_size=0 with eps={attack.eps:.4g}: the attack would never move; use eps/4 or so")
     return config

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
+from fastiseat.config import AWP, PGD, SGD, Config, Data, Objective, Schedule
 from fastiseat.errors import UserError
 from fastiseat.recipes.table import METHODS
 
@@ -46,6 +46,21 @@ def check_parts(config: Config) -> None:
     if method == "none":
         for name, value in _asked_for(config.attack, _names(PGD)):
             raise UserError(f"{name}={value}: method none attacks nothing; leave it out, or take method at")
+
+
+def check_images(data: Data, began: Data) -> None:
+    """:class:`UserError` for settings of extra images that are not there, or of what a policy takes the place of.
+
+    ``began`` is the recipe, whose own settings nobody asked for.
+    """
+    if data.extra is None and data.extra_ratio != began.extra_ratio:
+        raise UserError(f"extra_ratio={data.extra_ratio}: there are no extra images; name their file by --extra")
+    for name in ("flip", "crop_padding", "padding_mode"):
+        value = getattr(data, name)
+        if data.augment != "standard" and value != getattr(began, name):
+            raise UserError(
+                f"{name}={value}: augment {data.augment} takes the place of it; leave it out, or take augment standard"
+            )
 
 
 def check_shape(config: Config, began: Config) -> None:

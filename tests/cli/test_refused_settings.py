@@ -82,7 +82,6 @@ def test_values_that_can_not_be_meant_are_refused(fastiseat, words, complaint):
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        ("--eps 1/0", "Error parsing --eps"),
         ("--epochs 1.5", "Error parsing --epochs"),
         ("--method", "--method"),
         ("--config", "--config"),
