@@ -46,7 +46,8 @@ def test_odd_files_are_refused(fastiseat, tmp_path, settings, complaint):
 
 
 @pytest.mark.parametrize(
-    ("name", "complaint"), [("no.json", "No such file or directory"), (".", "Is a directory")]
+    ("name", "complaint"),
+    [("no.json", "No such file or directory"), (".", "it is a folder, and a file is needed")],
 )
 def test_files_that_can_not_be_read_are_named(fastiseat, name, complaint):
     assert fastiseat("train", "--config", name).complaint == f"--config {name}: {complaint}"
