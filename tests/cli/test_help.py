@@ -12,7 +12,7 @@ from fastiseat.__main__ import COMMANDS
 
 # A change here is a change of the public interface: it belongs into CHANGELOG.md.
 TRAIN_FLAGS = """
---help --config --out --resume --data-dir --device --quiet --dry-run
+--help --config --out --resume --wait --data-dir --device --quiet --dry-run
 --fine-tune --engine --clean-graph --overlap --no-overlap --checkpoint-blocks --no-checkpoint-blocks --threads
 --loader --resume-anyway --checkpoint-every --keep --on-nan
 --dataset --batch-size --val-split --flip --no-flip --crop-padding --padding-mode --augment --images
