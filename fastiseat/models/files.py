@@ -119,6 +119,10 @@ def _from_safetensors(path: Path, entry: str | None) -> Weights:
         raise UserError(
             f"not a safetensors file, or a truncated one ({error}); fetch it or export it again"
         ) from None
+    except (
+        RuntimeError
+    ) as error:  # torch maps the file once more, and tells so where the system has no descriptor left
+        raise UserError(f"cannot be read ({str(error).splitlines()[0]}); mend that, and try again") from None
     if (noted := metadata.pop(checksum.NAME, None)) is not None:
         checksum.check(path, noted)
     weights = _weights(raw, metadata, origin="safetensors", wanted=entry)

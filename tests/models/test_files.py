@@ -1,10 +1,15 @@
 """Files of every origin, written here and read back."""
 
+import os
+import resource
+from contextlib import nullcontext
+
 import pytest
 import torch
 from network_forms import networks
 from safetensors.torch import save_file
 
+from fastiseat.errors import UserError
 from fastiseat.models import build, export_state_dict, load_model, metadata, read_weights
 from fastiseat.models.layouts import to_common
 
@@ -135,3 +140,27 @@ def test_shapes_tell_the_sizes(tmp_path):
     torch.save({key: torch.zeros(shape, dtype=torch.bfloat16) for key, shape in shapes.items()}, tmp_path / "w.pt")
     weights = read_weights(tmp_path / "w.pt")
     assert (weights.arch, weights.in_channels, weights.num_classes) == ("wrn-28-4", 1, 3)
+
+
+@pytest.fixture
+def few_descriptors():
+    """Let the process open ``spare`` files more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def leave(spare):
+        taken = [os.dup(0) for _ in range(spare + 1)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (taken[-1], hard))
+        for number in taken:
+            os.close(number)
+
+    yield leave
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2, 3])
+def test_too_few_descriptors_are_told_in_a_line(tmp_path, few_descriptors, spare):
+    network = build("small", variant="released", in_channels=1, num_classes=10)
+    save_file(export_state_dict(network), tmp_path / "net.safetensors", metadata(network.spec))
+    few_descriptors(spare)
+    with pytest.raises(UserError, match="cannot be read") if spare < 3 else nullcontext():
+        read_weights(tmp_path / "net.safetensors")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torture.shim import Machine, counted
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which a command hangs."""
 KILLED = -signal.SIGKILL
 

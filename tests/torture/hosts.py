@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from fastiseat.lock import LEFT_OVER, LOCK
-from torture.child import end, run, start
+from torture.child import PATIENCE, end, run, start
 from torture.shim import Machine
 from torture.trial import Tally, Trial
 
@@ -31,6 +31,8 @@ def _meet(trial: Trial, tally: Tally, mount: Path, late: int, where: str, *, kil
     first = start(trial.deed.command(trial.here), trial.here, Machine(host="moon", without_flock=True))
     if not _holds(trial.here / "run" / LOCK):
         tally.lose(where, "the first host never took the lock")
+        (trial.here / "run").mkdir(exist_ok=True)
+        (trial.here / "run" / LOCK).touch()
     os.kill(first, signal.SIGSTOP)  # so that it does not end meanwhile
     machine = Machine(host="mars", seconds_late=late, without_flock=True)
     second = run(trial.deed.command(mount, again=True), mount, machine)
@@ -51,7 +53,7 @@ def _let_time_pass(lock: Path) -> None:
 
 
 def _holds(lock: Path) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE  # for what it prepares first
     while time.monotonic() < deadline:
         if lock.exists() and lock.stat().st_size:
             return True
