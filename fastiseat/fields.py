@@ -143,7 +143,9 @@ def _annotated(value: Any, kind: Any, *notes: Any) -> Any:
 
 def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
     # A tensor that may be one is not looked into: that would wait for its device.
-    if any(isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind) for kind in kinds):
+    if any(
+        isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind) for kind in kinds
+    ):
         return value
     needed = []
     for kind in kinds:
