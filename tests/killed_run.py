@@ -33,7 +33,8 @@ def train(out, *more):
 def changes(out):
     """What a file system shows of a run: its files with sizes and times, unfinished ones too."""
     seen = {}
-    for path in Path(out).rglob("*"):
+    # Unlike rglob, walk passes over a folder that is gone since it was listed.
+    for path in (Path(folder, name) for folder, _, names in os.walk(out) for name in names):
         try:
             status = path.stat()
         except OSError:  # gone since it was listed
