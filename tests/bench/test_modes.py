@@ -17,6 +17,9 @@ from fastiseat.engine import algorithm1
 from fastiseat.engine.passes import InputGradient
 from fastiseat.errors import UserError
 
+# On a CPU there is one stream, which a step says of itself.
+pytestmark = pytest.mark.filterwarnings("ignore:overlap changes nothing:RuntimeWarning")
+
 # Nothing counts what goes through the halves of a batch, or is recomputed within a block.
 COUNTED = [mode for name, mode in MODES.items() if name not in ("half-batch", "checkpoint-blocks")]
 OFFERED = [(mode, method) for mode in COUNTED for method in mode.units]
