@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from fastiseat.checkpoint import as_json
-from fastiseat.cli.train import default_directory
+from fastiseat.cli.train import default_directory, parse
 from fastiseat.config import Data
 from fastiseat.recipes import recipe
 
@@ -70,17 +70,29 @@ def test_without_flags_it_is_the_recipe(plan, method):
     assert plan("--method", method)["config"] == as_json(recipe("digits", method))
 
 
+@pytest.mark.parametrize(
+    ("words", "reached"),
+    [
+        ("--dataset svhn --augment idbh-svhn", lambda config: config.data.augment == "idbh-svhn"),
+        ("--extra x.npz --extra-ratio 0.25", lambda config: config.data.extra_ratio == 0.25),
+        ("--lr-shape cosine", lambda config: config.schedule.lr_shape == "cosine"),
+    ],
+)
+def test_flags_that_stand_in_the_place_of_others_reach_theirs(words, reached):
+    assert reached(parse(words.split()).config)
+
+
 def test_every_flag_reaches_its_setting(plan):
     words = """--dataset digits --batch-size 10 --val-split 0.2
         --flip --crop-padding 2 --padding-mode reflect
-        --augment idbh-svhn --images jpeg --extra-ratio 0.25 --limit-train 99 --limit-test 9
+        --images jpeg --limit-train 99 --limit-test 9
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --mean 0.1 --std 0.2
         --initialization he --method iseat
         --lam 0.3 --weighting top --distance kl --smoothness lsi
         --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-gamma 0.02 --awp-norm global --awp-gradient half-batch
         --lr 0.2 --momentum 0.5 --nesterov --weight-decay 0.01 --optimizer apex --epochs 3
-        --lr-shape cosine --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step
+        --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step
         --lam-from 0.6 --awp-from 0.7 --warmup 0.8 --seed 9 --no-tf32 --deterministic --final-steps 7"""
     assert plan(*words.split())["config"] == {
         "data": {
@@ -89,10 +101,10 @@ def test_every_flag_reaches_its_setting(plan):
             "flip": True,
             "crop_padding": 2,
             "padding_mode": "reflect",
-            "augment": "idbh-svhn",
+            "augment": "standard",
             "images": "jpeg",
             "extra": None,
-            "extra_ratio": 0.25,
+            "extra_ratio": 0.5,
             "limit_train": 99,
             "limit_test": 9,
             "val_split": 0.2,
@@ -134,7 +146,7 @@ def test_every_flag_reaches_its_setting(plan):
         "schedule": {
             "epochs": 3,
             "max_steps": 8,
-            "lr_shape": "cosine",
+            "lr_shape": "steps",
             "lr_drops": [0.1, 0.2, 0.3],
             "lr_factor": 0.5,
             "lr_stages": [0.5, 0.4, 0.3],
