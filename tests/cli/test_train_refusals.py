@@ -96,7 +96,7 @@ def test_a_machine_without_memory_to_spare(fastiseat, monkeypatch, error):
     [
         (
             "fastiseat.checkpoint.directory.to_safetensors",
-            "while run/weights/best.safetensors is written: give it mor",
+            "while run/.scratch.",  # the rehearsal, before anything is trained
         ),
         (
             "fastiseat.checkpoint.store.encode",
