@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastiseat.errors import UserError
-from fastiseat.safe import open_lock
+from fastiseat.safe import open_lock, read_file
+from fastiseat.safe.reading import NETWORK, TEXT
 
 _LOCK = "lock"
 
@@ -60,4 +61,5 @@ def _is_dead(folder: Path) -> bool:
 def _is_card_of(card: Path, file: Path) -> bool:
     if not (card.is_file() and file.is_file()):
         return False
-    return hashlib.sha256(file.read_bytes()).hexdigest() in card.read_text(encoding="utf-8", errors="replace")
+    digest = hashlib.sha256(read_file(file, most=NETWORK)).hexdigest()
+    return digest in read_file(card, most=TEXT).decode(errors="replace")

@@ -112,7 +112,7 @@ def test_writing_again_replaces(copy):
     [
         (
             {"name": "mine too"},
-            "its data set is mine, mine too is needed; run: .* prepare mine too --format ffcv ",
+            "its data set is mine, mine too is needed; run: .* prepare 'mine too' --format ffcv ",
         ),
         ({"fingerprint": "0"}, f"its fingerprint is {PRINT}, 0 is needed{REMEDY}"),
         ({"kind": "jpeg"}, "its kind is packed, jpeg is needed; run: .* prepare mine --format ffcv-jpeg --force$"),

@@ -110,7 +110,7 @@ def test_after_a_rollback_files_and_picture_are_of_the_epochs_that_count(tmp_pat
 
     watcher = tiny.Watcher(on_step=fail_once, on_epoch=patient)
     run(tmp_path / "run", epochs=4, watcher=watcher, on_nan="rollback", checkpoint_every="2epochs")
-    assert len(watcher.said) == 1 and "back to step 4" in watcher.said[0]
+    assert sum("back to step 4" in line for line in watcher.said) == 1
     assert [count for count, _ in drawn][:4] == [1, 2, 3, 2]
     assert len(read_metrics(tmp_path / "run")) == 4
 
