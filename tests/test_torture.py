@@ -29,12 +29,14 @@ def test_nothing_is_lost_by_kills_and_full_disks():
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_by_whatever_happens():
-    code, said = torture("--tries", "24", "--a-deed", "4")
+def test_nothing_is_lost_by_kills_full_disks_and_tampering():
+    """Poor machines and two hosts are left to `make torture`: what they show depends on the machine."""
+    code, said = torture("--tries", "24", "--a-deed", "4", "--only", "kills", "full disks", "tampering")
     assert code == 0, said
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_write_in_place_is_found():
     code, said = torture("--tries", "14", "--a-deed", "7", "--only", "kills", "--careless")
     assert code == 1 and "eval clean, killed at operation" in said, said
