@@ -29,9 +29,9 @@ def test_nothing_is_lost_by_kills_and_full_disks():
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_nothing_is_lost_by_kills_full_disks_and_tampering():
-    """Poor machines and two hosts are left to `make torture`: what they show depends on the machine."""
-    code, said = torture("--tries", "24", "--a-deed", "4", "--only", "kills", "full disks", "tampering")
+def test_nothing_is_lost_by_kills_and_tampering():
+    """The other campaigns are left to `make torture`: what they show depends on the machine."""
+    code, said = torture("--tries", "24", "--a-deed", "4", "--only", "kills", "tampering")
     assert code == 0, said
 
 
