@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from fastiseat.safe import open_lock, read_file
 from fastiseat.safe.reading import NETWORK, TEXT
 
 _LOCK = "lock"
+_LEFT_BEHIND = 3600.0  # seconds, which no export takes to mark its folder
 
 
 @contextmanager
@@ -50,7 +52,7 @@ def _folders(out: Path) -> list[Path]:
 
 def _is_dead(folder: Path) -> bool:
     if not (folder / _LOCK).exists():
-        return False  # one that has just been made
+        return time.time() - folder.stat().st_mtime >= _LEFT_BEHIND  # else one that has just been made
     try:
         with held(folder):
             return True

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import os
-import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +23,6 @@ from fastiseat.safe.reading import TEXT
 
 BATCHES = (1, 2, 5)
 """Sizes of the batches that a file is compared on."""
-_LEFT_BEHIND = 3600.0  # seconds, which no export takes to write and read back
 TOLERANCE = 1e-4
 """Largest difference from the source, relative to the largest logit."""
 
@@ -116,8 +112,7 @@ def _exists(path: Path) -> UserError:
 
 @contextmanager
 def _workshop(out: Path) -> Iterator[Path]:
-    """A hidden folder beside ``out``, which is gone afterwards, however the block ends; a killed one's is, too."""
-    _sweep(out)
+    """A hidden folder beside ``out``, which is gone afterwards, however the block ends."""
     try:
         with (
             tempfile.TemporaryDirectory(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent) as folder,
@@ -127,12 +122,6 @@ def _workshop(out: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
-
-
-def _sweep(out: Path) -> None:
-    for folder in out.parent.glob(f".{glob.escape(out.name)}.*.tmp"):
-        if folder.is_dir() and not folder.is_symlink() and time.time() - folder.stat().st_mtime >= _LEFT_BEHIND:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, content: bytes) -> None:
