@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from fastiseat.kernels.dispatch import Backend, Op
+from fastiseat.kernels.core.dispatch import Backend, Op
 
 NAME = "compile"
 

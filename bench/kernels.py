@@ -20,8 +20,9 @@ from fastiseat.bench.kernel_calls import calls
 from fastiseat.bench.rounds import by_turns
 from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import launches, ops
-from fastiseat.kernels.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, AnyOp, Backend
+from fastiseat.kernels import ops
+from fastiseat.kernels.core import launches
+from fastiseat.kernels.core.dispatch import AUTO, NAMES, REFERENCE, VARIABLE, AnyOp, Backend
 
 PYTORCH = "torch"
 BACKENDS = (*NAMES[1:], compiled.NAME, PYTORCH)

@@ -13,10 +13,10 @@ import torch
 
 from fastiseat.kernels.augment import augment
 from fastiseat.kernels.bn_act import bn_act, bn_act_eval, update_running_stats
-from fastiseat.kernels.dispatch import AUTO, VARIABLE, AnyOp
+from fastiseat.kernels.core.dispatch import AUTO, VARIABLE, AnyOp
+from fastiseat.kernels.core.segments import Segments
 from fastiseat.kernels.idbh import idbh
 from fastiseat.kernels.pgd_step import pgd_step
-from fastiseat.kernels.segments import Segments
 from fastiseat.kernels.sgd import sgd
 from fastiseat.kernels.stability_loss import stability_loss
 from fastiseat.kernels.weight_perturb import weight_perturb

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import Segments, ops, triton_support
-from fastiseat.kernels.dispatch import AnyOp
-from fastiseat.kernels.segments import BLOCK
+from fastiseat.kernels import Segments, ops
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.dispatch import AnyOp
+from fastiseat.kernels.core.segments import BLOCK
 
 # Sizes around a block's, one element, none, and more blocks than one; S = 7 and P = 9,216.
 SIZES = (1500, 1024, 1, 3000, 7, 0, 1023)

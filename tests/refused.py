@@ -9,7 +9,7 @@ import torch
 from side_by_side import Plain
 from torch import Tensor
 
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 
 GLOBAL = torch.full((4,), 0.1, dtype=torch.float64)
 

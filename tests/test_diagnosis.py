@@ -15,7 +15,8 @@ from fastiseat import diagnosis
 from fastiseat.diagnosis import extras, nvidia, system
 from fastiseat.diagnosis.choices import choices, kernel_choices
 from fastiseat.diagnosis.finding import Gpu
-from fastiseat.kernels import FIRST_DTYPES, native, ops, triton_support
+from fastiseat.kernels import FIRST_DTYPES, ops
+from fastiseat.kernels.core import native, triton_support
 
 CU126 = ("sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90")
 CU130 = ("sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120")

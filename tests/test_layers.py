@@ -147,7 +147,7 @@ def test_the_light_modules_load_without_torch():
         ("fastiseat.config", "def f():\n    from torch import nn", "without torch"),
         ("fastiseat.models.names", "import torch.nn", "without torch"),
         ("fastiseat.kernels.pgd_step.reference", "import numpy", "torch alone"),
-        ("fastiseat.kernels.dispatch", "from fastiseat.config import Config", "lies above it"),
+        ("fastiseat.kernels.core.dispatch", "from fastiseat.config import Config", "lies above it"),
         ("fastiseat.attic", "", "belongs to no layer"),
     ],
 )
@@ -162,7 +162,7 @@ def test_planted_violations_are_caught(module, source, complaint):
         ("fastiseat.engine", "from .step import TrainStep", True),
         ("fastiseat.config", "from fastiseat.models.names import ARCHS", False),
         ("fastiseat.bench.run", "from fastiseat.trainer import Trainer\nimport numpy", False),
-        ("fastiseat.kernels.dispatch", "import os\nfrom fastiseat.errors import UserError", False),
+        ("fastiseat.kernels.core.dispatch", "import os\nfrom fastiseat.errors import UserError", False),
         ("fastiseat.cli.train", "from fastiseat import __version__", False),
     ],
 )

@@ -116,7 +116,7 @@ def test_the_sdist_builds_the_same_wheel_but_for_cuda(source, wheel, tmp_path):
 
 
 LOADED = (
-    "import fastiseat.kernels.native as n; "
+    "import fastiseat.kernels.core.native as n; "
     "print(n.LIBRARIES['cpu'], *(n.library(device).handle is not None for device in ('cpu', 'cuda')))"
 )
 
@@ -202,7 +202,7 @@ def test_without_a_compiler_it_installs_and_says_so(source, tmp_path):
     output = pip_install(python, "--verbose", copy, cwd=tmp_path, CXX="/nowhere/c++", **NO_CUDA)
     assert output.count("is installed without its native library") == 1
     assert f"fastiseat-{__version__}-py3-none-any.whl" in output
-    code = "import fastiseat.kernels.native as n; print(n.library())"
+    code = "import fastiseat.kernels.core.native as n; print(n.library())"
     assert "handle=None, missing='not built: install a C++ compiler" in ask(python, code, tmp_path)
 
 

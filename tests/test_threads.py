@@ -14,7 +14,7 @@ from fastiseat import threads, waiting
 from fastiseat.cli.machine import without_native
 from fastiseat.config import Execution
 from fastiseat.errors import UserError
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 from fastiseat.threads import Threads, as_begun, begun_with, computing_with, faster
 from fastiseat.trainer import Trainer
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.checks import host_may_look
+from fastiseat.kernels.core.checks import host_may_look
 
 # Each iteration but the last passes a pixel's border; those of a batch need three to six, and 22 where the slopes of
 # the pixels differ by powers of ten.

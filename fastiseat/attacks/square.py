@@ -18,7 +18,7 @@ from fastiseat.attacks.draws import draw, signs
 from fastiseat.attacks.losses import margins
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
 from fastiseat.attacks.verdict import is_right
-from fastiseat.kernels.philox import below
+from fastiseat.kernels.core.philox import below
 
 _FIRST_SHARE = 0.8
 # The share of the pixels that a square covers is halved after each of so many queries.

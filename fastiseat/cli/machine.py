@@ -9,8 +9,9 @@ from contextlib import contextmanager
 import torch
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import FIRST_DTYPES, native, ops
-from fastiseat.kernels.dispatch import REFERENCE, VARIABLE, AnyOp
+from fastiseat.kernels import FIRST_DTYPES, ops
+from fastiseat.kernels.core import native
+from fastiseat.kernels.core.dispatch import REFERENCE, VARIABLE, AnyOp
 from fastiseat.shortage import enough_memory
 
 

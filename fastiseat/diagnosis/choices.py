@@ -12,7 +12,7 @@ from fastiseat.engine import engines
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.errors import UserError
 from fastiseat.kernels import FIRST_DTYPES, ops
-from fastiseat.kernels.dispatch import AUTO, VARIABLE
+from fastiseat.kernels.core.dispatch import AUTO, VARIABLE
 from fastiseat.pipelines.loaders import auto_in_words
 
 

@@ -22,7 +22,7 @@ APEX_REMEDY = "build it from source, https://github.com/NVIDIA/apex; pip install
 
 def native_finding(device: str) -> Finding:
     """The library that serves kernels on the CPU, or the one for CUDA devices."""
-    from fastiseat.kernels import native
+    from fastiseat.kernels.core import native
 
     name = {"cpu": "native library", "cuda": "CUDA library"}[device]
     missing = native.library(device).missing

@@ -19,7 +19,7 @@ from fastiseat.engine.settings import Settings, scalar_tensor
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels.dispatch import VARIABLE
+from fastiseat.kernels.core.dispatch import VARIABLE
 from fastiseat.models.undo import PythonState
 
 ENGINES = ("auto", "eager", "graph", "tape", "compile")

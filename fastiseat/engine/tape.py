@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from fastiseat.engine.recorder import UnrecordableError
-from fastiseat.kernels import launches
+from fastiseat.kernels.core import launches
 
 # They give memory and no values.
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import Segments
-from fastiseat.kernels.segments import BLOCK
+from fastiseat.kernels.core.segments import BLOCK
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,

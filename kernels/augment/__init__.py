@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import triton_support
 from fastiseat.kernels.augment import limits, native, reference
 from fastiseat.kernels.augment.reference import PadMode
-from fastiseat.kernels.checks import check_numbers, check_result, check_tensors, host_may_look
-from fastiseat.kernels.dispatch import Backend, Op
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.checks import check_numbers, check_result, check_tensors, host_may_look
+from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.torch_ops import Registration
 
 
 def _fake(images: Tensor, index: Tensor, *settings: Any) -> Tensor:

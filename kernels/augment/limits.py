@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import triton_support
-from fastiseat.kernels.philox import Word
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.philox import Word
 
 _MOST = 2**30
 """Offsets within an image and its padding are 32-bit integers."""

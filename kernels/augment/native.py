@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import native
 from fastiseat.kernels.augment.limits import epoch_words, result, unfit_sizes, unsupported_images
 from fastiseat.kernels.augment.reference import PadMode
-from fastiseat.kernels.philox import Word
+from fastiseat.kernels.core import native
+from fastiseat.kernels.core.philox import Word
 
 
 def unsupported(device: str, dtype: torch.dtype) -> str:

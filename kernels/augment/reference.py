@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastiseat.kernels.philox import Stream, Word, below, philox
+from fastiseat.kernels.core.philox import Stream, Word, below, philox
 
 PadMode = Literal["zero", "reflect"]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastiseat.kernels.augment.limits import epoch_words, result
 from fastiseat.kernels.augment.reference import PadMode
-from fastiseat.kernels.philox import Stream, Word
+from fastiseat.kernels.core.philox import Stream, Word
 
 _BLOCK = 1024
 # Every thread draws the sample's fate anew: few threads, of 16 values each.

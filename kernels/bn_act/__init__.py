@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import triton_support
 from fastiseat.kernels.bn_act import autograd, native, reference
 from fastiseat.kernels.bn_act.running import update_running_stats
-from fastiseat.kernels.dispatch import AnyOp, Backend, Op
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.dispatch import AnyOp, Backend, Op
+from fastiseat.kernels.core.torch_ops import Registration
 
 __all__ = ["BatchNormAct", "bn_act", "bn_act_eval", "update_running_stats"]
 

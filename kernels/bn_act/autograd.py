@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fastiseat.kernels.bn_act.layout import layout
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core.torch_ops import Registration
 
 _VECTORS = "Tensor weight, Tensor bias, Tensor mean"
 _GRADIENTS = "(Tensor dx, Tensor dweight, Tensor dbias)"

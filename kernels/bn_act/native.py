@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import native
 from fastiseat.kernels.bn_act.layout import brought, layout, sizes
-from fastiseat.kernels.dispatch import AUTO, VARIABLE
+from fastiseat.kernels.core import native
+from fastiseat.kernels.core.dispatch import AUTO, VARIABLE
 
 PARTS = {True: 512, False: 64}
 """The most parts that a device takes a channel's sums in: of rows of all channels, of planes of one."""

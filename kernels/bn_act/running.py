@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core.torch_ops import Registration
 
 
 def update_running_stats(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels.checks import check_numbers, check_result, check_tensors
-from fastiseat.kernels.dispatch import Op
+from fastiseat.kernels.core.checks import check_numbers, check_result, check_tensors
+from fastiseat.kernels.core.dispatch import Op
 from fastiseat.kernels.idbh import reference
 from fastiseat.kernels.idbh.policies import POLICIES, Policy
 

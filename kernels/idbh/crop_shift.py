@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from fastiseat.kernels.philox import below
+from fastiseat.kernels.core.philox import below
 
 
 class Cut(NamedTuple):

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.core.philox import below, between
 from fastiseat.kernels.idbh.policies import Policy
-from fastiseat.kernels.philox import below, between
 
 TRIES = 10
 """How many boxes are drawn for one image: the first that fits is erased."""

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.core.philox import Stream, Word, below, between, philox
 from fastiseat.kernels.idbh import crop_shift, erasing
 from fastiseat.kernels.idbh.crop_shift import Cut
 from fastiseat.kernels.idbh.erasing import Box
 from fastiseat.kernels.idbh.policies import Choice, Kind, Policy
-from fastiseat.kernels.philox import Stream, Word, below, between, philox
 
 _BLOCKS = 3 + erasing.TRIES
 _BLOCK_SHIFT = 16

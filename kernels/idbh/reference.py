@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.core.philox import Word
 from fastiseat.kernels.idbh import fate
 from fastiseat.kernels.idbh.color import adjust
 from fastiseat.kernels.idbh.crop_shift import place
@@ -12,7 +13,6 @@ from fastiseat.kernels.idbh.erasing import erase
 from fastiseat.kernels.idbh.fate import Fate
 from fastiseat.kernels.idbh.geometry import look_up, matrix, positions
 from fastiseat.kernels.idbh.policies import Policy
-from fastiseat.kernels.philox import Word
 
 
 def idbh(

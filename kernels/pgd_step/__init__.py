@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import triton_support
-from fastiseat.kernels.dispatch import Backend, Op
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.torch_ops import Registration
 from fastiseat.kernels.pgd_step import native, reference
 from fastiseat.kernels.pgd_step.arrays import FORMATS, empty_network_input, only_float32
 from fastiseat.kernels.pgd_step.arrays import unfit as arrays_unfit

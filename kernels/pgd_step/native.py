@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 from fastiseat.kernels.pgd_step import arrays
 
 unsupported = arrays.only_float32(native.unsupported)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import triton_support
-from fastiseat.kernels.dispatch import Backend, Op
-from fastiseat.kernels.flat import (
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.flat import (
     check_apart,
     check_device,
     check_like,
@@ -16,8 +16,8 @@ from fastiseat.kernels.flat import (
     check_per_segment,
     check_weights,
 )
-from fastiseat.kernels.library import Registration
-from fastiseat.kernels.segments import Segments
+from fastiseat.kernels.core.segments import Segments
+from fastiseat.kernels.core.torch_ops import Registration
 from fastiseat.kernels.sgd import native, reference
 
 

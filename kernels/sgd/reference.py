@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.flat import Number, blocks, of_blocks, parts, scalar
+from fastiseat.kernels.core.flat import Number, blocks, of_blocks, parts, scalar
 from fastiseat.kernels.weight_perturb.reference import perturbed_weights
 
 

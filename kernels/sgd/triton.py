@@ -9,8 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastiseat.kernels.flat import Number, split_number
-from fastiseat.kernels.segments import BLOCK
+from fastiseat.kernels.core.flat import Number, split_number
+from fastiseat.kernels.core.segments import BLOCK
 
 NUM_WARPS = 8
 """Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads."""

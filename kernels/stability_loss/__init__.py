@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import triton_support
-from fastiseat.kernels.checks import host_may_look
-from fastiseat.kernels.dispatch import Backend, Op
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.checks import host_may_look
+from fastiseat.kernels.core.dispatch import Backend, Op
 from fastiseat.kernels.stability_loss import limits, native, reference
 from fastiseat.kernels.stability_loss.registration import REGISTRATION
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 from fastiseat.kernels.stability_loss import limits
 from fastiseat.kernels.stability_loss.reference import Results, num_top
 

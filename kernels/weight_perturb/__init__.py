@@ -7,11 +7,11 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels import triton_support
-from fastiseat.kernels.dispatch import Backend, Op
-from fastiseat.kernels.flat import check_apart, check_device, check_like, check_numbers, check_weights
-from fastiseat.kernels.library import Registration
-from fastiseat.kernels.segments import BLOCK, Segments
+from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.flat import check_apart, check_device, check_like, check_numbers, check_weights
+from fastiseat.kernels.core.segments import BLOCK, Segments
+from fastiseat.kernels.core.torch_ops import Registration
 from fastiseat.kernels.weight_perturb import native, reference
 
 Norm = Literal["tensor", "global"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import flat
-from fastiseat.kernels import native as library
-from fastiseat.kernels.flat import Number
+from fastiseat.kernels.core import flat
+from fastiseat.kernels.core import native as library
+from fastiseat.kernels.core.flat import Number
 
 unsupported = library.unsupported
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.flat import Number, blocks, of_blocks, parts, scalar
-from fastiseat.kernels.segments import BLOCK
+from fastiseat.kernels.core.flat import Number, blocks, of_blocks, parts, scalar
+from fastiseat.kernels.core.segments import BLOCK
 
 TINY = 1e-20
 """The released code's guard against a zero gradient."""

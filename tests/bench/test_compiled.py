@@ -10,7 +10,7 @@ from fastiseat.bench import compiled, kernels
 from fastiseat.bench.inputs import images_of
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
-from fastiseat.kernels.dispatch import Op
+from fastiseat.kernels.core.dispatch import Op
 
 # Inductor's own, of parts of PyTorch that it imports.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -11,8 +11,9 @@ from fastiseat import models
 from fastiseat.bench import bn_act_calls, kernel_calls, kernels
 from fastiseat.bench.inputs import images_of
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, ops
-from fastiseat.kernels.dispatch import AUTO, VARIABLE
+from fastiseat.kernels import ops
+from fastiseat.kernels.core import dispatch
+from fastiseat.kernels.core.dispatch import AUTO, VARIABLE
 
 FIGURES = {"median", "seconds", "share_of_bandwidth"}
 

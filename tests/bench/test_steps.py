@@ -13,7 +13,8 @@ from fastiseat.bench.steps import run_case
 from fastiseat.bench.subjects import EngineSubject
 from fastiseat.bench.variants import VARIANTS
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, ops
+from fastiseat.kernels import ops
+from fastiseat.kernels.core import dispatch
 
 FIGURES = {
     "seconds",

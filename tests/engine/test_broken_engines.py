@@ -19,7 +19,7 @@ from fastiseat.engine.recorder import Recorder, Recording, Snapshot
 from fastiseat.engine.settings import Settings
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
-from fastiseat.kernels import dispatch, native
+from fastiseat.kernels.core import dispatch, native
 
 
 class Dropping(Plain):

@@ -24,7 +24,7 @@ from side_by_side import (
 from torch import Tensor, nn
 
 from fastiseat import AT, AWP, PGD, Standard
-from fastiseat.kernels import dispatch
+from fastiseat.kernels.core import dispatch
 from fastiseat.pipelines.augmentation import Augmentation
 
 # Each differs from the one before in every number.

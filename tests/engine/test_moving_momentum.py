@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, SGD, Standard, TrainStep, UserError
 from fastiseat.config import Config, Schedule
-from fastiseat.kernels import dispatch
+from fastiseat.kernels.core import dispatch
 from fastiseat.schedule import moving, scalars_of_step
 
 EPOCHS, STEPS = 3, 4

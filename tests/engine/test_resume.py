@@ -10,7 +10,7 @@ from side_by_side import assert_same, batch, recorded, small, step, twins
 
 from fastiseat import AWP, PGD, TrainStep
 from fastiseat.engine.recorder import MOST_RECORDINGS
-from fastiseat.kernels import dispatch
+from fastiseat.kernels.core import dispatch
 
 FLOAT = {"dtype": torch.float32}
 

@@ -13,8 +13,8 @@ from oracles.compare import CASES, ISEAT_SCALARS, TOLERANCES, build, run_both
 from torch import Tensor, nn
 
 from fastiseat import AWP, ISEAT, SGD, TrainStep
-from fastiseat.kernels import dispatch
-from fastiseat.kernels.dispatch import Backend
+from fastiseat.kernels.core import dispatch
+from fastiseat.kernels.core.dispatch import Backend
 
 BACKENDS = ["auto", "reference", "native", "triton"]
 # Of the update's own size; float32 sums over a batch differ by their order.

@@ -16,7 +16,7 @@ from torch import Tensor
 from fastiseat.errors import UserError
 from fastiseat.kernels import augment
 from fastiseat.kernels.augment import reference
-from fastiseat.kernels.dispatch import VARIABLE
+from fastiseat.kernels.core.dispatch import VARIABLE
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 NUMPY_MODES = {"zero": "constant", "reflect": "reflect"}

@@ -15,8 +15,8 @@ from torch import Tensor
 from fastiseat.errors import UserError
 from fastiseat.kernels import augment
 from fastiseat.kernels.augment import _OP, native, reference
-from fastiseat.kernels.dispatch import VARIABLE
-from fastiseat.kernels.triton_support import interpreted
+from fastiseat.kernels.core.dispatch import VARIABLE
+from fastiseat.kernels.core.triton_support import interpreted
 
 SEEDS, EPOCHS = [0, 2**32 - 1, 2**32, 2**63 + 12345, 2**64 - 1], [0, 199, 2**31, 2**32 - 1]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]

@@ -16,10 +16,11 @@ from devices import DEVICES
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import bn_act, bn_act_eval, native, update_running_stats
+from fastiseat.kernels import bn_act, bn_act_eval, update_running_stats
 from fastiseat.kernels.bn_act import _EVAL_OP, _OP, _OPS, reference
 from fastiseat.kernels.bn_act import native as bn_native
 from fastiseat.kernels.bn_act.layout import layout
+from fastiseat.kernels.core import native
 
 HERE = Path(__file__).parent
 EPS = 1e-5

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from toolkits import ROOT, Nvrtc, find_nvcc
 
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 
 SOURCES = ROOT / "kernels" / "csrc"
 HEADERS = sorted(SOURCES.glob("*.h"))

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, native, pgd_step, triton_support
-from fastiseat.kernels.dispatch import Backend, Op
+from fastiseat.kernels import pgd_step
+from fastiseat.kernels.core import dispatch, native, triton_support
+from fastiseat.kernels.core.dispatch import Backend, Op
 
 
 def double(x: torch.Tensor, *, scale: float = 2.0) -> str:

@@ -20,7 +20,6 @@ from fastiseat.kernels import (
     augment,
     bn_act,
     bn_act_eval,
-    dispatch,
     idbh,
     pgd_step,
     sgd,
@@ -28,7 +27,8 @@ from fastiseat.kernels import (
     weight_perturb,
 )
 from fastiseat.kernels.bn_act.running import _update as update_running_stats
-from fastiseat.kernels.checks import host_may_look
+from fastiseat.kernels.core import dispatch
+from fastiseat.kernels.core.checks import host_may_look
 from fastiseat.kernels.idbh.policies import POLICIES
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "_unique2", "aminmax"}

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastiseat.kernels.core.triton_support import interpreted
 from fastiseat.kernels.pgd_step import _OP, native, reference
-from fastiseat.kernels.triton_support import interpreted
 
 EPS, STEP = 8 / 255, 2 / 255
 SPECIALS = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 1.0, 0.5, -0.25]

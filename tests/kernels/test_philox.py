@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from oracles.philox import philox_oracle
 
-from fastiseat.kernels.philox import below, philox
+from fastiseat.kernels.core.philox import below, philox
 
 ONES = 0xFFFFFFFF
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from triton_compile import compile_elsewhere
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, sgd, weight_perturb
+from fastiseat.kernels import sgd, weight_perturb
+from fastiseat.kernels.core import dispatch
 from fastiseat.kernels.sgd import reference
 
 # Triton's interpreter computes by numpy, which warns of what is meant here.

@@ -13,7 +13,8 @@ from torch import Tensor
 from triton_compile import compile_elsewhere
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import dispatch, weight_perturb
+from fastiseat.kernels import weight_perturb
+from fastiseat.kernels.core import dispatch
 from fastiseat.kernels.weight_perturb import reference
 
 # Triton's interpreter computes by numpy, which warns of what is meant here.

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, SGD, TrainStep, UserError
 from fastiseat.engine.algorithm1 import Given
-from fastiseat.kernels import dispatch
+from fastiseat.kernels.core import dispatch
 from fastiseat.methods import Consistency
 from fastiseat.methods.consistency import js_divergence
 from fastiseat.pipelines.augmentation import Augmentation

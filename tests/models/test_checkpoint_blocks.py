@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fastiseat.kernels import native
+from fastiseat.kernels.core import native
 from fastiseat.models import build, recompute
 from fastiseat.models.blocks import Network
 from fastiseat.models.factory import needs_no_autocast

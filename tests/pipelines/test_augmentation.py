@@ -8,7 +8,8 @@ from devices import DEVICES
 
 from fastiseat.config import Data
 from fastiseat.errors import UserError
-from fastiseat.kernels import augment, dispatch, idbh
+from fastiseat.kernels import augment, idbh
+from fastiseat.kernels.core import dispatch
 from fastiseat.pipelines.augmentation import Augmentation
 
 INDEX = torch.tensor([5, 2**33, 7, 0, 11, 12])

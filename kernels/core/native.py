@@ -1,4 +1,4 @@
-"""The compiled libraries: found beside this file and loaded at the first use, or absent for a stated reason.
+"""The compiled libraries: found in the package and loaded at the first use, or absent for a stated reason.
 
 One serves the CPU, one CUDA devices. Both have a flat C interface, which ``csrc/`` documents, and no torch inside.
 """
@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.launches import announce
+from fastiseat.kernels.core.launches import announce
 
 ABI_VERSION = 3
 """The number in ``csrc/fastiseat.h`` that this code was written against."""
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]
 LIBRARIES = {"cpu": FOLDER / "libfastiseat_native.so", "cuda": FOLDER / "libfastiseat_cuda.so"}
 _NEEDS = {
     "cpu": "a C++ compiler and make",

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
-from fastiseat.kernels.launches import announce
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core.launches import announce
+from fastiseat.kernels.core.torch_ops import Registration
 
 VARIABLE = "FASTISEAT_KERNELS"
 AUTO = "auto"

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
-from fastiseat.kernels import native
-from fastiseat.kernels.segments import BLOCK, Segments
+from fastiseat.kernels.core import native
+from fastiseat.kernels.core.segments import BLOCK, Segments
 
 Number = float | Tensor
 

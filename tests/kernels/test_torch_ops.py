@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastiseat.kernels import dispatch
-from fastiseat.kernels.dispatch import Backend, Op
-from fastiseat.kernels.library import Registration
+from fastiseat.kernels.core import dispatch
+from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.torch_ops import Registration
 
 SCHEMA = "(Tensor a, Tensor? b, float factor, Tensor? factor_tensor=None) -> (Tensor, Tensor)"
 calls: list[tuple[str, object]] = []
