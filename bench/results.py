@@ -11,7 +11,7 @@ from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
 from fastiseat.bench.targets import judged
 from fastiseat.errors import UserError
-from fastiseat.safe import read_file, write_atomically
+from fastiseat.safe import LEFT_BEHIND, OwnFolder, read_file
 from fastiseat.safe.reading import TEXT
 
 FOLDER = Path(__file__).parent
@@ -26,10 +26,11 @@ def save(document: dict[str, Any], folder: Path) -> Path:
     commit = document["machine"]["versions"]["commit"] or f"v{document['machine']['versions']['fastiseat']}"
     shortened = commit[:10] + ("-dirty" if commit.endswith("-dirty") else "")
     path = folder / f"{slug(document['machine']['device'])}-{shortened}.json"
-    folder.mkdir(parents=True, exist_ok=True)
     if path.exists():
         document = merged(load(path), document)
-    write_atomically(path, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
+    own = OwnFolder(folder)
+    own.sweep(idle=LEFT_BEHIND)
+    own.write(path.name, (json.dumps(document, indent=1, ensure_ascii=False) + "\n").encode())
     return path
 
 

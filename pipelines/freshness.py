@@ -20,7 +20,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.store import AGAIN, Store
-from fastiseat.safe import read_file, write_atomically
+from fastiseat.safe import read_file, resolved, write_atomically
 from fastiseat.safe.reading import LISTING
 
 FILE = "source.json"
@@ -127,7 +127,7 @@ def _compared(store: Store, source: Path, progress: Progress) -> Freshness:
     kind = _kind(store)
     progress.say(f"{store.path}: does not tell what {source} held; comparing all images, once")
     record = record_of(kind, source, store.path, progress)
-    with read_source(kind, source.resolve(), store.info.image_size) as content:
+    with read_source(kind, resolved(source), store.info.image_size) as content:
         splits = [
             (split.shape, np.dtype(np.uint8), split.blocks(), split.labels)
             for split in (content.train, content.test)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fastiseat.errors import UserError, unknown
 from fastiseat.pipelines.releases import RELEASES, Release
+from fastiseat.safe import expanded, resolved
 
 BUNDLED = {"digits": "scikit-learn"}
 """Data sets that come with an installed package, and need neither files nor preparing."""
@@ -57,7 +58,7 @@ def wanted(name: str) -> Wanted:
     if kind in OWN:
         if not path:
             raise UserError(f"data set {name!r}: say where it is: {kind}:{OWN[kind]}")
-        return Wanted(kind=kind, path=Path(path).expanduser().resolve())
+        return Wanted(kind=kind, path=resolved(path))
     if name in BUNDLED:
         raise UserError(f"data set {name} comes with {BUNDLED[name]} and is used from there: it is never prepared")
     if name not in RELEASES:
@@ -73,7 +74,7 @@ def is_place(name: str) -> bool:
 
 def cache() -> Path:
     """The folder for data where no other is named."""
-    return Path("~/.cache/fastiseat").expanduser()
+    return expanded("~/.cache/fastiseat")
 
 
 def roots(data_dir: Path | None) -> list[Path]:
@@ -83,7 +84,7 @@ def roots(data_dir: Path | None) -> list[Path]:
             f"--data-dir {data_dir}: no such folder; give the one that holds the archive or its content"
         )
     named = os.environ.get(ENVIRONMENT)
-    return [*([data_dir] if data_dir else []), *([Path(named).expanduser()] if named else []), cache()]
+    return [*([data_dir] if data_dir else []), *([expanded(named)] if named else []), cache()]
 
 
 def places(wanted: Wanted, *, data_dir: Path | None, source: Path | None) -> list[Place]:
@@ -108,7 +109,7 @@ def places(wanted: Wanted, *, data_dir: Path | None, source: Path | None) -> lis
 
 def in_cache(wanted: Wanted, elsewhere: Path) -> Path:
     """Where the arrays of ``wanted`` lie that can't be written where ``elsewhere`` is."""
-    return cache() / "prepared" / f"{wanted.key}-{_short_hash(elsewhere.resolve())}"
+    return cache() / "prepared" / f"{wanted.key}-{_short_hash(resolved(elsewhere))}"
 
 
 def missing(wanted: Wanted, folders: Sequence[Path]) -> UserError:

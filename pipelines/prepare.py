@@ -17,6 +17,7 @@ from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import verdict
 from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import exclusive, first_writable, write
+from fastiseat.safe import resolved
 
 _LARGEST_SIDE = 4096
 
@@ -187,7 +188,7 @@ def _make(asked: Wanted, place: Place, *, image_size: int | None, force: bool, p
         if not force and (found := Store.at(path)) and examine(found, progress=progress).usable:
             return found
         record = record_of(asked.kind, place.source, path, progress)
-        with read_source(asked.kind, place.source.resolve(), image_size) as source:
+        with read_source(asked.kind, resolved(place.source), image_size) as source:
             progress.say(f"{asked.name}, {verdict(source.official, source.remark)}")
             made = write(
                 path,
@@ -221,7 +222,7 @@ def _check(asked: Wanted, *, source: Path | None, download: bool, image_size: in
 
 
 def _check_same(found: Store, source: Path | None, image_size: int | None) -> None:
-    if source is not None and str(source.resolve()) != found.info.source:
+    if source is not None and str(resolved(source)) != found.info.source:
         raise UserError(
             f"{found.info.name} is prepared from {found.info.source}: add --force to prepare it from {source} instead"
         )

@@ -13,6 +13,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import exclusive, first_writable
+from fastiseat.safe import resolved
 
 WITH_JPEG_FILES = ("tinyimagenet", "imagefolder")
 """The kinds of data sets whose images may be JPEG files."""
@@ -83,5 +84,5 @@ def _make(kind: str, path: Path, packed: Store, progress: Progress) -> EncodedSt
     source = found.source
     if found.state == "gone":
         raise UserError(f"{source}: gone, but {packed.path} was prepared from it; prepare that again with --force")
-    with read_source(kind, source.resolve(), None) as content:
+    with read_source(kind, resolved(source), None) as content:
         return write_encoded(path, content.train, packed=packed, progress=progress)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -55,8 +56,9 @@ class RunDirectory:
         naming what changed. Writes nothing.
         """
         run = cls(path, keep=keep)
-        if path.exists() and not path.is_dir():
-            raise UserError(f"{path} is a file: choose another --out")
+        if os.path.lexists(path) and not path.is_dir():
+            kind = "a symbolic link to no folder" if path.is_symlink() else "a file"
+            raise UserError(f"{path} is {kind}: choose another --out")
         if run.is_free():
             return run
         if not resume:

@@ -11,6 +11,7 @@ from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.models.shipped import shipped
 from fastiseat.pipelines import datasets
+from fastiseat.safe import expanded
 
 
 def _path_fields() -> list[tuple[str, str]]:
@@ -50,7 +51,7 @@ def absolute_json(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _absolute(path: Path) -> Path:
     # Weights that come with the package lie in no folder of the user's.
-    return path if shipped(path) else path.expanduser().absolute()
+    return path if shipped(path) else expanded(path).absolute()
 
 
 def absolute_dataset(name: str) -> str:

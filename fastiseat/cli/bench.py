@@ -14,6 +14,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json, show_text
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError, unknown
+from fastiseat.safe import OwnFolder
 
 if TYPE_CHECKING:
     import torch
@@ -100,6 +101,8 @@ def main(argv: list[str]) -> None:
     arguments = command_line(ARGUMENTS, argv, prog="fastiseat bench")
     _check(arguments)
     refuse_ranks("bench")
+    if arguments.results is not None:
+        OwnFolder(arguments.results).require_writable()
     from fastiseat.bench.results import save
     from fastiseat.bench.steps import Plan
     from fastiseat.bench.suite import PARTS, measure

@@ -21,6 +21,7 @@ from fastiseat.pipelines.base import DataSet, Split
 from fastiseat.pipelines.checksums import verified
 from fastiseat.pipelines.progress import Progress
 from fastiseat.rundata import limited
+from fastiseat.safe import resolved
 from fastiseat.shortage import enough_memory
 
 FOLDER = "evaluations"
@@ -76,7 +77,7 @@ def weights_of(target: Path, arguments: Eval) -> Iterator[Weights]:
 
 def _chosen(out: Path | None) -> Path | None:
     """The folder that a user names may be a link, which is what it points to."""
-    return None if out is None else out.resolve()
+    return None if out is None else resolved(out)
 
 
 def load(weights: Weights, arguments: Eval, progress: Progress) -> Subject:

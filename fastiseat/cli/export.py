@@ -12,6 +12,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show
 from fastiseat.cli.target import weights_file
 from fastiseat.models.names import Variant
+from fastiseat.safe import resolved
 
 if TYPE_CHECKING:
     from fastiseat.export import Exported, Source
@@ -82,7 +83,7 @@ def main(argv: list[str]) -> None:
 
 def _out(arguments: Export) -> Path:
     target, suffix = arguments.target, _SUFFIXES[arguments.to]
-    name = f"{target.resolve().name}-{arguments.weights}" if target.is_dir() else target.stem
+    name = f"{resolved(target).name}-{arguments.weights}" if target.is_dir() else target.stem
     if arguments.out is None:
         return Path(f"{name}{suffix}")
     return arguments.out / f"{name}{suffix}" if arguments.out.is_dir() else arguments.out

@@ -18,6 +18,7 @@ from fastiseat.config import Config
 from fastiseat.pipelines.progress import Progress
 from fastiseat.recipes import METHODS, standard_for
 from fastiseat.rundata import RunData, load_run_data
+from fastiseat.safe import resolved
 from fastiseat.signals import Stopped
 from fastiseat.trainer import Trainer
 
@@ -37,7 +38,7 @@ def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated
     plain = standard_for(config)
     with ConsoleProgress() as progress:
         data = _images(arguments, plain, out, repeated, progress)
-    folder = out.resolve().parent / "standard" / _name(plain, data.whole.fingerprint)
+    folder = resolved(out).parent / "standard" / _name(plain, data.whole.fingerprint)
     weights, display = folder / WEIGHTS["best"], Display(quiet=arguments.quiet)
     if (folder / "results.json").exists():
         require_recorded(weights)

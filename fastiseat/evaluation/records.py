@@ -16,12 +16,10 @@ import numpy.typing as npt
 
 from fastiseat.errors import UserError
 from fastiseat.evaluation.standing import Standing
-from fastiseat.safe import OwnFolder, read_file
+from fastiseat.safe import LEFT_BEHIND, OwnFolder, read_file
 from fastiseat.safe.reading import TEXT
 
 FORMAT = "fastiseat evaluation, format 1"
-LEFT_BEHIND = 3600.0
-"""Seconds after which what an unfinished write left counts as a killed one's: evaluations take no turns here."""
 _ARRAYS = ("broken_by", "part", "round")
 
 
@@ -151,8 +149,10 @@ def place(
     """Where the verdicts of these facts belong, and those that lie there.
 
     A file of that name that can't be trusted is told of and left as it is: the next free name is taken.
+    :class:`UserError` where verdicts can't be written there, which would else be told once they are made.
     """
-    OwnFolder(folder.parent).sweep(folder.name, idle=LEFT_BEHIND)
+    own = OwnFolder(folder.parent)
+    own.sweep(folder.name, idle=LEFT_BEHIND)
     name = file_name(facts, which)
     for number in count(1):
         path = folder / (f"{name}.json" if number == 1 else f"{name}-{number}.json")
@@ -168,6 +168,7 @@ def place(
         except OSError as error:
             reason = error.strerror or str(error)
         say(f"{path} is not trusted ({reason}): it stays as it is, and other verdicts get another name")
+    own.require_writable(folder.name)
     return path, None
 
 

@@ -18,6 +18,7 @@ from fastiseat.export.card import card
 from fastiseat.export.formats import FORMATS, Format, Forward
 from fastiseat.export.killed import held, sweep
 from fastiseat.export.source import Source
+from fastiseat.fields import require_text
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
 
@@ -78,6 +79,7 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> Export
 
 
 def _check_names(out: Path, kind: Format, to: str) -> None:
+    require_text(out=out)
     if out.suffix != kind.suffix:
         raise UserError(f"--out {out}: a file of --to {to} ends in {kind.suffix}; name it {out.stem}{kind.suffix}")
     if not out.parent.is_dir():

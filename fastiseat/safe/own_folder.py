@@ -14,6 +14,9 @@ from pathlib import Path
 from fastiseat.errors import UserError
 from fastiseat.safe.writing import LEFT_OVER, write_atomically
 
+LEFT_BEHIND = 3600.0
+"""Seconds after which what an unfinished write left counts as a killed one's, where writers take no turns."""
+
 
 class OwnFolder:
     """A folder, and the folders below it that are its own.
@@ -54,6 +57,15 @@ class OwnFolder:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def require_writable(self, name: Path | str = "") -> None:
+        """:class:`UserError` where nothing can be written into the folder ``name``; one that is missing stays so."""
+        place = self.path / name
+        there = next(each for each in (place, *place.parents) if os.path.lexists(each))
+        if self.path in there.parents:
+            _require_own(there)
+        with OwnFolder(there).scratch():
+            pass
 
     def open_lock(self, name: str) -> int:
         """As :func:`open_lock`, in this folder."""

@@ -122,5 +122,6 @@ def damage_told(where: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # damaged bytes make zipfile and numpy fail in too many ways to list
-        reason = " ".join(str(error).split())  # some of numpy's take several lines
+        told = error.strerror if isinstance(error, OSError) else None
+        reason = " ".join((told or str(error)).split())  # some of numpy's take several lines
         raise UserError(f"{where}: damaged, truncated or not saved by numpy ({reason}); save it again") from error

@@ -1,42 +1,17 @@
 """Words that no shell's script means: empty paths and numbers of no end, at every option that takes such."""
 
-from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
 
 import pytest
-
-from fastiseat.cli import COMMANDS
-from fastiseat.cli.flags import _kinds, _leaves, _names, _parts
+from command_options import options, takes
 
 BEGINNINGS = {"eval": ["x"], "export": ["x", "--to", "onnx"], "bench": ["step"], "train": ["--dry-run"]}
 NAMELESS = {"eval": ["eval", ""], "export": ["export", "", "--to", "onnx"]}
 """Commands about a path that has no option."""
 
 
-def leaves() -> Iterator[tuple[list[str], str, Any]]:
-    """The words before each option of each command, the option, and what it takes."""
-    for command in COMMANDS:
-        kind = import_module(f"fastiseat.cli.{command}").ARGUMENTS
-        parts = zip(_parts(kind), get_args(kind), strict=True) if _parts(kind) else [(None, kind)]
-        for part, of in parts:
-            words = [command, *([part, "digits"] if part else []), *BEGINNINGS.get(command, [])]
-            for name, hint in _leaves(of):
-                for flag in list(_names(name, hint))[:1]:
-                    yield words, flag, hint
-
-
-def takes(hint: Any, kind: type) -> bool:
-    """Whether it takes one, or several."""
-    return any(
-        each is kind or (get_origin(each) is Annotated and get_args(each)[0] is kind) or kind in get_args(each)
-        for each in _kinds(hint)
-    )
-
-
-PATHS = [(words, flag) for words, flag, hint in leaves() if takes(hint, Path)]
-NUMBERS = [(words, flag) for words, flag, hint in leaves() if takes(hint, int)]
+PATHS = [(words, flag) for words, flag, hint in options(BEGINNINGS) if takes(hint, Path)]
+NUMBERS = [(words, flag) for words, flag, hint in options(BEGINNINGS) if takes(hint, int)]
 
 
 def test_they_are_found():

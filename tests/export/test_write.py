@@ -132,6 +132,14 @@ def test_names_that_can_not_be_meant(source, out, complaint):
     assert str(caught.value) == complaint
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_name_that_is_no_utf_8_is_refused_before_anything_is_made(source, to):
+    for place in (b"caf\xe9/net", b"caf\xe9"):
+        with pytest.raises(UserError, match=r"out='caf\\udce9.*has bytes that are no UTF-8"):
+            export(source(), to, Path(os.fsdecode(place) + FORMATS[to].suffix))
+    assert visible() == []
+
+
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it(source, monkeypatch, missing):
     network = source()

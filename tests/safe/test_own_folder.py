@@ -129,3 +129,17 @@ def test_a_killed_write_leaves_what_a_sweep_takes(folder, monkeypatch):
     os.waitpid(child, 0)
     assert len(folder.sweep("weights")) == 1
     assert not list((folder.path / "weights").iterdir())
+
+
+def test_whether_it_can_be_written_is_found_out_without_a_trace(tmp_path):
+    folder = OwnFolder(tmp_path / "run")
+    for name in ("", "weights", "a/b"):
+        folder.require_writable(name)
+        assert not list(tmp_path.iterdir())
+    folder.folder()
+    for obstacle in (lambda path: path.write_bytes(b""), lambda path: path.symlink_to(tmp_path)):
+        obstacle(folder.path / "weights")
+        with pytest.raises(UserError, match=r"weights(: File exists| is a symbolic link)"):
+            folder.require_writable("weights")
+        (folder.path / "weights").unlink()
+    assert not list(folder.path.iterdir())
