@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import fields
@@ -25,6 +26,10 @@ class NotTakenError(Exception):
     """What would be needed instead, in a few words."""
 
 
+class NotAmongError(Exception):
+    """The choices there are, where a text is none of them."""
+
+
 def require(condition: bool, name: str, value: object, rule: str) -> None:
     """:class:`UserError` with value and rule, unless the condition holds."""
     if not condition:
@@ -35,6 +40,11 @@ def require_at_least(minimum: float, name: str, value: float, *, what: str = "")
     """A finite number from ``minimum`` on."""
     require(value < math.inf, name, value, "must be a finite number")
     require(value >= minimum, name, value, f"must be at least {minimum}{what}")
+
+
+def require_fraction(name: str, value: float) -> None:
+    """Where in a run something happens."""
+    require(0 <= value <= 1, name, value, "is a fraction of the run and must lie in 0 … 1")
 
 
 def require_count(minimum: int, name: str, value: int, *, most: int = MOST_WHOLE) -> None:
@@ -63,6 +73,7 @@ def require_text(**settings: object) -> None:
 def check_types(settings: Any) -> None:
     """Every field of a dataclass is what its annotation says, or :class:`UserError`.
 
+    The values of a ``Literal`` are all that its field takes, so that a choice is written in its annotation alone.
     NumPy's numbers and tensors of one element become Python's, lists tuples, paths in words paths. Annotations of
     other kinds than those below, and names that only a type checker knows, say nothing.
     """
@@ -80,6 +91,8 @@ def typed(name: str, value: Any, kind: Any) -> Any:
         return _taken(value, kind)
     except NotTakenError as needed:
         raise UserError(f"{name}={shown(value)}: {needed} is needed, not a {full_name(type(value))}") from None
+    except NotAmongError as known:
+        raise UserError(f"{name}={shown_word(value)}: is one of {known}") from None
 
 
 def shown(value: object) -> str:
@@ -88,14 +101,24 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+def shown_word(word: str) -> str:
+    """As it was typed, where that is one line of moderate length."""
+    return word if word.isprintable() and len(word) <= 60 else shown(word)
+
+
 def _representation(value: object) -> str:
     # Of thousands of digits Python writes none.
     return f"{value:#x}" if isinstance(value, int) and abs(value) > 10**60 else repr(value)
 
 
 def full_name(kind: type) -> str:
-    """As it is imported."""
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    """As it is imported: from the package that offers it, not from the file inside that defines it."""
+    if kind.__module__ == "builtins":
+        return kind.__name__
+    parts = kind.__module__.split(".")
+    homes = [".".join(parts[:size]) for size in range(2, len(parts))]
+    offering = (home for home in homes if vars(sys.modules.get(home, object)).get(kind.__name__) is kind)
+    return f"{next(offering, kind.__module__)}.{kind.__qualname__}"
 
 
 def pixels(text: str) -> float:
@@ -147,19 +170,22 @@ def _one_of(value: Any, kinds: tuple[Any, ...]) -> Any:
         isinstance(kind, type) and kind not in (bool, int, float) and isinstance(value, kind) for kind in kinds
     ):
         return value
-    needed = []
+    refusals: list[Exception] = []
     for kind in kinds:
         try:
             return _taken(value, kind)
-        except NotTakenError as error:
-            needed.append(str(error))
-    raise NotTakenError(" or ".join(needed))
+        except (NotTakenError, NotAmongError) as refusal:
+            refusals.append(refusal)
+    choices = [refusal for refusal in refusals if isinstance(refusal, NotAmongError)]
+    raise choices[0] if choices else NotTakenError(" or ".join(map(str, refusals)))
 
 
 def _choice(value: Any, known: tuple[Any, ...]) -> Any:
-    """Whether it is one of them is asked, and worded, by the setting itself."""
+    names = ", ".join(map(str, known))
     if not isinstance(value, str):
-        raise NotTakenError(f"one of {', '.join(map(str, known))}")
+        raise NotTakenError(f"one of {names}")
+    if value not in known:
+        raise NotAmongError(names)
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_args
 
 import torch
 from torch import Tensor
@@ -48,7 +47,6 @@ class Augmentation:
         require_at_least(0, "pad", self.pad)
         if not isinstance(self.epoch, Tensor):
             require(0 <= self.epoch < 2 * _HALF, "epoch", self.epoch, "must lie in 0 … 2**32 - 1")
-        require(self.pad_mode in get_args(PadMode), "pad_mode", self.pad_mode, "is zero or reflect")
         if self.view not in (0, 1):
             raise UserError(f"view={self.view}: an image has two views, 0 and 1; take one of them")
 

@@ -20,7 +20,7 @@ NUMBERS = [(group, name) for group, name, kind in FIELDS if kind in (float, int)
     [
         (Data, {"batch_size": 0}, "batch_size=0: must be at least 1"),
         (Data, {"val_split": 1.0}, "val_split=1.0: must lie in 0 … 1, 1 excluded"),
-        (Network, {"variant": "relased"}, "unknown network variant 'relased'; did you mean released?"),
+        (Network, {"variant": "relased"}, "variant=relased: is one of released, common, released-no-bn"),
         (Network, {"arch": "wrn-35-10"}, r"depth 6n \+ 4"),
         (Network, {"arch": "resnet"}, "unknown network 'resnet'"),
         (Objective, {"lam": -0.1}, "lam=-0.1: must be at least 0"),
@@ -39,10 +39,10 @@ NUMBERS = [(group, name) for group, name, kind in FIELDS if kind in (float, int)
         (PGD, {"eps": 8}, "eps=8: is beyond the pixel values, 0 … 1; 8 of 255 levels are written 8/255"),
         (PGD, {"step_size": 2}, "step_size=2: is beyond the pixel values"),
         (PGD, {"steps": 0}, "steps=0: must be at least 1"),
-        (PGD, {"bn_mode": "both"}, "bn_mode=both: must be train or eval"),
+        (PGD, {"bn_mode": "both"}, "bn_mode=both: is one of train, eval"),
         (AWP, {"gamma": -1e-9}, "gamma=-1e-09: must be at least 0"),
-        (AWP, {"norm": "layer"}, "norm=layer: must be tensor or global"),
-        (SGD, {"implementation": "appex"}, "optimizer=appex: is own or apex"),
+        (AWP, {"norm": "layer"}, "norm=layer: is one of tensor, global"),
+        (SGD, {"implementation": "appex"}, "implementation=appex: is one of own, apex"),
         (
             SGD,
             {"nesterov": True, "momentum": 0.0},
@@ -138,7 +138,7 @@ def test_the_ends_of_each_range_are_allowed(group):
 def test_a_dtype_for_half_precision_needs_half_precision():
     with pytest.raises(UserError, match=r"amp_dtype=bf16: .*add --amp, or leave it out"):
         Run(amp_dtype="bf16")
-    with pytest.raises(UserError, match="amp_dtype=fp8: is bf16 or fp16"):
+    with pytest.raises(UserError, match="amp_dtype=fp8: is one of bf16, fp16"):
         Run(amp=True, amp_dtype="fp8")
 
 

@@ -112,7 +112,7 @@ def test_each_epoch_tells_the_peak_of_memory(tmp_path, config):
 @pytest.mark.parametrize("engine", ["graph", "compiled"])
 def test_an_engine_that_is_not_for_this_device_or_unknown(tmp_path, config, engine):
     with pytest.raises(
-        UserError, match=r"engine=graph: it records on a cuda device|engine=compiled: is auto, eager"
+        UserError, match=r"engine=graph: it records on a cuda device|engine=compiled: is one of auto, eager"
     ):
         run(tmp_path / "run", config, engine=engine)
     assert not (tmp_path / "run").exists()
