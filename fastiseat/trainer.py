@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fastiseat import methods, models
+from fastiseat.beforehand import check, precision_of
 from fastiseat.checkpoint import (
     DIGESTS,
     RUN,
@@ -36,10 +37,9 @@ from fastiseat.checkpoint.turn import turn
 from fastiseat.config import Config, Execution, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import deterministic, own_randomness
-from fastiseat.engine.precision import precision_for_amp, strict_float32
-from fastiseat.errors import UserError, unknown
+from fastiseat.engine.precision import strict_float32
+from fastiseat.errors import UserError
 from fastiseat.evaluation import BATCH_SIZE, Attack, Evaluator, NotFiniteError, attack_named
-from fastiseat.kernels import check_choice
 from fastiseat.lock import locked
 from fastiseat.metrics import (
     DivergedError,
@@ -70,7 +70,6 @@ from fastiseat.threads import SMALL, Threads, as_begun, begun_with, computing_wi
 Row = dict[str, Any]
 # How many steps on a GPU may pass before a loss that is no number is noticed; a CPU looks at each.
 FINITE_EVERY = 50
-ON_NAN = ("stop", "rollback")
 # More would only hide that the settings do not work.
 MOST_ROLLBACKS = 3
 
@@ -133,15 +132,6 @@ def _for_training(say: Say) -> Say:
     return lambda line: say(f"{line} (to train with another one: fastiseat export makes a file of it)")
 
 
-def check_options(checkpoint_every: str, *, keep: int, on_nan: str) -> Every:
-    """How often a run is kept; :class:`UserError` for options that say nothing of it, before anything is loaded."""
-    if on_nan not in ON_NAN:
-        raise unknown("value of --on-nan", on_nan, ON_NAN)
-    if keep < 1:
-        raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
-    return Every.parse(checkpoint_every)
-
-
 class Trainer:
     """Trains ``config`` into ``out``. Raises :class:`fastiseat.errors.UserError` before anything is written
     where config, data, directory or device do not go together.
@@ -180,9 +170,21 @@ class Trainer:
         """
         config = absolute(config)
         self.config, self.device, self.observer = config, device, observer
-        self.every, self.on_nan = check_options(checkpoint_every, keep=keep, on_nan=on_nan), on_nan
+        self.execution = Execution() if execution is None else execution
+        check(
+            config,
+            out,
+            device=device,
+            engine=self.execution.engine,
+            loader=loader,
+            checkpoint_every=checkpoint_every,
+            keep=keep,
+            on_nan=on_nan,
+            resume=resume,
+            anyway=resume_anyway,
+        )
+        self.every, self.on_nan = Every.parse(checkpoint_every), on_nan
         self.resume, self.resume_anyway, self.wait, self.options = resume, resume_anyway, wait, dict(options or {})
-        check_choice(device)
         self.directory = RunDirectory.open(out, config, resume=resume, anyway=resume_anyway, keep=keep)
         self.data = self._images(repeated or RunImages(), data_dir, progress)
         self._load = partial(
@@ -200,8 +202,7 @@ class Trainer:
         # Read again on every resume, where it changes nothing any more: the first of all is what config.json keeps.
         self.init_fingerprint = None if config.network.init is None else network_fingerprint(model)
         self.model = model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.precision = self._precision()
-        self.execution = Execution() if execution is None else execution
+        self.precision = precision_of(config.run, device, observer.say)
         self.model.checkpoint_blocks = self.execution.checkpoint_blocks
         asked = self.execution.threads
         self.threads = Threads(count=asked or torch.get_num_threads(), why=f"{asked}, as given" if asked else "")
@@ -315,22 +316,6 @@ class Trainer:
         )
         network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
-
-    def _precision(self) -> str:
-        if not self.config.run.amp:
-            return "full"
-        precision, wanted = precision_for_amp(self.device), self.config.run.amp_dtype
-        if wanted is not None:
-            if precision == "full":
-                self.observer.say(
-                    f"--amp-dtype {wanted}: this CPU would emulate it, slowly; float32 needs no --amp"
-                )
-            return wanted
-        if precision == "full":
-            self.observer.say(
-                "--amp: this CPU has no bf16 instructions and would emulate them; training in float32"
-            )
-        return precision
 
     @property
     def total_steps(self) -> int:

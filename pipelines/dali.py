@@ -52,7 +52,7 @@ class DaliLoader:
     ) -> None:
         self.data, self.order, self.device = data, order, device
         self.rows, self.workers = rows, workers
-        self._dali = _library()
+        self._dali = library()
 
     def __len__(self) -> int:
         return len(self.order)
@@ -141,8 +141,11 @@ def _number(device: torch.device) -> int:
     return torch.cuda.current_device() if device.index is None else device.index
 
 
-def _library() -> Any:
-    """DALI, imported only where it is used: it takes half a second, and few install it."""
+def library() -> Any:
+    """DALI, imported only where it is used: it takes half a second, and few install it.
+
+    :class:`UserError` where it is not installed.
+    """
     try:
         from nvidia.dali import Pipeline, fn, types
         from nvidia.dali.plugin.pytorch import feed_ndarray

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,8 @@ class FfcvLoader:
                 yield Batch(torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(index))
 
 
-def _open(beton: Beton, batch_size: int, workers: int) -> Any:
-    """FFCV's loader of a file, which is mapped from now on: what takes the file's place later is not read."""
+def library() -> SimpleNamespace:
+    """What is used of FFCV and Numba, imported only where it is used; :class:`UserError` where it is not installed."""
     with _settings_kept():
         try:
             import numba
@@ -77,19 +77,30 @@ def _open(beton: Beton, batch_size: int, workers: int) -> Any:
                 from ffcv.loader import Loader
         except ImportError as error:
             raise UserError(f"{_MISSING}; {error}") from error
-        with _threads_kept(numba):
-            loader = Loader(
-                str(beton.file),
-                batch_size=batch_size,
-                num_workers=min(workers, _cores(numba)),
-                os_cache=True,
-                seed=0,  # it would draw one from numpy's global generator; the order is not FFCV's
-                pipelines={
-                    "image": [NDArrayDecoder() if beton.info.kind == "packed" else SimpleRGBImageDecoder()],
-                    "label": [IntDecoder()],
-                },
-            )
-            loader.memory_manager.context.__enter__()
+    return SimpleNamespace(
+        numba=numba,
+        Loader=Loader,
+        labels=IntDecoder,
+        images={"packed": NDArrayDecoder, "jpeg": SimpleRGBImageDecoder},
+    )
+
+
+def _open(beton: Beton, batch_size: int, workers: int) -> Any:
+    """FFCV's loader of a file, which is mapped from now on: what takes the file's place later is not read."""
+    ffcv = library()
+    with _settings_kept(), _threads_kept(ffcv.numba):
+        loader = ffcv.Loader(
+            str(beton.file),
+            batch_size=batch_size,
+            num_workers=min(workers, _cores(ffcv.numba)),
+            os_cache=True,
+            seed=0,  # it would draw one from numpy's global generator; the order is not FFCV's
+            pipelines={
+                "image": [ffcv.images[beton.info.kind]()],
+                "label": [ffcv.labels()],
+            },
+        )
+        loader.memory_manager.context.__enter__()
     return loader
 
 

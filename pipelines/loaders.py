@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from fastiseat.pipelines.mix import MixedLoader
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.places import roots
 from fastiseat.pipelines.prefetch import Prefetched
-from fastiseat.pipelines.prepare_encoded import encode
+from fastiseat.pipelines.prepare_encoded import WITH_JPEG_FILES, encode
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.resident import ResidentLoader, resident_bytes
 from fastiseat.pipelines.store import Store
@@ -85,8 +86,7 @@ def load(
     Raises:
         UserError: an unknown name, a library that is not installed, images that don't fit or are no JPEG files.
     """
-    if name not in (*LOADERS, AUTO):
-        raise unknown("loader", name, (*LOADERS, AUTO))
+    check(name, dataset=training.whole.name, images=images)
     why = ""
     if name == AUTO:
         name, why = choose(training.split, images=images, device=device)
@@ -103,6 +103,18 @@ def load(
         why=why or _told(name, training.split),
         verified=_verified(name, training, images),
     )
+
+
+def check(name: str, *, dataset: str, images: Kind) -> None:
+    """:class:`UserError` for what :func:`load` refuses whatever the images are."""
+    if name not in (*LOADERS, AUTO):
+        raise unknown("loader", name, (*LOADERS, AUTO))
+    if images == "jpeg" and name == "resident":
+        raise UserError("--loader resident holds decoded images: take --images packed, or another loader")
+    if images == "jpeg" and dataset.partition(":")[0] not in WITH_JPEG_FILES:
+        raise UserError(f"--images jpeg: {dataset} has no JPEG files; leave it out")
+    if name in ("ffcv", "dali"):
+        import_module(f"fastiseat.pipelines.{name}").library()
 
 
 def with_extra(chosen: Chosen, extra: Split, order: Order, *, device: torch.device) -> Chosen:
@@ -171,15 +183,19 @@ def on_device(device: torch.device, loader: Loader) -> Loader:
 
 
 def _resident(training: Training, order: Order, images: Kind, device: torch.device, _progress: Progress) -> Loader:
-    if images == "jpeg":
-        raise UserError("--loader resident holds decoded images: take --images packed, or another loader")
-    needed, free = resident_bytes(training.split), free_bytes(device)
+    assert images == "packed"
+    require_room(training.split, device)
+    return ResidentLoader(training.split, order, device=device)
+
+
+def require_room(split: Split, device: torch.device) -> None:
+    """:class:`UserError` where the device's free memory does not hold the images, which are to be resident."""
+    needed, free = resident_bytes(split), free_bytes(device)
     if needed > free:
         raise UserError(
             f"--loader resident: {in_bytes(needed)} of images do not fit into the {in_bytes(free)} that are free on "
             f"{device}; take --loader torch, or use fewer with --limit-train"
         )
-    return ResidentLoader(training.split, order, device=device)
 
 
 def _torch(training: Training, order: Order, images: Kind, _device: torch.device, progress: Progress) -> Loader:

@@ -47,7 +47,7 @@ LAYERS = [
         "sweep",
         "distributed",
     ],
-    ["rundata"],
+    ["beforehand", "rundata"],
     ["trainer"],
     ["bench"],
     ["cli"],

@@ -22,6 +22,8 @@ from fastiseat.recipes import FINE_TUNING, METHODS, check, origin, recipe, recip
 from fastiseat.schedule import as_row, moving, scalars_at, scalars_of_step
 
 if TYPE_CHECKING:
+    import torch
+
     from fastiseat.checkpoint import RunImages
 
 
@@ -71,7 +73,8 @@ class Train:
     """Print the result only."""
     dry_run: FlagCreatePairsOff[bool] = False
     """Print the recipe and what was changed of it, the resolved settings, the schedule of each epoch and the network's
-    size as JSON, and stop. A released data set need not be there; steps_per_epoch is null until it is prepared."""
+    size as JSON, and stop. A released data set need not be there, nor images beside it;
+    steps_per_epoch is null until it is prepared."""
 
 
 ARGUMENTS = Train
@@ -166,14 +169,13 @@ def main(argv: list[str]) -> None:
     """Train, or with ``--dry-run`` say what would be trained."""
     taken = list[str]()
     arguments = _absolute(parse(argv, taken.append))
+    refuse_ranks("train")
     if arguments.dry_run:
-        _check_as_a_run(arguments)
-        planned = plan(arguments.config, arguments.data_dir, taken.append)
+        planned = _planned(arguments, taken.append)
         for line in taken:
             show(line, file=sys.stderr)
         show_json(planned, ensure_ascii=False)
         return
-    refuse_ranks("train")
     with outlasting("stdout"):
         _train(arguments, taken)
 
@@ -229,19 +231,28 @@ def _train(arguments: Train, taken: list[str]) -> None:
     print_line(display.console, f"run: {trainer.directory.path}")
 
 
-def _check_as_a_run(arguments: Train) -> None:
-    """What a run is refused for before it looks at its images, in its words; nothing is written."""
-    from fastiseat.checkpoint import RunDirectory
+def _planned(arguments: Train, say: Say) -> dict[str, object]:
+    """What ``--dry-run`` prints; refused what the run would be, in its words. Nothing is written."""
+    from fastiseat.beforehand import check, precision_of
     from fastiseat.cli.machine import choose_device
-    from fastiseat.kernels import check_choice
-    from fastiseat.trainer import check_options
 
+    config, anyway = arguments.config, arguments.resume_anyway
     device = choose_device(arguments.device)
-    check_options(arguments.checkpoint_every, keep=arguments.keep, on_nan=arguments.on_nan)
-    check_choice(device)
-    if arguments.out is not None:
-        anyway = arguments.resume_anyway
-        RunDirectory.open(arguments.out, arguments.config, resume=arguments.resume or anyway, anyway=anyway)
+    check(
+        config,
+        arguments.out,
+        device=device,
+        engine=arguments.execution.engine,
+        loader=arguments.loader,
+        checkpoint_every=arguments.checkpoint_every,
+        keep=arguments.keep,
+        on_nan=arguments.on_nan,
+        resume=arguments.resume or anyway,
+        anyway=anyway,
+    )
+    precision_of(config.run, device, say)
+    resident = device if arguments.loader == "resident" else None
+    return plan(config, arguments.data_dir, say, resident=resident)
 
 
 def _absolute(arguments: Train) -> Train:
@@ -285,13 +296,22 @@ def default_directory(config: Config) -> Path:
     return Path("runs", f"{name}-{datetime.now():%Y%m%d-%H%M%S}")
 
 
-def plan(config: Config, data_dir: Path | None = None, say: Say = lambda line: None) -> dict[str, object]:
-    """What ``--dry-run`` prints; ``say`` is told in a line what was taken where a file leaves a choice."""
+def plan(
+    config: Config,
+    data_dir: Path | None = None,
+    say: Say = lambda line: None,
+    *,
+    resident: torch.device | None = None,
+) -> dict[str, object]:
+    """What ``--dry-run`` prints; ``say`` is told in a line what was taken where a file leaves a choice.
+
+    ``resident``: the device that is to hold all images.
+    """
     from fastiseat.checkpoint import as_json, changes
     from fastiseat.methods import from_config
-    from fastiseat.trainer import build_network
+    from fastiseat.trainer import build_network, load_standard
 
-    in_channels, num_classes, steps = _sizes(config, data_dir)
+    in_channels, num_classes, steps = _sizes(config, data_dir, resident)
     model = build_network(
         config.network,
         in_channels=in_channels,
@@ -299,7 +319,10 @@ def plan(config: Config, data_dir: Path | None = None, say: Say = lambda line: N
         seed=config.run.seed,
         say=say,
     )
-    from_config(config.objective, standard=model).require_start(config.attack)
+    file, standard = config.objective.standard, model  # one of its shape, where it is trained first
+    if file is not None:
+        standard = load_standard(file, in_channels=in_channels, num_classes=num_classes, say=say)
+    from_config(config.objective, standard=standard).require_start(config.attack)
     settings = as_json(config)
     first = METHODS[config.objective.method].needs == "standard" and config.objective.standard is None
     return {
@@ -321,9 +344,11 @@ def _row(config: Config, epoch: int, steps: int | None) -> dict[str, float]:
     return {"epoch": epoch} | last | {f"{name}_first": first[name] for name in moving(plan)}
 
 
-def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]:
+def _sizes(config: Config, data_dir: Path | None, resident: torch.device | None) -> tuple[int, int, int | None]:
     """Colour planes, classes and steps an epoch; of a release that is not prepared here the last is unknown."""
+    from fastiseat.pipelines.formats.extra import read_extra
     from fastiseat.pipelines.freshness import examine
+    from fastiseat.pipelines.loaders import require_room
     from fastiseat.pipelines.order import Order
     from fastiseat.pipelines.prepare import find_store
     from fastiseat.pipelines.releases import RELEASES
@@ -333,7 +358,12 @@ def _sizes(config: Config, data_dir: Path | None) -> tuple[int, int, int | None]
     if release is not None:
         store = find_store(release.name, data_dir=data_dir)
         if store is None or not examine(store).usable:
+            if config.data.extra is not None and config.data.extra.exists():
+                shape = (release.side, release.side, 3)
+                read_extra(config.data.extra, image_shape=shape, num_classes=release.num_classes)
             return 3, release.num_classes, None  # a plan needs no data, and must not prepare any
     data = load_run_data(config, data_dir=data_dir)
     order = Order(size=len(data.training), batch_size=config.data.batch_size, seed=config.run.seed)
+    if resident is not None:
+        require_room(data.training, resident)
     return data.whole.num_channels, data.whole.num_classes, len(order)

@@ -161,29 +161,30 @@ def switches() -> Hashable:
 def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:
     """:class:`UserError` for an unknown one, or one that does not run on this device or with this update."""
     device = next(weight.device for weight in algorithm.model.parameters())
-    chosen = chosen_engine(name, device)
-    if chosen in CAPTURERS and not algorithm.update.recordable:
-        if name != "auto":
-            raise UserError(
-                f"engine={name}: Apex reads learning rate and momentum on the host, which a recording would freeze; "
-                "take engine eager, or auto"
-            )
-        chosen = "eager"
+    chosen = chosen_engine(name, device, recordable=algorithm.update.recordable)
     if chosen in CAPTURERS:
         return Recorded(chosen, capturer(chosen, device), algorithm, surroundings)
     return Compiled(algorithm) if chosen == "compile" else Eager(algorithm)
 
 
-def chosen_engine(name: str, device: torch.device) -> str:
-    """``name``, or what ``auto`` comes to; :class:`UserError` for an unknown one, or one for another device."""
+def chosen_engine(name: str, device: torch.device, *, recordable: bool = True) -> str:
+    """``name``, or what ``auto`` comes to; :class:`UserError` for an unknown one, or one for another device or update.
+
+    ``recordable`` tells whether the update of the weights can be recorded.
+    """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
     if name == "auto":
-        return auto_in_words(device)[0]
+        return auto_in_words(device)[0] if recordable else "eager"
     wanted = CAPTURERS.get(name, device.type)
     if device.type != wanted:
         raise UserError(
             f"engine={name}: it records on a {wanted} device, the model lies on {device}; take engine eager, or auto"
+        )
+    if name in CAPTURERS and not recordable:
+        raise UserError(
+            f"engine={name}: Apex reads learning rate and momentum on the host, which a recording would freeze; take "
+            "engine eager, or auto"
         )
     return name
 

@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,9 +45,7 @@ class OwnFolder:
                 here.mkdir(exist_ok=True)
                 _require_own(here)
         except OSError as error:
-            raise UserError(
-                f"cannot write {here}: {error.strerror}; mend that, or choose another --out"
-            ) from error
+            raise _unwritable(here, error) from error
         return here
 
     @contextmanager
@@ -64,8 +63,11 @@ class OwnFolder:
         there = next(each for each in (place, *place.parents) if os.path.lexists(each))
         if self.path in there.parents:
             _require_own(there)
-        with OwnFolder(there).scratch():
-            pass
+        try:
+            with tempfile.TemporaryFile(dir=there):
+                pass
+        except OSError as error:
+            raise _unwritable(place, error) from error
 
     def open_lock(self, name: str) -> int:
         """As :func:`open_lock`, in this folder."""
@@ -130,6 +132,10 @@ def _removed(path: Path) -> bool:
 def _require_own(folder: Path) -> None:
     if folder.is_symlink():
         raise _link(folder)
+
+
+def _unwritable(place: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {place}: {error.strerror}; mend that, or choose another --out")
 
 
 def _link(path: Path) -> UserError:

@@ -60,6 +60,17 @@ def _problem() -> str:
     return ""
 
 
+def require_apex(device: torch.device) -> None:
+    """:class:`UserError` where it can't serve float32 weights on ``device``."""
+    _require_device(device)
+    modules()
+
+
+def _require_device(device: torch.device) -> None:
+    if device.type not in DEVICES:
+        raise UserError(f"optimizer=apex: it needs a CUDA device, the weights lie on {device}; {OWN}")
+
+
 class Apex:
     """:func:`fastiseat.weights.weight_perturbation` and :func:`fastiseat.weights.sgd_step` by Apex's kernels.
 
@@ -71,10 +82,7 @@ class Apex:
         """:class:`UserError` where Apex or its like cannot serve these weights."""
         tensors = [weight.detach() for weight in weights.values()]
         for tensor in tensors:
-            if tensor.device.type not in DEVICES:
-                raise UserError(
-                    f"optimizer=apex: it needs a CUDA device, the weights lie on {tensor.device}; {OWN}"
-                )
+            _require_device(tensor.device)
             if tensor.dtype != torch.float32:  # which its SGD would pass over in silence
                 raise UserError(f"optimizer=apex: it serves float32, the weights are {tensor.dtype}; {OWN}")
         self._modules = modules()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Protocol
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastiseat.config import SGD
 from fastiseat.errors import unknown
 from fastiseat.kernels import sgd, weight_perturb
-from fastiseat.weights.apex import Apex
+from fastiseat.weights.apex import Apex, require_apex
 from fastiseat.weights.arena import SHADOW, Arena
 from fastiseat.weights.layout import require_fit
 
@@ -283,7 +283,7 @@ class ApexUpdate:
         self.momentum_buffers = {name: buffer.to(self._weights[name]) for name, buffer in buffers.items()}
 
 
-IMPLEMENTATIONS: dict[str, Callable[..., Update]] = {
+IMPLEMENTATIONS: dict[str, type[ArenaUpdate | ApexUpdate]] = {
     "own": ArenaUpdate,
     "apex": ApexUpdate,
 }
@@ -296,6 +296,18 @@ def update(
 
     ``full_precision`` names those that no pass takes in half precision.
     """
+    return _named(implementation)(weights, full_precision=full_precision)
+
+
+def check_implementation(implementation: str, device: torch.device) -> bool:
+    """Whether its steps can be recorded; :class:`fastiseat.errors.UserError` where it can't be had on ``device``."""
+    kind = _named(implementation)
+    if kind is ApexUpdate:
+        require_apex(device)
+    return kind.recordable
+
+
+def _named(implementation: str) -> type[ArenaUpdate | ApexUpdate]:
     if implementation not in IMPLEMENTATIONS:
         raise unknown("optimizer", implementation, IMPLEMENTATIONS)
-    return IMPLEMENTATIONS[implementation](weights, full_precision=full_precision)
+    return IMPLEMENTATIONS[implementation]

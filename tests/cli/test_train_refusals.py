@@ -199,22 +199,66 @@ def test_kernels_that_can_not_be_had_leave_no_run_behind(fastiseat, tmp_path, mo
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--on-nan", "pray"],
-        ["--keep", "0"],
-        ["--checkpoint-every", "often"],
-        ["--device", "cuda:9"],
-        ["--device", "meta"],
-        ["--out", "file"],
-        ["--out", "full"],
-    ],
-)
-def test_a_dry_run_is_refused_what_the_run_would_be(fastiseat, tmp_path, words):
+REFUSED = [
+    ["--on-nan", "pray"],
+    ["--keep", "0"],
+    ["--checkpoint-every", "often"],
+    ["--device", "cuda:9"],
+    ["--device", "meta"],
+    ["--out", "file"],
+    ["--out", "file/run"],
+    ["--out", "full"],
+    ["--out", "circle"],
+    ["--out", "/proc/run"],
+    ["--batch-size", "101"],
+    ["--data-dir", "nowhere", "--dataset", "cifar10"],
+    ["--dataset", "npz:nowhere"],
+    ["--extra", "nowhere"],
+    ["--init", "nowhere"],
+    ["--method", "hat", "--standard", "nowhere"],
+    ["--method", "hat", "--standard", "file"],
+    ["--loader", "residnet"],
+    ["--loader", "ffcv"],
+    ["--loader", "dali"],
+    ["--images", "jpeg"],
+    ["--images", "jpeg", "--loader", "resident", "--dataset", "tinyimagenet"],
+    ["--device", "cpu", "--engine", "graph"],
+    ["--device", "cpu", "--optimizer", "apex"],
+    ["--loader", "resident"],
+]
+
+
+@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
+def test_a_dry_run_is_refused_what_the_run_would_be(fastiseat, tmp_path, monkeypatch, words):
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis").touch()
+    (tmp_path / "circle").symlink_to("circle")
+    for library in ("ffcv.loader", "nvidia.dali"):
+        monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setattr("fastiseat.pipelines.loaders.free_bytes", lambda device: 10)
     out = () if "--out" in words else ("--out", "run")
+    words = [*SHORT, *words]
+    before = sorted(tmp_path.rglob("*"))
     assert fastiseat("train", *words, *out, "--dry-run").complaint == fastiseat("train", *words, *out).complaint
-    assert not (tmp_path / "run").exists()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_ranks_are_refused_either_way(fastiseat, monkeypatch, dry):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert fastiseat("train", *SHORT, *dry).complaint.startswith("WORLD_SIZE=2")
+
+
+def test_a_dry_run_tells_what_a_device_would_emulate(fastiseat, monkeypatch):
+    monkeypatch.setattr("fastiseat.beforehand.precision_for_amp", lambda device: "full")
+    words = ("train", *SHORT, "--amp", "--device", "cpu", "--dry-run")
+    assert "training in float32" in fastiseat(*words).err
+    assert "would emulate it" in fastiseat(*words, "--amp-dtype", "bf16").err
+
+
+def test_a_dry_run_looks_at_extra_images_of_a_release_that_is_not_here(fastiseat, tmp_path):
+    words = ("train", "--dataset", "svhn", "--data-dir", tmp_path, "--extra", "extra.npz", "--dry-run")
+    assert fastiseat(*words).code == 0
+    (tmp_path / "extra.npz").write_bytes(b"no images")
+    assert "extra data is RST's pickle" in fastiseat(*words).complaint

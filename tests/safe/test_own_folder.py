@@ -139,7 +139,7 @@ def test_whether_it_can_be_written_is_found_out_without_a_trace(tmp_path):
     folder.folder()
     for obstacle in (lambda path: path.write_bytes(b""), lambda path: path.symlink_to(tmp_path)):
         obstacle(folder.path / "weights")
-        with pytest.raises(UserError, match=r"weights(: File exists| is a symbolic link)"):
+        with pytest.raises(UserError, match=r"weights(: Not a directory| is a symbolic link)"):
             folder.require_writable("weights")
         (folder.path / "weights").unlink()
     assert not list(folder.path.iterdir())
