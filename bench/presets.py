@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fastiseat.errors import unknown
-from fastiseat.models.names import canonical_arch
+from fastiseat.names.networks import canonical_arch
 
 PAPER_METHODS = ("at", "lsi", "at-awp", "iseat")
 """In the order of the paper's Table 7."""

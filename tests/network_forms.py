@@ -2,7 +2,7 @@
 
 import pytest
 
-from fastiseat.models.names import variants_of
+from fastiseat.names.networks import variants_of
 
 BLOCKS = ("released", "common")
 """Variants that have every kind of residual block between them."""

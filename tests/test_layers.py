@@ -23,7 +23,8 @@ LAYERS = [
     ["errors", "shortage", "version", "waiting"],
     ["outlasting", "safe"],
     ["kernels"],
-    ["config", "fields", "names", "schedule", "recipes", "models.names"],
+    ["fields", "names"],
+    ["config", "schedule", "recipes"],
     ["pipelines"],
     ["models"],
     ["attacks", "weights"],
@@ -39,12 +40,9 @@ LAYERS = [
         "metrics",
         "peak",
         "threads",
-        "evaluate",
         "evaluation",
-        "analysis",
         "report",
         "diagnosis",
-        "sweep",
         "distributed",
     ],
     ["beforehand", "rundata"],
@@ -55,7 +53,7 @@ LAYERS = [
 ]
 LEVEL = {f"fastiseat.{name}": level for level, names in enumerate(LAYERS) for name in names}
 
-TORCH_FREE = [f"fastiseat.{name}" for name in (*LAYERS[0], *LAYERS[1], *LAYERS[3])]
+TORCH_FREE = [f"fastiseat.{name}" for level in (0, 1, 3, 4) for name in LAYERS[level]]
 KERNELS_MAY_IMPORT = {"torch", "triton", "fastiseat", *sys.stdlib_module_names}
 
 
@@ -123,6 +121,74 @@ def test_every_import_points_down():
     assert not found, "\n".join(found)
 
 
+def test_the_list_names_rooms_that_exist():
+    present = {module for module, _ in modules()}
+    assert [name for name in LEVEL if name not in present] == []
+
+
+Graph = dict[str, set[str]]
+
+
+def graph_of_modules() -> Graph:
+    """Who imports whom, wherever in the code; a package's face stands for what it offers."""
+    sources = dict(modules())
+
+    def defined_in(name: str) -> str:
+        while name and name not in sources:
+            name = name.rpartition(".")[0]
+        return name
+
+    found = {}
+    for module, path in sources.items():
+        names = imports(module, path.read_text(encoding="utf-8"), path.name == "__init__.py")
+        found[module] = {defined_in(name) for name in names} - {module, "", "fastiseat"}
+    return found | {"fastiseat": set()}
+
+
+def graph_of_rooms(of_modules: Graph) -> Graph:
+    """The same between the rooms that LAYERS lists, those of one layer included."""
+    found: Graph = {}
+    for module, others in of_modules.items():
+        if (room := layer(module)) is not None:
+            found.setdefault(room, set()).update(filter(None, map(layer, others)))
+    return {room: others - {room} for room, others in found.items()}
+
+
+def circle(graph: Graph) -> list[str]:
+    """One of the circles in a graph, its ends alike; none where there is none."""
+    done: set[str] = set()
+
+    def walk(node: str, path: list[str]) -> list[str]:
+        if node in path:
+            return [*path[path.index(node) :], node]
+        if node not in done:
+            for other in sorted(graph.get(node, ())):
+                if found := walk(other, [*path, node]):
+                    return found
+            done.add(node)
+        return []
+
+    return next((found for node in sorted(graph) if (found := walk(node, []))), [])
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    """Not within a folder either, nor in functions or for types alone."""
+    assert circle(graph_of_modules()) == []
+
+
+def test_no_rooms_import_each_other_in_a_circle():
+    assert circle(graph_of_rooms(graph_of_modules())) == []
+
+
+def test_circles_are_found():
+    assert circle({"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": set()}) == ["a", "b", "c", "a"]
+    assert circle({"a": {"b", "c"}, "b": {"d"}, "c": {"d"}, "d": set()}) == []
+    rooms = graph_of_rooms(
+        {"fastiseat.models.a": {"fastiseat.recipes.b"}, "fastiseat.recipes.c": {"fastiseat.models"}}
+    )
+    assert circle(rooms) == ["fastiseat.models", "fastiseat.recipes", "fastiseat.models"]
+
+
 def test_the_light_modules_load_without_torch():
     """Importing a module runs its parent packages too, which reading the source cannot show."""
     present = [module for module, _ in modules() if module in TORCH_FREE]
@@ -145,7 +211,7 @@ def test_the_light_modules_load_without_torch():
         ("fastiseat.attacks.pgd", "import kernels", "bare name"),
         ("fastiseat.trainer", "from pipelines.base import Batch", "bare name"),
         ("fastiseat.config", "def f():\n    from torch import nn", "without torch"),
-        ("fastiseat.models.names", "import torch.nn", "without torch"),
+        ("fastiseat.names.networks", "import torch.nn", "without torch"),
         ("fastiseat.kernels.pgd_step.reference", "import numpy", "torch alone"),
         ("fastiseat.kernels.core.dispatch", "from fastiseat.config import Config", "lies above it"),
         ("fastiseat.attic", "", "belongs to no layer"),
@@ -160,7 +226,7 @@ def test_planted_violations_are_caught(module, source, complaint):
     [
         ("fastiseat.engine.step", "from fastiseat.methods import ISEAT\nimport fastiseat.kernels, torch", False),
         ("fastiseat.engine", "from .step import TrainStep", True),
-        ("fastiseat.config", "from fastiseat.models.names import ARCHS", False),
+        ("fastiseat.config", "from fastiseat.names.networks import ARCHS", False),
         ("fastiseat.bench.run", "from fastiseat.trainer import Trainer\nimport numpy", False),
         ("fastiseat.kernels.core.dispatch", "import os\nfrom fastiseat.errors import UserError", False),
         ("fastiseat.cli.train", "from fastiseat import __version__", False),

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.models import ModelSpec, Network
-from fastiseat.models.names import FORMS, wrn_size
 from fastiseat.models.preact_resnet import SIZES
+from fastiseat.names.networks import FORMS, wrn_size
 
 
 def plain(model: nn.Module) -> nn.Module:

@@ -11,8 +11,8 @@ import torch
 
 from fastiseat.attacks.verdict import is_answer
 from fastiseat.checkpoint import RUN
-from fastiseat.cli.eval import Eval
 from fastiseat.cli.eval_facts import ensemble_on, facts_of, is_official
+from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.eval_follow import Follower, saved_whatever_comes
 from fastiseat.cli.eval_target import Subject
 from fastiseat.cli.progress import ConsoleProgress

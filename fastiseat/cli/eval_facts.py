@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastiseat.cli.eval import Eval
+from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.eval_target import Subject
 from fastiseat.evaluation import Attack, EnsembleAttack
 from fastiseat.evaluation.confirm import gains_from_half

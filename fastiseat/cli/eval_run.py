@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from fastiseat.cli.eval import Eval
 from fastiseat.cli.eval_attacker import Attacker
+from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.eval_result import Evaluation
 from fastiseat.cli.eval_target import Subject, is_saved, load, told, weights_of
 from fastiseat.cli.eval_together import require_same_data

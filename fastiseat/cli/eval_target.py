@@ -12,7 +12,7 @@ import torch
 from fastiseat import models
 from fastiseat.checkpoint import RUN, WEIGHTS, RunDirectory, RunImages, absolute_dataset
 from fastiseat.cli.believed import MEANT, differ, require_believable
-from fastiseat.cli.eval import Eval
+from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.target import weights_file
 from fastiseat.errors import UserError
 from fastiseat.models import Network

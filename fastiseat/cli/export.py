@@ -11,7 +11,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show
 from fastiseat.cli.target import weights_file
-from fastiseat.models.names import Variant
+from fastiseat.names.networks import Variant
 from fastiseat.safe import resolved
 
 if TYPE_CHECKING:

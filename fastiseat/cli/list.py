@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from fastiseat.cli.eval import Eval
+from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json
 from fastiseat.config import pixels_in_words
-from fastiseat.models.names import ARCHS, variants_of
 from fastiseat.names import ALSO_CALLED, ATTACKS
+from fastiseat.names.networks import ARCHS, variants_of
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from fastiseat.signals import Stopped
 from fastiseat.trainer import Trainer
 
 if TYPE_CHECKING:
-    from fastiseat.cli.train import Train
+    from fastiseat.cli.train_flags import Train
 
 
 def with_standard(arguments: Train, out: Path, *, device: torch.device, repeated: RunImages) -> Config:

@@ -9,8 +9,8 @@ from typing import Any
 
 from fastiseat.cli.target import weights_file
 from fastiseat.config import Config
-from fastiseat.models.names import Variant, canonical_arch
 from fastiseat.models.shipped import shipped
+from fastiseat.names.networks import Variant, canonical_arch
 
 Say = Callable[[str], None]
 

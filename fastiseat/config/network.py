@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastiseat.fields import check_types, require, require_text
-from fastiseat.models.names import Initialization, Variant, canonical_arch, check_variant
+from fastiseat.names.networks import Initialization, Variant, canonical_arch, check_variant
 
 
 @dataclass(frozen=True, kw_only=True)

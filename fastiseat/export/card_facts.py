@@ -7,7 +7,7 @@ from typing import Any
 
 from fastiseat.config import pixels_in_words
 from fastiseat.export.source import Source
-from fastiseat.models.names import FORMS, wrn_size
+from fastiseat.names.networks import FORMS, wrn_size
 from fastiseat.recipes import METHODS
 
 ATTACK = (

@@ -18,7 +18,7 @@ from torch import Tensor
 from fastiseat.export import plain_networks
 from fastiseat.export.source import Source
 from fastiseat.models import export_state_dict, load_model
-from fastiseat.models.names import FORMS, wrn_size
+from fastiseat.names.networks import FORMS, wrn_size
 
 _ZOO = "robustbench.model_zoo.architectures"
 

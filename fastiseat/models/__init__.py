@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from fastiseat.models.names import (
+from fastiseat.names.networks import (
     ARCHS,
     VARIANTS,
     ModelSpec,
@@ -18,15 +18,15 @@ from fastiseat.models.names import (
 )
 
 if TYPE_CHECKING:
-    from fastiseat.models.blocks import Network
     from fastiseat.models.factory import build
     from fastiseat.models.files import Weights, read_weights
+    from fastiseat.models.network import Network
     from fastiseat.models.preact_resnet import PreActResNet
     from fastiseat.models.transfer import export_state_dict, init_from, load_model, metadata, set_normalization
     from fastiseat.models.wide_resnet import WideResNet
 
 _LAZY = {
-    "Network": "blocks",
+    "Network": "network",
     "PreActResNet": "preact_resnet",
     "WideResNet": "wide_resnet",
     "Weights": "files",

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from fastiseat.errors import UserError
 from fastiseat.models.files import Weights
-from fastiseat.models.names import FORMS, Variant, canonical_variant
 from fastiseat.models.normalization import Normalization, stated
+from fastiseat.names.networks import FORMS, Variant, canonical_variant
 from fastiseat.safe import one_line
 
 Numbers = float | Sequence[float]

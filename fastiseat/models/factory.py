@@ -6,19 +6,20 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from fastiseat.models.blocks import Network, PreActBlock
+from fastiseat.models.blocks import PreActBlock
 from fastiseat.models.initialization import initialize
-from fastiseat.models.names import (
+from fastiseat.models.network import Network
+from fastiseat.models.norm import BatchNormReLU
+from fastiseat.models.preact_resnet import SIZES, PreActResNet
+from fastiseat.models.rewrite import has_hooks
+from fastiseat.models.wide_resnet import WideResNet
+from fastiseat.names.networks import (
     ModelSpec,
     canonical_arch,
     canonical_initialization,
     canonical_variant,
     wrn_size,
 )
-from fastiseat.models.norm import BatchNormReLU
-from fastiseat.models.preact_resnet import SIZES, PreActResNet
-from fastiseat.models.rewrite import has_hooks
-from fastiseat.models.wide_resnet import WideResNet
 
 
 def build(
@@ -32,8 +33,8 @@ def build(
     """A freshly initialised network in train mode, of the default dtype and device.
 
     Args:
-        arch: any spelling that :func:`~fastiseat.models.names.canonical_arch` takes.
-        variant: whose code's, a name in :data:`~fastiseat.models.names.FORMS`: ``released`` (the ISEAT authors'),
+        arch: any spelling that :func:`~fastiseat.names.networks.canonical_arch` takes.
+        variant: whose code's, a name in :data:`~fastiseat.names.networks.FORMS`: ``released`` (the ISEAT authors'),
             ``common`` (RobustBench's and TRADES'), ...
         in_channels: colour planes of the images.
         num_classes: logits per image.

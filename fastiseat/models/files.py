@@ -19,11 +19,11 @@ from fastiseat.models import checksum
 from fastiseat.models.entries import find
 from fastiseat.models.identify import Identity, identify
 from fastiseat.models.layouts import Layout, layout_of, strip_prefixes, to_released
-from fastiseat.models.names import Variant, canonical_variant, describe
 from fastiseat.models.normalization import Normalization, held
 from fastiseat.models.parts import take_apart
 from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import load
+from fastiseat.names.networks import Variant, canonical_variant, describe
 from fastiseat.safe import one_line, open_file
 from fastiseat.safe.reading import NETWORK
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastiseat.errors import UserError
 from fastiseat.models.factory import build_spec
 from fastiseat.models.layouts import layout_of
-from fastiseat.models.names import ARCHS, FORMS, ModelSpec, Variant, canonical_arch, variants_of
+from fastiseat.names.networks import ARCHS, FORMS, ModelSpec, Variant, canonical_arch, variants_of
 
 
 class Identity(NamedTuple):

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from fastiseat.models.names import Initialization
+from fastiseat.names.networks import Initialization
 
 
 def initialize(model: nn.Module, how: Initialization) -> None:

@@ -1,7 +1,7 @@
 """numpy's scalars, dtypes and arrays beside the tensors of a torch file.
 
 They are numbers, text and dates, which do no harm; what numpy itself makes of a pickle's arguments may. As in
-:mod:`fastiseat.pipelines.unpickle`, code of this library stands in for it.
+:mod:`fastiseat.safe.unpickle`, code of this library stands in for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fastiseat.pipelines.unpickle import Array, Dtype, as_text
+from fastiseat.safe.unpickle import Array, Dtype, as_text
 
 # Numbers, truth values, text, bytes and dates; no objects and no records.
 _KINDS = re.compile(r"[<>|=]?(?:[iu][1248]|f(?:[248]|12|16)|c(?:8|16|24|32)|b1|[SUV]\d{1,6}|[mM]8)")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import Network, classify, conv3x3, stage, summed
-from fastiseat.models.names import FORMS, ModelSpec
+from fastiseat.models.blocks import classify, conv3x3, stage, summed
+from fastiseat.models.network import Network
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
+from fastiseat.names.networks import FORMS, ModelSpec
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "prn18": ((2, 2, 2, 2), (64, 128, 256, 512)),
@@ -22,7 +23,7 @@ class PreActResNet(Network):
 
     Every stage but the first halves the image in its first block's conv1. Variants differ in what the shortcut
     convolutions read (see :class:`~fastiseat.models.blocks.PreActBlock`), in a BatchNorm and ReLU after the stem, in
-    those after the last block, and in the stem's stride: :class:`~fastiseat.models.names.Form`. State-dict keys:
+    those after the last block, and in the stem's stride: :class:`~fastiseat.names.networks.Form`. State-dict keys:
     ``conv1``, ``bn1`` after the stem, ``layer{stage}.{block}.{bn1,conv1,bn2,conv2,shortcut.0}``, ``bn`` after the
     last block, ``linear``; those of two variants may be the same.
     Layers draw PyTorch's first weights.

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastiseat.models.blocks import PreActBlock
 from fastiseat.models.norm import Addends, BatchNormReLU, norm_tensors, normalise, remember
 from fastiseat.models.rewrite import has_hooks
-
-if TYPE_CHECKING:
-    from fastiseat.models.blocks import PreActBlock
 
 # And a convolution in the shortcut, or none.
 _PARTS = [BatchNormReLU, nn.Conv2d, BatchNormReLU, nn.Conv2d, nn.Sequential]

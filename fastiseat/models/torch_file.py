@@ -14,8 +14,7 @@ import torch
 
 from fastiseat.errors import UserError
 from fastiseat.models.numpy_values import numpy_values
-from fastiseat.pipelines import unpickle
-from fastiseat.safe import open_file
+from fastiseat.safe import open_file, unpickle
 from fastiseat.safe.reading import NETWORK
 
 # Before torch 1.6 a file was this many pickles, one after the other, and then the numbers.

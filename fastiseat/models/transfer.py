@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from fastiseat.errors import UserError
 from fastiseat.fields import typed
-from fastiseat.models.blocks import Network
 from fastiseat.models.choices import (
     Numbers,
     Say,
@@ -23,8 +22,9 @@ from fastiseat.models.choices import (
 from fastiseat.models.factory import build_spec
 from fastiseat.models.files import read_weights
 from fastiseat.models.layouts import to_layout
-from fastiseat.models.names import ModelSpec
+from fastiseat.models.network import Network
 from fastiseat.models.normalization import Normalization, Normalize, stated
+from fastiseat.names.networks import ModelSpec
 
 
 def load_model(
@@ -43,7 +43,7 @@ def load_model(
 
     Args:
         path: what :func:`~fastiseat.models.files.read_weights` reads.
-        variant: a name in :data:`~fastiseat.models.names.FORMS`, for a file that does not tell.
+        variant: a name in :data:`~fastiseat.names.networks.FORMS`, for a file that does not tell.
         mean: what the network's code subtracts from images in [0, 1], for a file that does not hold it.
         std: what it divides them by; mean=0 and std=1 say that it does neither.
         entry: the name of the state dict in a torch file that holds several, or the prefix of the network in one that

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import Network, classify, conv3x3, stage
-from fastiseat.models.names import FORMS, ModelSpec
+from fastiseat.models.blocks import classify, conv3x3, stage
+from fastiseat.models.network import Network
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
+from fastiseat.names.networks import FORMS, ModelSpec
 
 
 class WideResNet(Network):

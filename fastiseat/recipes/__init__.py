@@ -11,7 +11,7 @@ from pathlib import Path
 from fastiseat.config import AWP, Config, Network, Objective
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import typed
-from fastiseat.models.names import Initialization, Variant, wrn_size
+from fastiseat.names.networks import Initialization, Variant, wrn_size
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
 from fastiseat.recipes.options import check_images, check_options, check_parts, check_shape

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from fastiseat.config import Config
-from fastiseat.models.names import Variant
+from fastiseat.names.networks import Variant
 from fastiseat.recipes.papers import (
     awp_wu,
     awp_wu_svhn,

@@ -15,8 +15,8 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines.archives import read_bytes, read_tar
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.source import Images, Labels, Source, SourceSplit, as_labels, in_blocks, released
-from fastiseat.pipelines.unpickle import as_text, read_pickle
 from fastiseat.safe.reading import BATCH
+from fastiseat.safe.unpickle import as_text, read_pickle
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,9 @@ from fastiseat.pipelines.archives import open_zip, read_bytes
 from fastiseat.pipelines.base import Split
 from fastiseat.pipelines.formats.saved_arrays import SavedArray, damage_told, find_array
 from fastiseat.pipelines.source import Images, Labels, as_labels
-from fastiseat.pipelines.unpickle import read_pickle
 from fastiseat.safe import open_file
 from fastiseat.safe.reading import ARRAYS
+from fastiseat.safe.unpickle import read_pickle
 
 _ZIP = b"PK"
 # Protocols 2 and later begin with a mark of their own, a dict of protocol 0 or 1 with the opcode of one.

@@ -8,7 +8,7 @@ import pytest
 from cpu_time import children_seconds
 
 from fastiseat.cli.list import _ARCHS
-from fastiseat.models.names import ARCHS
+from fastiseat.names.networks import ARCHS
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
 KINDS = ("methods", "datasets", "recipes", "models", "attacks")

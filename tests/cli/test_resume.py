@@ -11,7 +11,8 @@ import tiny
 
 from fastiseat.__main__ import main
 from fastiseat.cli.resume import OPTIONS, noted, own_options
-from fastiseat.cli.train import Train, parse
+from fastiseat.cli.train import parse
+from fastiseat.cli.train_flags import Train
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
 from fastiseat.trainer import Trainer

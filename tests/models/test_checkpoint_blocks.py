@@ -16,9 +16,9 @@ from torch.utils._pytree import tree_leaves
 
 from fastiseat.kernels.core import native
 from fastiseat.models import build, recompute
-from fastiseat.models.blocks import Network
 from fastiseat.models.factory import needs_no_autocast
 from fastiseat.models.fuse import fuse
+from fastiseat.models.network import Network
 
 ARCHS = ["small", "wrn-10-1", "wrn-16-1"]
 CONVOLUTION = "aten.convolution.default"

@@ -10,7 +10,7 @@ from torch import nn
 
 from fastiseat.errors import UserError
 from fastiseat.models import build, export_state_dict, init_from, load_model, metadata
-from fastiseat.models.names import variants_of
+from fastiseat.names.networks import variants_of
 
 
 def net(seed, *, num_classes=10):

@@ -10,7 +10,7 @@ from torch import nn
 from fastiseat.config import Network
 from fastiseat.errors import UserError
 from fastiseat.models import VARIANTS, build, export_state_dict
-from fastiseat.models.names import INITIALIZATIONS
+from fastiseat.names.networks import INITIALIZATIONS
 from fastiseat.trainer import build_network
 
 

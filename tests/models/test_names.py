@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.models.names import (
+from fastiseat.names.networks import (
     ARCHS,
     ModelSpec,
     canonical_arch,
@@ -74,7 +74,7 @@ def test_counts_below_one_are_refused(field):
 
 def test_importing_the_package_does_not_import_torch():
     script = (
-        "import sys, fastiseat.models as m; from fastiseat.models.names import ARCHS; "
+        "import sys, fastiseat.models as m; from fastiseat.names.networks import ARCHS; "
         "m.canonical_arch('wrn34-10'); dir(m); assert 'torch' not in sys.modules; "
         "m.build; assert 'torch' in sys.modules"
     )

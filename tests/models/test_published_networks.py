@@ -14,7 +14,7 @@ from fastiseat.config import Network
 from fastiseat.errors import UserError
 from fastiseat.export import FORMATS, export, plain_networks, read_source
 from fastiseat.models import build, export_state_dict, load_model, metadata, read_weights
-from fastiseat.models.names import FORMS, VARIANTS, variants_of
+from fastiseat.names.networks import FORMS, VARIANTS, variants_of
 
 
 def prn18(*, bn, out_shortcut):

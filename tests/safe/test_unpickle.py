@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tiny_releases import python2_pickle
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.unpickle import read_pickle
+from fastiseat.safe.unpickle import read_pickle
 
 ROWS = np.arange(24, dtype=np.uint8).reshape(4, 6)
 CONTENT = {"data": ROWS, "labels": [3, 1, 2, 0], "names": ["a", "b"]}
@@ -127,7 +127,7 @@ def test_code_is_not_executed(tmp_path, protocol):
         ("numpy.lib._npyio_impl", "NpzFile"),
         ("numpy.testing._private.utils", "runstring"),
         ("numpy.core", "multiarray._reconstruct"),
-        ("fastiseat.pipelines.unpickle", "read_pickle"),
+        ("fastiseat.safe.unpickle", "read_pickle"),
         ("no_such_module", "x"),
     ],
 )
