@@ -1,4 +1,4 @@
-"""One run a directory at a time: the second is told who holds it."""
+"""One process a directory at a time, to train into it or to prepare data: the second is told who holds it."""
 
 from __future__ import annotations
 
@@ -48,17 +48,52 @@ class Holder:
         return f"process {self.pid} on {self.host}, since {self.since}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What a lock is for, and its file.
+
+    Attributes:
+        of: the folder that it keeps for one process.
+        file: which is locked.
+        doing: what is done to the folder, as in "is being trained by".
+        elsewhere: the option that names another folder.
+    """
+
+    of: Path
+    file: Path
+    doing: str
+    elsewhere: str
+
+
 class HeldError(UserError):
     """Another process holds the lock."""
 
-    def __init__(self, folder: Path, who: str, *, sign: str = "") -> None:
-        self.who = f"{folder} is being trained by {who}"
-        super().__init__(f"{self.who}{sign}: wait for it, which --wait does, or choose another --out")
+    def __init__(self, claim: Claim, who: str, *, sign: str = "") -> None:
+        self.who = f"{claim.of} is being {claim.doing} by {who}"
+        super().__init__(f"{self.who}{sign}: wait for it, which --wait does, or choose another {claim.elsewhere}")
 
 
 @contextmanager
 def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None, wait: bool = False) -> Iterator[None]:
     """Let no other process train into ``folder`` in the block; the folder is made where it is missing.
+
+    Args:
+        folder: the run's directory.
+        say: as :func:`hold`.
+        wait: as :func:`hold`.
+
+    Raises:
+        HeldError: another process holds it, unless ``wait``.
+        UserError: ``folder`` can't be written.
+    """
+    claim = Claim(of=folder, file=folder / LOCK, doing="trained", elsewhere="--out")
+    with hold(claim, say=say, wait=wait):
+        yield
+
+
+@contextmanager
+def hold(claim: Claim, *, say: Callable[[str], None] = lambda line: None, wait: bool = False) -> Iterator[None]:
+    """Let no other process do in the block what ``claim`` is for; the file's folder is made where it is missing.
 
     The lock is the system's own (``flock``), which ends with the process, however that ends: on a file system of this
     machine alone it decides. Between machines that share one it may count for nothing, so the file also names its
@@ -66,18 +101,18 @@ def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None, wait
     file server's clock. Two machines that begin in the same moment may both be let in. The file stays, empty.
 
     Args:
-        folder: the run's directory.
+        claim: what is to be kept from others.
         say: is told whom it waits for, and where a lock that another machine left is taken over.
         wait: for whoever holds it.
 
     Raises:
         HeldError: another process holds it, unless ``wait``.
-        UserError: ``folder`` can't be written.
+        UserError: the file can't be written.
     """
     holder = Holder(pid=os.getpid(), host=socket.gethostname(), since=_now())
-    file = _patiently(folder, holder.host, say) if wait else _taken(folder, holder.host, say)
+    file = _patiently(claim, holder.host, say) if wait else _taken(claim, holder.host, say)
     try:
-        with _failures_told(folder):
+        with _failures_told(claim):
             os.ftruncate(file, 0)
             os.pwrite(file, json.dumps(asdict(holder)).encode(), 0)
         try:
@@ -89,11 +124,11 @@ def locked(folder: Path, *, say: Callable[[str], None] = lambda line: None, wait
         os.close(file)
 
 
-def _patiently(folder: Path, host: str, say: Callable[[str], None]) -> int:
+def _patiently(claim: Claim, host: str, say: Callable[[str], None]) -> int:
     told = ""
     while True:
         try:
-            return _taken(folder, host, say)
+            return _taken(claim, host, say)
         except HeldError as held:
             if held.who != told:
                 say(f"{held.who}: waiting for it to end")
@@ -101,36 +136,34 @@ def _patiently(folder: Path, host: str, say: Callable[[str], None]) -> int:
         time.sleep(POLL)
 
 
-def _taken(folder: Path, host: str, say: Callable[[str], None]) -> int:
+def _taken(claim: Claim, host: str, say: Callable[[str], None]) -> int:
     """The lock's file, which is ours."""
-    file = _open(folder)
+    with _failures_told(claim):
+        file = OwnFolder(claim.file.parent).open_lock(claim.file.name)
     try:
-        _require_free(folder, file, host, say)
+        _require_free(claim, file, host, say)
     except BaseException:
         os.close(file)
         raise
     return file
 
 
-def _open(folder: Path) -> int:
-    with _failures_told(folder):
-        return OwnFolder(folder).open_lock(LOCK)
-
-
 @contextmanager
-def _failures_told(folder: Path) -> Iterator[None]:
+def _failures_told(claim: Claim) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise UserError(
-            f"cannot write {folder / LOCK}: {error.strerror}; mend that, or choose another --out"
+            f"cannot write {claim.file}: {error.strerror}; mend that, or choose another {claim.elsewhere}"
         ) from error
 
 
-def _require_free(folder: Path, file: int, host: str, say: Callable[[str], None]) -> None:
-    system, holder = _flock(folder, file), _read(file)
+def _require_free(claim: Claim, file: int, host: str, say: Callable[[str], None]) -> None:
+    with _failures_told(claim):
+        system = flock(file)
+    holder, folder = _read(file), claim.file.parent
     if system is False:
-        raise HeldError(folder, str(holder or "another process"))
+        raise HeldError(claim, str(holder or "another process"))
     # Where the system has granted its lock, what this very machine left is over, however young it is. One that is
     # started again in a container has another name.
     if holder is None or (system and (holder.host == host or is_local(folder))):
@@ -138,9 +171,9 @@ def _require_free(folder: Path, file: int, host: str, say: Callable[[str], None]
     silent = _time_there(folder) - os.fstat(file).st_mtime
     if abs(silent) < LEFT_OVER:
         sign = f"; its last sign of life is {max(silent, 0):.0f} s old, and at {LEFT_OVER:.0f} s it counts as gone"
-        raise HeldError(folder, str(holder), sign=sign)
+        raise HeldError(claim, str(holder), sign=sign)
     since = f"showed no sign of life for {silent:.0f} s" if silent > 0 else "shows one of the future"
-    say(f"{folder}: took over the lock of {holder}, which {since}")
+    say(f"{claim.of}: took over the lock of {holder}, which {since}")
 
 
 def _time_there(folder: Path) -> float:
@@ -158,17 +191,16 @@ def _time_there(folder: Path) -> float:
             probe.unlink()
 
 
-def _flock(folder: Path, file: int) -> bool | None:
-    """Whether the system grants its lock; None where the file system has none."""
+def flock(file: int) -> bool | None:
+    """Whether the system grants its lock on an open file; None where the file system has no locks."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        if error.errno in _NO_FLOCK:
-            return None
-        with _failures_told(folder):
+        if error.errno not in _NO_FLOCK:
             raise
+        return None
     return True
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import json
 import math
 import os
@@ -21,6 +21,7 @@ import numpy.lib.format as npy
 import numpy.typing as npt
 
 from fastiseat.errors import UserError
+from fastiseat.lock import Claim, hold
 from fastiseat.pipelines.failures import write_failures_told
 from fastiseat.pipelines.freshness import FILE as RECORD
 from fastiseat.pipelines.freshness import Record, encoded
@@ -31,12 +32,19 @@ from fastiseat.safe import open_lock
 from fastiseat.safe.writing import flush_folder
 from fastiseat.version import __version__
 
+_NO_FOLDER_OF_OURS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""What tells that a folder is nobody's to write into, or none: all else passes, and is mended rather than avoided."""
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
 def first_writable(stores: Iterable[Path]) -> Path:
-    """The first of ``stores`` whose folder can be written, which is made; :class:`UserError` where none can."""
+    """The first of ``stores`` whose folder may be written, which is made.
+
+    Raises:
+        UserError: none may, or one that may can't be, as on a full disk.
+    """
     problem = ""
     for store in stores:
         try:
@@ -44,6 +52,8 @@ def first_writable(stores: Iterable[Path]) -> Path:
             os.close(open_lock(_lock_file(store)))
         except OSError as error:
             problem = problem or f"cannot write {store}: {error.strerror}; choose another --data-dir"
+            if error.errno not in _NO_FOLDER_OF_OURS:
+                break
         else:
             return store
     raise UserError(problem)
@@ -52,12 +62,8 @@ def first_writable(stores: Iterable[Path]) -> Path:
 @contextmanager
 def exclusive(store: Path, progress: Progress) -> Iterator[None]:
     """Let no other process write ``store`` in the block, and remove what a killed one left."""
-    with os.fdopen(open_lock(_lock_file(store)), "r+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress.say(f"waiting for another process, which prepares {store}")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    claim = Claim(of=store, file=_lock_file(store), doing="prepared", elsewhere="--data-dir")
+    with hold(claim, say=progress.say, wait=True):
         try:
             _discard_unfinished(store)
             yield

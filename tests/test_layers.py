@@ -21,7 +21,7 @@ BARE_NAMES = {"kernels", "pipelines", "bench"}
 
 LAYERS = [
     ["errors", "shortage", "version", "waiting"],
-    ["outlasting", "safe"],
+    ["lock", "mounts", "outlasting", "safe"],
     ["kernels"],
     ["fields", "names"],
     ["config", "schedule", "recipes"],
@@ -33,8 +33,6 @@ LAYERS = [
     [
         "checkpoint",
         "export",
-        "lock",
-        "mounts",
         "signals",
         "provenance",
         "metrics",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.lock import flock
+from fastiseat.mounts import is_local
 from fastiseat.safe import open_lock, read_file
 from fastiseat.safe.reading import NETWORK, TEXT
 
@@ -20,12 +21,14 @@ _LEFT_BEHIND = 3600.0  # seconds, which no export takes to mark its folder
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Mark the folder of an export as one that is at work; the mark ends with the process, however that ends."""
+def held(folder: Path) -> Iterator[bool | None]:
+    """Mark the folder of an export as one that is at work; the mark ends with the process, however that ends.
+
+    Gives whether nobody else had marked it; None where the file system has no locks.
+    """
     number = open_lock(folder / _LOCK)
     try:
-        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
+        yield flock(number)
     finally:
         os.close(number)
 
@@ -51,11 +54,21 @@ def _folders(out: Path) -> list[Path]:
 
 
 def _is_dead(folder: Path) -> bool:
-    if not (folder / _LOCK).exists():
-        return time.time() - folder.stat().st_mtime >= _LEFT_BEHIND  # else one that has just been made
-    try:
-        with held(folder):
+    """Whether nobody is at work in it. Its age tells where its mark can't: not made yet, or another machine's."""
+    match _is_free(folder):
+        case False:
+            return False
+        case True if is_local(folder):
             return True
+    return time.time() - folder.stat().st_mtime >= _LEFT_BEHIND
+
+
+def _is_free(folder: Path) -> bool | None:
+    if not (folder / _LOCK).exists():
+        return None
+    try:
+        with held(folder) as free:
+            return free
     except (OSError, UserError):
         return False
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from fastiseat import lock
 from fastiseat.errors import UserError
 from fastiseat.export import FORMATS, export
+from fastiseat.export import killed as killed_exports
 from fastiseat.export.killed import held
 
 
@@ -147,6 +149,25 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(source, mo
     with pytest.raises(UserError, match=rf"needs .*{missing}.*: pip install 'fastiseat\[onnx\]'"):
         export(network, "onnx", Path("net.onnx"))
     assert visible() == []
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, None])
+def test_without_locks_or_where_others_are_not_seen_age_tells(source, monkeypatch, number):
+    """``number`` None: on a file system where another machine's lock may count for nothing."""
+
+    def flock(file, operation):
+        if number is not None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    monkeypatch.setattr(killed_exports, "is_local", lambda folder: False)
+    old, young = Path(".net.safetensors.abc.tmp"), Path(".net.safetensors.def.tmp")
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "lock").touch()
+    os.utime(old, (0, 0))
+    export(source(), "safetensors", Path("net.safetensors"))
+    assert not old.exists() and young.exists()
 
 
 def test_an_export_that_was_killed_before_its_file_is_done_again(source):

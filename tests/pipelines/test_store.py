@@ -1,6 +1,9 @@
 """The prepared arrays: mapped and read-only, complete or absent, and damage is noticed."""
 
+import errno
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +15,7 @@ import pytest
 import torch
 from tiny_releases import pixels
 
+from fastiseat import lock
 from fastiseat.errors import UserError
 from fastiseat.pipelines import store as store_module
 from fastiseat.pipelines import writer
@@ -290,8 +294,9 @@ def test_too_little_space_is_told_before_anything_is_written(path, monkeypatch):
     assert entries(path) == set()
 
 
-def test_a_second_process_waits(path):
+def test_a_second_process_waits(path, monkeypatch):
     path.parent.mkdir()
+    monkeypatch.setattr(lock, "POLL", 0.01)
     log, release, held = Log(), threading.Event(), threading.Event()
 
     def hold():
@@ -304,7 +309,10 @@ def test_a_second_process_waits(path):
     held.wait(10)
     log.say = lambda line: (log.lines.append(line), release.set())
     with exclusive(path, log):
-        assert log.lines == [f"waiting for another process, which prepares {path}"]
+        # While the other one names itself, and while it gives up, it is another process.
+        who = rf"(process {os.getpid()} on \S+, since \S+|another process)"
+        said = rf"{path} is being prepared by {who}: waiting for it to end"
+        assert log.lines and all(re.fullmatch(said, line) for line in log.lines)
     other.join()
 
 
@@ -316,6 +324,36 @@ def test_the_first_writable_place_is_taken(tmp_path):
         UserError, match=r"cannot write .*file/prepared/a: Not a directory; choose another --data-dir"
     ):
         first_writable(stores[:1])
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE])
+def test_a_disk_that_is_full_is_not_avoided(tmp_path, monkeypatch, number):
+    """Else what was asked for lies somewhere else, and is found by nobody who looks where the files are."""
+
+    def full(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(writer, "open_lock", full)
+    with pytest.raises(UserError, match=rf"cannot write {tmp_path}/a/x: {os.strerror(number)}; choose another"):
+        first_writable([tmp_path / "a" / "x", tmp_path / "b" / "x"])
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_without_flock_the_named_holder_is_waited_for(path, monkeypatch, number):
+    def flock(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(lock.fcntl, "flock", flock)
+    path.parent.mkdir()
+    log = Log()
+    file = path.with_name(f".{path.name}.lock")
+    file.write_text(json.dumps({"pid": 77, "host": "elsewhere", "since": "today"}))
+    monkeypatch.setattr(lock.time, "sleep", lambda seconds: os.utime(file, (0, 0)))
+    with exclusive(path, log):
+        assert json.loads(file.read_bytes())["pid"] == os.getpid()
+    assert file.read_bytes() == b""
+    assert "is being prepared by process 77 on elsewhere" in log.lines[0] and "took over" in log.lines[1]
 
 
 def test_a_fingerprint_of_maps_is_that_of_arrays(path):

@@ -10,11 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastiseat.pipelines.places import ENVIRONMENT
 from torture.shim import Machine, counted
 
 PATIENCE = 60.0
 """Seconds after which a command hangs."""
 KILLED = -signal.SIGKILL
+HOME = "home"
+"""Of whoever gives the command: a folder in the one that it is given in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,8 @@ def _in_child(words: tuple[str, ...], folder: Path, machine: Machine, poor: Call
 
     for stream, path in ((1, os.devnull), (2, _errors(folder))):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    os.environ["HOME"] = str(folder / HOME)
+    os.environ.pop(ENVIRONMENT, None)
     poor()
     machine.begin(folder)
     try:

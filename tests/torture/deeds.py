@@ -1,6 +1,7 @@
 """What is done under torture, by turns: each method, loader, data set, format of export and attack there is."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from fastiseat.export.formats import FORMATS
 from fastiseat.names import ATTACKS
 from fastiseat.pipelines.loaders import LOADERS
 from fastiseat.recipes import METHODS
+from torture.child import HOME
 
 Results = Mapping[str, bytes]
 SHORT = (
@@ -156,11 +158,18 @@ def exported(here: Path) -> Results:
 
 
 def prepared(here: Path) -> Results:
-    """The arrays; of what is said about them all but the clocks."""
-    folder = here / "data"
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and "prepared" in file.parts)
-    found = {str(file.relative_to(folder)): _content(file) for file in files if not file.name.endswith(".lock")}
-    return found | {"files": _names(folder)}
+    """The arrays, beside their source or in the home; of what is said about them all but the clocks."""
+    roots = (here / "data", here / HOME / ".cache" / "fastiseat")
+    files = {
+        re.sub(
+            "-[0-9a-f]{12}", "", str(file.relative_to(root))
+        ): file  # in the home a store's name has whose it is
+        for root in roots
+        for file in root.rglob("*")
+        if file.is_file() and not file.name.endswith(".lock")
+    }
+    found = {name: _content(file) for name, file in files.items() if "prepared" in file.parts}
+    return found | {"files": "\n".join(sorted(files)).encode()}
 
 
 def _content(file: Path) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torture.child import Ended, run
+from torture.child import HOME, Ended, run
 from torture.deeds import Deed, Results
 from torture.shim import Luck, Machine
 
@@ -42,11 +42,19 @@ class Trial:
         shutil.rmtree(self.here, ignore_errors=True)
         if place:
             self.here.mkdir()
+            self._settle()
             self.deed.place(self.here)
             self._inputs.rmdir()
             shutil.copytree(self.here, self._inputs, symlinks=True)
         else:
             shutil.copytree(self._inputs, self.here, symlinks=True)
+            self._settle()
+
+    def _settle(self) -> None:
+        """A home that is left to whoever may not write beside it."""
+        home = self.here / HOME
+        home.mkdir(exist_ok=True)
+        home.chmod(0o777)
 
     def once(
         self,
