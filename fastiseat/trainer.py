@@ -318,6 +318,11 @@ class Trainer:
         return network
 
     @property
+    def verified(self) -> bool:
+        """Whether all that is read of the data set was compared with what was prepared."""
+        return self.data.verified and self.loading.verified
+
+    @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         planned = self.config.schedule.epochs * len(self.loader)
@@ -388,7 +393,7 @@ class Trainer:
             standard=self.standard,
             init_fingerprint=self.init_fingerprint,
             loader=self.loading.name,
-            verified=self.data.verified and self.loading.verified,
+            verified=self.verified,
             execution=asdict(self.execution) | {"engine": self.step.engine.name},
             approximations=self.config.approximations,
         )

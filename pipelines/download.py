@@ -14,6 +14,7 @@ from fastiseat.errors import UserError
 from fastiseat.pipelines.failures import write_failures_told
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.releases import File, md5_of
+from fastiseat.safe import open_lock
 from fastiseat.version import __version__
 
 _CHUNK = 2**20
@@ -108,10 +109,11 @@ def _append(
             raise UserError(
                 f"cannot write {part}: {total - done:,} bytes are to come and {free:,} are free; free space"
             )
-        if part.is_symlink():
-            raise UserError(f"{part} is a symbolic link, and nothing is written through one: remove it")
-        out = part.open("ab" if done else "wb")
+        out = os.fdopen(open_lock(part), "r+b")
     with out:
+        with write_failures_told(part):
+            out.truncate(done)
+            out.seek(done)
         while chunk := response.read(_CHUNK):
             with write_failures_told(part):
                 out.write(chunk)

@@ -20,7 +20,7 @@ from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
 from fastiseat.pipelines.releases import RELEASES
 from fastiseat.pipelines.store import AGAIN, Store
-from fastiseat.safe import read_file, resolved, write_atomically
+from fastiseat.safe import LEFT_BEHIND, OwnFolder, read_file, resolved
 from fastiseat.safe.reading import LISTING
 
 FILE = "source.json"
@@ -154,8 +154,10 @@ def encoded(record: Record) -> bytes:
 
 def note(store: Path, record: Record) -> None:
     """Replace ``source.json``; where that can't be written, the next look takes as long as this one."""
+    own = OwnFolder(store)
     with suppress(UserError):
-        write_atomically(store / FILE, encoded(record))
+        own.sweep(idle=LEFT_BEHIND)
+        own.write(FILE, encoded(record))
 
 
 def _kind(store: Store) -> str:

@@ -38,6 +38,7 @@ SHORT = (
     ),
     *("--final-steps", "0", "--quiet", "--threads", "1"),
 )
+MARK = "images NOT compared with what was prepared"
 CHOICES = {"arrays": (), "jpeg": ("--images", "jpeg", "--loader", "torch"), "ffcv": ("--loader", "ffcv")}
 
 
@@ -152,7 +153,12 @@ def test_what_was_prepared_without_checksums_is_used_and_not_called_verified(
             file.write_text(json.dumps(told))
             out = tmp_path / str(number)
             world.call("train", *world.training(out), *CHOICES["ffcv"])
-            assert ("not verified" in capsys.readouterr().err) == (not number)
+            printed = capsys.readouterr()
+            assert ("not verified" in printed.err) == (not number)
+            assert MARK in " ".join(printed.out.split()), "above the accuracies of the run"
+            world.call("eval", out, "--attack", "clean", "--no-sanity", "--device", "cpu")
+            evaluated = " ".join(capsys.readouterr().out.split())
+            assert (MARK in evaluated) == (not number), "eval reads the arrays alone"
             assert json.loads((out / "config.json").read_bytes())["data_verified"] is False
             file.write_bytes(content)
     finally:

@@ -16,7 +16,6 @@ from fastiseat.cli.machine import without_native
 from fastiseat.cli.progress import time_left
 from fastiseat.cli.tables import titled_table
 from fastiseat.cli.terminal import Terminal, print_line
-from fastiseat.config import Config
 from fastiseat.report.marks import data_mark
 from fastiseat.trainer import Row, Trainer
 
@@ -134,7 +133,7 @@ def _heading(trainer: Trainer) -> Iterator[str]:
     config = trainer.config
     yield (
         f"{config.objective.method} on {config.data.dataset}, {config.network.arch}, {trainer.device}, "
-        f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{data_mark(trainer.data.whole.official)} "
+        f"{config.schedule.epochs} epochs of {len(trainer.loader)} steps{_data_mark(trainer)} "
         f"-> {trainer.directory.path}"
     )
     yield f"loader: {trainer.loading.why}"
@@ -146,11 +145,15 @@ def _heading(trainer: Trainer) -> Iterator[str]:
     yield from (f"approximate: {setting}" for setting in config.approximations)
 
 
-def result_table(config: Config, results: list[dict[str, Any]], *, official: bool | None = True) -> Table:
+def _data_mark(trainer: Trainer) -> str:
+    return data_mark(trainer.data.whole.official, verified=trainer.verified)
+
+
+def result_table(trainer: Trainer, results: list[dict[str, Any]]) -> Table:
     """Test accuracy of best and last weights, a column an attack."""
+    config = trainer.config
     title = f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
-    title += data_mark(official)
-    table = titled_table(title)
+    table = titled_table(title + _data_mark(trainer))
     table.add_column("weights")
     table.add_column("epoch", justify="right")
     for attack in results[0]["accuracy"]:

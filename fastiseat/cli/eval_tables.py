@@ -61,7 +61,7 @@ def _attacks(result: Mapping[str, Any]) -> Table:
     few = "" if result["subset"] is None else f", {result['subset']} images"
     table = _table(
         f"{result['network']}\n{result['weights']} on {result['dataset']}, {result['split']}{few}"
-        f"{data_mark(result['official'])}",
+        f"{data_mark(result['official'], verified=result['verified'])}",
         _COLUMNS,
     )
     for row in result["attacks"]:

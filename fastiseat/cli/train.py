@@ -172,7 +172,7 @@ def _train(arguments: Train, taken: list[str]) -> None:
         trainer.choose_threads(repeated=_threads(arguments.config_file))
         with display.showing(trainer):
             results = trainer.run()
-    display.console.print(result_table(config, results, official=trainer.data.whole.official))
+    display.console.print(result_table(trainer, results))
     if not arguments.quiet:
         peak = max(row["peak_memory_bytes"] for row in trainer.rows)
         print_line(display.console, f"peak memory: {in_bytes(peak)}")

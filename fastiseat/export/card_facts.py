@@ -73,7 +73,8 @@ def training(source: Source) -> dict[str, str]:
     known = METHODS.get(str(settings.get("objective.method")))
     rows = {
         "data set": text(dataset(source))
-        + ("" if run.get("data_official", True) else " (not the official files)"),
+        + ("" if run.get("data_official", True) else " (not the official files)")
+        + ("" if run.get("data_verified", True) else " (not compared with what was prepared)"),
         "method": f"{text(method(source))}{f': {known.summary}' if known else ''}",
         "attack": _attack(source),
     }

@@ -1,4 +1,4 @@
-"""What killed exports leave: a hidden folder beside their file, and perhaps a card without one."""
+"""What killed exports leave: a hidden folder beside their file, and a card without its file or a file without it."""
 
 from __future__ import annotations
 
@@ -34,11 +34,16 @@ def held(folder: Path) -> Iterator[bool | None]:
 
 
 def sweep(out: Path, card: Path) -> None:
-    """Remove the folders of killed exports to ``out``, and ``card`` where it is that of a file that never came."""
+    """Remove the folders of killed exports to ``out``, and ``card`` where it is that of a file that never came.
+
+    A card that was to follow its file does so.
+    """
     for folder in _folders(out):
         if _is_dead(folder):
             if not out.exists() and _is_card_of(card, folder / out.name):
                 card.unlink()
+            if not card.exists() and _is_card_of(folder / card.name, out):
+                (folder / card.name).replace(card)
             shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from fastiseat.checkpoint import write_atomically
 from fastiseat.errors import UserError
 from fastiseat.export.card import card
 from fastiseat.export.formats import FORMATS, Format, Forward
@@ -21,6 +20,7 @@ from fastiseat.export.source import Source
 from fastiseat.fields import require_text
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
+from fastiseat.safe.writing import flush_folder
 
 BATCHES = (1, 2, 5)
 """Sizes of the batches that a file is compared on."""
@@ -51,6 +51,8 @@ def card_of(path: Path) -> Path:
 def export(source: Source, to: str, out: Path, *, force: bool = False) -> Exported:
     """Write ``source`` in the format ``to`` to ``out``, and its card beside it; all or nothing.
 
+    Whatever kills it, no card lies beside a file that it does not speak of.
+
     Raises:
         UserError: a wrong suffix, a file that exists (unless ``force``), a folder that can't be written, a package
             that is missing, or a file that does not reproduce the source's numbers.
@@ -70,10 +72,10 @@ def export(source: Source, to: str, out: Path, *, force: bool = False) -> Export
         text = card(source, kind, out.name, digest=hashlib.sha256(content).hexdigest(), difference=difference)
         if not force:
             _check_card(card_of(out), text.encode())
-        if companion and beside:
-            write_atomically(companion, read_file(beside))
-        write_atomically(card_of(out), text.encode())
-        file.replace(out)  # last: where it is, all is
+        beside_it = {companion: read_file(beside)} if companion and beside else {}
+        for path, more in {**beside_it, card_of(out): text.encode()}.items():
+            _write(folder / path.name, more)
+        _place(folder, *beside_it, card_of(out), out)
     files = (out, card_of(out), *([companion] if companion else []))
     return Exported(files=files, difference=difference, note=kind.note(source))
 
@@ -96,7 +98,7 @@ def _check_absent(out: Path, companion: Path | None, beside: Path | None) -> Non
 
 
 def _check_card(path: Path, text: bytes) -> None:
-    """A card without its file is what a killed export leaves: the very same one may stand there."""
+    """The very same one may stand there, whose file was taken away."""
     if path.exists() and not _holds(path, text):
         raise _exists(path)
 
@@ -124,6 +126,23 @@ def _workshop(out: Path) -> Iterator[Path]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(f"cannot write {out}: {reason}; free space or choose another --out") from error
+
+
+def _place(folder: Path, *files: Path) -> None:
+    """Give the new files in ``folder`` their names, the card and then what it speaks of last: where that is, all is.
+
+    In the place of another one the card comes last, and the old one goes before; what a kill leaves out of that, the
+    next export makes up for.
+    """
+    *others, card, out = files
+    order = [*others, card, out]
+    if out.exists():
+        card.unlink(missing_ok=True)
+        flush_folder(out.parent)
+        order = [*others, out, card]
+    for file in order:
+        (folder / file.name).replace(file)
+    flush_folder(out.parent)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -92,11 +92,11 @@ class OwnFolder:
 
 
 def open_lock(file: Path) -> int:
-    """A descriptor to lock, of a file that is made where it is missing, and whose content is left as it is.
+    """A descriptor to lock, or to write by, of a file that is made where it is missing; its content is left as it is.
 
     Raises:
         OSError: it can't be opened.
-        UserError: it is a symbolic link, whose target would be locked and changed instead, or no file.
+        UserError: it is a symbolic link, whose target would be locked or changed instead, or no file.
     """
     if file.is_symlink():
         raise _link(file)

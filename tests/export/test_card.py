@@ -103,6 +103,13 @@ def card_of_run(run, source):
     return make
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_what_a_run_was_trained_on_is_told_with_its_doubts(run, card_of_run, told):
+    content = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(content | {"data_verified": told}))
+    assert ("cifar10 (not compared with what was prepared)" in card_of_run()) == (not told)
+
+
 def test_a_run_tells_settings_versions_and_accuracies(card_of_run):
     text = card_of_run()
     (entry,) = front_matter(text)["model-index"]

@@ -1,8 +1,8 @@
 """Files are complete or absent, and none is overwritten unasked."""
 
 import errno
+import hashlib
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -189,26 +189,88 @@ def test_what_a_killed_export_left_is_swept_and_what_another_is_writing_stays(so
     assert not old.exists() and young.exists()
 
 
-def killed(out):
-    """An export that ends between the card and the file as a killed process does, with nothing cleaned up."""
-    program = "import os, sys\nfrom pathlib import Path\n"
-    program += "from fastiseat.export import export, read_source\n"
-    program += "Path.replace = lambda self, to: os._exit(9) if to == Path(sys.argv[1]) else os.replace(self, to)\n"
-    program += "export(read_source(Path('from/weights.safetensors')), 'safetensors', Path(sys.argv[1]))\n"
-    assert subprocess.run([sys.executable, "-c", program, str(out)]).returncode == 9
+class Killed(BaseException):
+    """The process is gone."""
 
 
-def test_a_killed_export_is_no_obstacle_to_the_next(source):
+@pytest.fixture
+def killed(monkeypatch):
+    """An export that ends, with nothing cleaned up, before a file gets its name."""
+    honest = Path.replace
+
+    def run(network, before, to="safetensors", *, force=True):
+        def replace(file, to):
+            if to == Path(before):
+                raise Killed
+            return honest(file, to)
+
+        out = Path(f"net{FORMATS[to].suffix}")
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", replace)
+            patch.setattr("tempfile.TemporaryDirectory.cleanup", lambda folder: folder._finalizer.detach())
+            with pytest.raises(Killed):
+                export(network, to, out, force=force)
+
+    return run
+
+
+@pytest.mark.parametrize(("before", "left"), [("net.safetensors.md", 0), ("net.safetensors", 1)])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_killed_export_is_no_obstacle_to_the_next(source, killed, before, left, same):
     network = source()
-    killed(Path("net.safetensors"))
-    assert len(visible()) == 2 and "net.safetensors.md" in visible()
-    export(network, "safetensors", Path("net.safetensors"))
-    assert visible() == ["net.safetensors", "net.safetensors.md"]
+    killed(network, before, force=False)
+    assert len([name for name in visible() if not name.startswith(".")]) == left
+    export(network if same else source(classes=3), "safetensors", Path("net.safetensors"))
+    assert visible() == ["net.safetensors", "net.safetensors.md"] and speaks_of("net.safetensors")
 
 
-def test_a_card_that_was_changed_stays(source):
+@pytest.fixture
+def two(source):
+    """Another network in net.safetensors, with its card; and the network that is to take its place."""
+    export(source(classes=3), "safetensors", Path("net.safetensors"))
+    return source()
+
+
+def speaks_of(file):
+    """Whether the card beside a file, if there is one, is its."""
+    card = Path(f"{file}.md")
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() in card.read_text() if card.exists() else None
+
+
+@pytest.mark.parametrize("before", ["net.safetensors", "net.safetensors.md"])
+def test_no_card_lies_beside_a_file_that_it_does_not_speak_of(two, killed, before):
+    old = Path("net.safetensors").read_bytes()
+    killed(two, before)
+    assert speaks_of("net.safetensors") is None
+    assert (Path("net.safetensors").read_bytes() == old) == (before == "net.safetensors")
+    with pytest.raises(UserError, match=r"^net.safetensors exists"):
+        export(two, "safetensors", Path("net.safetensors"))
+    assert speaks_of("net.safetensors") is (None if before == "net.safetensors" else True), (
+        "the card is made up for"
+    )
+    export(two, "safetensors", Path("net.safetensors"), force=True)
+    assert visible() == ["net.safetensors", "net.safetensors.md"] and speaks_of("net.safetensors")
+
+
+def test_the_card_of_a_killed_export_is_not_that_of_another_file(two, killed):
+    killed(two, "net.safetensors.md")
+    Path("net.safetensors").write_bytes(b"mine")
+    with pytest.raises(UserError, match=r"^net.safetensors exists"):
+        export(two, "safetensors", Path("net.safetensors"))
+    assert visible() == ["net.safetensors"]
+
+
+def test_what_lies_beside_a_file_comes_with_it(source, killed):
     network = source()
-    killed(Path("net.safetensors"))
+    for before in ("plain_networks.py", "net.pt.md", "net.pt"):
+        killed(network, before, to="robustbench")
+    export(network, "robustbench", Path("net.pt"))
+    assert visible() == ["net.pt", "net.pt.md", "plain_networks.py"]
+
+
+def test_a_card_that_was_changed_stays(source, killed):
+    network = source()
+    killed(network, "net.safetensors", force=False)
     Path("net.safetensors.md").write_text("mine")
     with pytest.raises(UserError, match=r"^net.safetensors.md exists"):
         export(network, "safetensors", Path("net.safetensors"))

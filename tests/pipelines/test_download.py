@@ -1,6 +1,7 @@
 """Fetching from a home: checked, resumed, and never half a file under the final name. Loopback only."""
 
 import hashlib
+import os
 import shutil
 import socket
 from pathlib import Path
@@ -158,6 +159,16 @@ def test_a_silent_server(tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/a.zip"
         assert "timed out" in refusal(File(name="a.zip", url=url, md5=MD5), tmp_path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("mine")), Path.mkdir])
+def test_what_is_no_file_is_not_written_to(tmp_path, file, make):
+    (tmp_path / "mine").write_bytes(b"precious")
+    make(tmp_path / "a.zip.part")
+    assert "a.zip.part" in refusal(file, tmp_path)
+    assert (tmp_path / "mine").read_bytes() == b"precious"
+    assert names(tmp_path) == {"mine", "a.zip.part"}
 
 
 def test_a_disk_without_the_space(tmp_path, file, monkeypatch):
