@@ -71,7 +71,7 @@ wheel: $(VENV)/.tools ## build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build
 
 clean: ## remove what was built, but not .venv's packages
-	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache kernels/*.so
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache kernels/core/*.so
 	rm -f $(VENV)/.installed $(VENV)/.tools
 
 # Asking early spares a long download that could not be used.

@@ -24,8 +24,8 @@ FOLDERS = {
     "fastiseat.pipelines": "pipelines",
     "fastiseat.bench": "bench",
 }
-NATIVE = "fastiseat.kernels.libfastiseat_native"
-CUDA = "fastiseat.kernels.libfastiseat_cuda"
+NATIVE = "fastiseat.kernels.core.libfastiseat_native"
+CUDA = "fastiseat.kernels.core.libfastiseat_cuda"
 AGAIN = "then install fastiseat again"
 # The finder of an editable install is asked last, when a folder named fastiseat (the clone, seen from beside it) has
 # been taken for a namespace package already. Files of this kind run at each start in the order of their names: after

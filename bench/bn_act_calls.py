@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastiseat.bench.call import Call, nhwc
 from fastiseat.bench.inputs import SEED, Images
+from fastiseat.kernels.bn_act.arguments import Eval, EvalBackward, Train, TrainBackward
 
 Stage = tuple[int, int, int]
 """Channels, height, width."""
@@ -32,9 +33,7 @@ def bn_act_call(stage: Stage, batch_size: int, device: torch.device) -> Call:
     """With a residual sum."""
     a, b = _activations(2, stage, batch_size, device)
     return Call(
-        first=a,
-        args=(b, *_affine(stage, device)[:2]),
-        kwargs={"eps": _EPS},
+        arguments=Train(a, b, *_affine(stage, device)[:2], eps=_EPS),
         moved=5 * a.numel() * a.element_size(),
         tolerance=_TOLERANCE,
     )
@@ -50,9 +49,7 @@ def bn_act_backward_call(stage: Stage, batch_size: int, device: torch.device) ->
         return F.batch_norm(s, None, None, weight, bias, training=True, eps=_EPS).relu()
 
     return Call(
-        first=dy,
-        args=(ds, s, weight, bias, *_statistics(s)),
-        kwargs={},
+        arguments=TrainBackward(dy, ds, s, weight, bias, *_statistics(s)),
         moved=6 * s.numel() * s.element_size(),
         tolerance=_TOLERANCE,
         pytorch=_autograd(forward, dy, ds, s, weight, bias),
@@ -63,9 +60,7 @@ def bn_act_eval_call(stage: Stage, batch_size: int, device: torch.device) -> Cal
     """The same layers with their running statistics."""
     a, b = _activations(2, stage, batch_size, device)
     moved = 4 * a.numel() * a.element_size()
-    return Call(
-        first=a, args=(b, *_affine(stage, device)), kwargs={"eps": _EPS}, moved=moved, tolerance=_TOLERANCE
-    )
+    return Call(arguments=Eval(a, b, *_affine(stage, device), eps=_EPS), moved=moved, tolerance=_TOLERANCE)
 
 
 def bn_act_eval_backward_call(stage: Stage, batch_size: int, device: torch.device) -> Call:
@@ -78,9 +73,7 @@ def bn_act_eval_backward_call(stage: Stage, batch_size: int, device: torch.devic
         return F.batch_norm(s, mean, var, weight, bias, training=False, eps=_EPS).relu()
 
     return Call(
-        first=dy,
-        args=(ds, s, weight, bias, mean, var),
-        kwargs={"eps": _EPS, "sums": False},
+        arguments=EvalBackward(dy, ds, s, weight, bias, mean, var, eps=_EPS, sums=False),
         moved=4 * s.numel() * s.element_size(),
         tolerance=_TOLERANCE,
         pytorch=_autograd(forward, dy, ds, s),
@@ -91,7 +84,7 @@ def _autograd(forward: Callable[..., Tensor], dy: Tensor, ds: Tensor, *inputs: T
     """PyTorch's backward pass of ``forward``, which is run once; the first input has other uses, with ``ds``."""
     leaves = [tensor.detach().requires_grad_() for tensor in inputs]
     ends = forward(*leaves), leaves[0]
-    return lambda *_, **__: torch.autograd.grad(ends, leaves, (dy, ds), retain_graph=True)
+    return lambda _: torch.autograd.grad(ends, leaves, (dy, ds), retain_graph=True)
 
 
 def _statistics(s: Tensor) -> tuple[Tensor, Tensor]:

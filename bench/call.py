@@ -14,10 +14,8 @@ from torch import Tensor
 class Call:
     """An op's arguments, and how its results are judged and counted."""
 
-    first: Tensor
-    """The argument that tells device and dtype."""
-    args: tuple[Tensor, ...]
-    kwargs: dict[str, Any]
+    arguments: Any
+    """The record that the op takes."""
     moved: int
     """Bytes that must be read and written."""
     tolerance: float

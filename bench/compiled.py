@@ -26,9 +26,9 @@ def compiled(op: Op[Any, Any]) -> Backend[Any, Any]:
 
     return Backend(
         name=NAME,
-        run=lambda *args, **kwargs: function()(*args, **kwargs),
+        run=lambda call: function()(call),
         unsupported=_unsupported,
-        unfit=lambda *_, **__: "",
+        unfit=lambda _: "",
         only_when_named=frozenset({"cpu"}),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +13,13 @@ from fastiseat.bench.bn_act_calls import STAGE_CALLS, stages
 from fastiseat.bench.call import Call, nhwc
 from fastiseat.bench.inputs import SEED, Images
 from fastiseat.kernels import Segments
+from fastiseat.kernels.augment import arguments as augment
+from fastiseat.kernels.idbh import arguments as idbh
 from fastiseat.kernels.idbh.policies import POLICIES
+from fastiseat.kernels.pgd_step import arguments as pgd_step
+from fastiseat.kernels.sgd import arguments as sgd
+from fastiseat.kernels.stability_loss import arguments as stability_loss
+from fastiseat.kernels.weight_perturb import arguments as weight_perturb
 
 Make = Callable[[Images, int, torch.device], Call | None]
 
@@ -23,9 +30,7 @@ def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call
     shape = (batch_size, *images.shape)
     x, delta, grad = (nhwc(torch.rand(shape, generator=generator)).to(device) for _ in range(3))
     return Call(
-        first=x,
-        args=((2 * delta - 1) * 8 / 255, grad - 0.5),
-        kwargs={"eps": 8 / 255, "step_size": 2 / 255},
+        arguments=pgd_step.Arguments(x, (2 * delta - 1) * 8 / 255, grad - 0.5, eps=8 / 255, step_size=2 / 255),
         moved=5 * x.numel() * x.element_size(),
         tolerance=1e-6,
     )
@@ -33,26 +38,23 @@ def pgd_step_call(images: Images, batch_size: int, device: torch.device) -> Call
 
 def augment_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """Flip and crop of the paper's recipe."""
-    return _augmentation(images, batch_size, device, rows=None, flip=True, pad=4, pad_mode="zero")
+    return _augmentation(images, batch_size, device, augment.Arguments)
 
 
 def idbh_call(images: Images, batch_size: int, device: torch.device) -> Call | None:
     """The policy of CIFAR-10's recipe, which needs colours and room to crop."""
-    policy = POLICIES["cifar10-weak"]
-    if images.channels != 3 or images.side < policy.crop_shift[1]:
+    name = "cifar10-weak"
+    if images.channels != 3 or images.side < POLICIES[name].crop_shift[1]:
         return None
-    return _augmentation(images, batch_size, device, policy=policy)
+    return _augmentation(images, batch_size, device, partial(idbh.Arguments, policy=name))
 
 
-def _augmentation(images: Images, batch_size: int, device: torch.device, **settings: Any) -> Call:
+def _augmentation(images: Images, batch_size: int, device: torch.device, arguments: Callable[..., Any]) -> Call:
     generator = torch.Generator().manual_seed(SEED)
     shape = (batch_size, *images.shape[1:], images.channels)
     pixels = torch.randint(256, shape, dtype=torch.uint8, generator=generator).to(device)
-    common = {"seed": SEED, "epoch": 1, "dtype": torch.float32, "memory_format": torch.channels_last}
     return Call(
-        first=pixels,
-        args=(torch.arange(batch_size, device=device),),
-        kwargs=common | settings,
+        arguments=arguments(pixels, torch.arange(batch_size, device=device), seed=SEED, epoch=1),
         moved=pixels.numel() * (1 + 4),
         tolerance=1e-6,
     )
@@ -64,9 +66,9 @@ def stability_loss_call(images: Images, batch_size: int, device: torch.device) -
     shape = (batch_size, images.num_classes)
     logits, clean_logits = (torch.randn(shape, generator=generator).to(device) for _ in range(2))
     return Call(
-        first=logits,
-        args=(clean_logits, torch.arange(batch_size, device=device) % images.num_classes),
-        kwargs={"lam": 0.1, "weighting": "linear", "top": 0.1, "distance": "l2"},
+        arguments=stability_loss.Arguments(
+            logits, clean_logits, torch.arange(batch_size, device=device) % images.num_classes, lam=0.1
+        ),
         moved=5 * logits.numel() * logits.element_size(),
         tolerance=1e-5,
     )
@@ -76,14 +78,16 @@ def sgd_call(images: Images, batch_size: int, device: torch.device) -> Call:
     """ISEAT's update: momentum, two gradients, and the decay at the perturbed weights."""
     weights, buffer, *gradients = _flat(5, device)
     segments = _segments(device)
-    others = {"active": None, "skip": None, "ema": None, "ema_decay": 0.0, "nesterov": False}
     return Call(
-        first=weights,
-        args=(buffer, gradients[0], segments.block_segment, segments.perturbed),
-        kwargs={"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
-        | {"second_grad": gradients[1], "perturbation_grad": gradients[2]}
-        | {"ratio": torch.full((len(segments.perturbed),), 0.01, device=device)}
-        | others,
+        arguments=sgd.Arguments(
+            *(weights, buffer, gradients[0], segments),
+            lr=0.1,
+            momentum=0.9,
+            weight_decay=5e-4,
+            second_grad=gradients[1],
+            perturbation_grad=gradients[2],
+            ratio=torch.full((len(segments.perturbed),), 0.01, device=device),
+        ),
         moved=7 * weights.numel() * weights.element_size(),
         tolerance=1e-6,
         written=(weights, buffer),
@@ -94,9 +98,7 @@ def weight_perturb_call(images: Images, batch_size: int, device: torch.device) -
     """All weights at once, each tensor by its norms."""
     weights, grad, out = _flat(3, device)
     return Call(
-        first=weights,
-        args=(grad, *_segments(device)),
-        kwargs={"gamma": 0.007, "norm": "tensor", "out": out, "out_full": None},
+        arguments=weight_perturb.Arguments(weights, grad, _segments(device), gamma=0.007, out=out),
         moved=5 * weights.numel() * weights.element_size(),
         tolerance=1e-5,
         written=(out,),

@@ -51,7 +51,7 @@ def run(
             row = {"op": label, "backend": backend.name if backend else REFERENCE, "moved": call.moved}
             row["problem"] = problem(backend, call, op)
             if not row["problem"]:
-                actions[len(rows)] = partial(_runner(op, backend), call.first, *call.args, **call.kwargs)
+                actions[len(rows)] = partial(_runner(op, backend), call.arguments)
             rows.append(row)
     _require_any(rows, backends, device)
     timings = by_turns(actions, device=device, rounds=rounds, seconds=seconds, warm_up=2)
@@ -66,8 +66,8 @@ def problem(backend: Backend[Any, Any] | None, call: Call, op: AnyOp) -> str:
     """Why there is no figure for a backend: it does not serve the call, or serves it wrongly."""
     if backend is None:
         return ""
-    first, args, kwargs = call.first, call.args, call.kwargs
-    if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(first, *args, **kwargs):
+    first = op.first(call.arguments)
+    if absent := backend.unsupported(first.device.type, first.dtype) or backend.unfit(call.arguments):
         return f"absent: {absent}"
     expected = _outcome(op.reference, call)
     try:
@@ -87,7 +87,7 @@ def wrong_ops(images: Images, batch_size: int, device: torch.device) -> str:
     wanted = os.environ.get(VARIABLE) or AUTO
     found = []
     for op, label, call in _measured(images, batch_size, device):
-        chosen = op.choice(device.type, call.first.dtype, wanted)
+        chosen = op.choice(device.type, op.first(call.arguments).dtype, wanted)
         # What does not fit a backend is the reference's, and nothing wrong.
         if chosen is not None and (told := problem(chosen, call, op)).startswith("wrong"):
             found.append(f"{label} by {chosen.name} is {told}")
@@ -116,7 +116,7 @@ def _rivals(op: AnyOp, call: Call) -> Iterator[Backend[Any, Any]]:
     """What PyTorch has to offer beside the reference."""
     yield compiled.compiled(op)
     if call.pytorch is not None:
-        yield Backend(name=PYTORCH, run=call.pytorch, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
+        yield Backend(name=PYTORCH, run=call.pytorch, unsupported=lambda *_: "", unfit=lambda _: "")
 
 
 def _runner(op: AnyOp, backend: Backend[Any, Any] | None) -> Callable[..., Any]:
@@ -126,7 +126,7 @@ def _runner(op: AnyOp, backend: Backend[Any, Any] | None) -> Callable[..., Any]:
 def _outcome(run: Callable[..., Any], call: Call) -> tuple[Tensor, ...]:
     """All results of one run; what it writes into is a copy."""
     call = copy.deepcopy(call) if call.written else call
-    result = run(call.first, *call.args, **call.kwargs)
+    result = run(call.arguments)
     returned = (result,) if isinstance(result, Tensor) else result or ()
     return (*returned, *call.written)
 

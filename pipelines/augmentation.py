@@ -11,7 +11,7 @@ from fastiseat.config import IDBH, Data
 from fastiseat.errors import UserError
 from fastiseat.fields import check_types, require, require_at_least
 from fastiseat.kernels import augment, idbh
-from fastiseat.kernels.augment.reference import PadMode
+from fastiseat.kernels.augment import PadMode
 
 _HALF = 2**31
 

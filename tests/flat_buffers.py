@@ -14,6 +14,7 @@ from fastiseat.kernels import Segments, ops
 from fastiseat.kernels.core import triton_support
 from fastiseat.kernels.core.dispatch import AnyOp
 from fastiseat.kernels.core.segments import BLOCK
+from fastiseat.kernels.core.signature import takes
 
 # Sizes around a block's, one element, none, and more blocks than one; S = 7 and P = 9,216.
 SIZES = (1500, 1024, 1, 3000, 7, 0, 1023)
@@ -75,8 +76,13 @@ def run_of(name: str, backend: str, device: str):
     chosen = next(each for each in op_named(name).backends if each.name == backend)
     assert chosen.unsupported(device, torch.float32) == ""
 
-    def run(*args, **kwargs):
-        assert chosen.unfit(*args, **kwargs) == ""
-        return chosen.run(*args, **kwargs)
+    def run(call):
+        assert chosen.unfit(call) == ""
+        return chosen.run(call)
 
-    return run
+    return takes(op_named(name).arguments)(run)
+
+
+def reference_of(name: str):
+    """The function of the reference."""
+    return takes(op_named(name).arguments)(op_named(name).reference)

@@ -17,7 +17,7 @@ from toolkits import find_nvcc
 from fastiseat.version import __version__
 
 ROOT = Path(__file__).parents[1]
-LIBRARY, CUDA_LIBRARY = (f"fastiseat/kernels/libfastiseat_{name}.so" for name in ("native", "cuda"))
+LIBRARY, CUDA_LIBRARY = (f"fastiseat/kernels/core/libfastiseat_{name}.so" for name in ("native", "cuda"))
 WEIGHTS = "fastiseat/assets/digits-iseat.safetensors"
 # One card, and once for all of these tests: the device code takes longest.
 CUDA = {"FASTISEAT_CUDA_ARCHS": "75" if find_nvcc() else "none"}
@@ -136,10 +136,10 @@ def test_the_installed_wheel_loads_its_libraries(source, wheel, tmp_path):
 
 def test_editable(source, tmp_path):
     python = make_venv(tmp_path / "venv")
-    stale = source / "kernels" / Path(CUDA_LIBRARY).name
+    stale = source / "kernels" / "core" / Path(CUDA_LIBRARY).name
     stale.write_text("of an earlier build")
     pip_install(python, "-e", source, cwd=tmp_path, **NO_CUDA)
-    assert ask(python, LOADED, tmp_path) == f"{source / 'kernels' / Path(LIBRARY).name} True False"
+    assert ask(python, LOADED, tmp_path) == f"{source / 'kernels' / 'core' / Path(LIBRARY).name} True False"
     assert not stale.exists()
     assert ask(python, SHIPPED, tmp_path) == "iseat"
 

@@ -65,5 +65,10 @@ class ISEAT(Method):
 
     def _loss(self, logits: Tensor, clean: Tensor, labels: Tensor) -> StabilityLoss:
         return stability_loss(
-            logits, clean, labels, lam=self.lam, weighting=self.weighting, distance=self.distance
+            logits,
+            clean,
+            labels,
+            lam=self.lam,
+            weighting=self.weighting,  # type: ignore[arg-type] # as above
+            distance=self.distance,  # type: ignore[arg-type]
         )

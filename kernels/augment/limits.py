@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.augment.arguments import Arguments
 from fastiseat.kernels.core import triton_support
+from fastiseat.kernels.core.fit import unreadable, unserved
 from fastiseat.kernels.core.philox import Word
 
+PAD_MODES = {"zero": 0, "reflect": 1}
+"""The paddings that the kernels have, by the codes of ``csrc/augment.h``."""
+LAYOUTS = {torch.contiguous_format: 0, torch.channels_last: 1}
+"""Likewise the memory formats of the result."""
 _MOST = 2**30
 """Offsets within an image and its padding are 32-bit integers."""
 
@@ -17,8 +23,22 @@ def unsupported_images(dtype: torch.dtype) -> str:
     return "" if dtype == torch.uint8 else f"serves images of torch.uint8, not {dtype}"
 
 
-def unfit_sizes(images: Tensor, pad: int) -> str:
-    """Why images of this layout, size and padding cannot be served; empty when they can."""
+def unsupported_by_triton(device: str, dtype: torch.dtype) -> str:
+    """Why no Triton kernel serves images of a dtype on a device; empty when one does. Triton is not imported."""
+    return unsupported_images(dtype) or triton_support.unsupported(device, torch.float32)
+
+
+def unfit(call: Arguments) -> str:
+    """Why no kernel serves one call; empty when each does."""
+    epoch = call.epoch if isinstance(call.epoch, Tensor) else None
+    return (
+        unreadable(call.images, call.index, call.rows, epoch)
+        or unserved("pad_mode", call.pad_mode, PAD_MODES)
+        or _unfit_sizes(call.images, call.pad)
+    )
+
+
+def _unfit_sizes(images: Tensor, pad: int) -> str:
     if not images.is_contiguous():
         return "images are not contiguous"
     height, width, channels = images.shape[1:]
@@ -27,26 +47,13 @@ def unfit_sizes(images: Tensor, pad: int) -> str:
     return ""
 
 
-def unsupported_by_triton(device: str, dtype: torch.dtype) -> str:
-    """Why no Triton kernel serves images of a dtype on a device; empty when one does. Triton is not imported."""
-    return unsupported_images(dtype) or triton_support.unsupported(device, torch.float32)
-
-
-def unfit_for_triton(
-    images: Tensor, index: Tensor, *, rows: Tensor | None, epoch: Word, pad: int, **_: object
-) -> str:
-    """Why the Triton kernel cannot serve one call; empty when it can."""
-    on_device = epoch if isinstance(epoch, Tensor) else None
-    return triton_support.unfit(images, index, rows, on_device) or unfit_sizes(images, pad)
-
-
 def epoch_words(epoch: Word) -> tuple[int, Tensor | None]:
     """The epoch as a number, or as an int64 tensor with a number that does not count; nothing is read."""
     return (0, epoch.to(torch.int64)) if isinstance(epoch, Tensor) else (epoch, None)
 
 
-def result(images: Tensor, index: Tensor, dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
+def result(call: Arguments) -> Tensor:
     """Room for the samples, one for each of ``index``."""
-    height, width, channels = images.shape[1:]
-    shape = (len(index), channels, height, width)
-    return torch.empty(shape, dtype=dtype, device=images.device, memory_format=memory_format)
+    height, width, channels = call.images.shape[1:]
+    shape, device = (len(call.index), channels, height, width), call.images.device
+    return torch.empty(shape, dtype=call.dtype, device=device, memory_format=call.memory_format)

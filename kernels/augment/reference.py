@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastiseat.errors import unknown
+from fastiseat.kernels.augment.arguments import Arguments
 from fastiseat.kernels.core.philox import Stream, Word, below, philox
 
-PadMode = Literal["zero", "reflect"]
 
-
-def augment(
-    images: Tensor,
-    index: Tensor,
-    *,
-    rows: Tensor | None,
-    seed: int,
-    epoch: Word,
-    flip: bool,
-    pad: int,
-    pad_mode: PadMode,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> Tensor:
+def augment(call: Arguments) -> Tensor:
     """``fastiseat.kernels.augment`` in plain PyTorch."""
-    if rows is not None:
-        images = images.index_select(0, rows)
-    if images.numel() and (flip or pad):
-        flips, top, left = draws(index, seed=seed, epoch=epoch, pad=pad)
-        if flip:
+    images = call.images if call.rows is None else call.images.index_select(0, call.rows)
+    if images.numel() and (call.flip or call.pad):
+        flips, top, left = draws(call.index, seed=call.seed, epoch=call.epoch, pad=call.pad)
+        if call.flip:
             images = _flip(images, flips)
-        if pad:
-            images = _crop(_pad(images, pad, pad_mode), top, left, pad)
-    return images.permute(0, 3, 1, 2).to(dtype, memory_format=memory_format).div_(255)
+        if call.pad:
+            images = _crop(_pad(images, call.pad, call.pad_mode), top, left, call.pad)
+    return images.permute(0, 3, 1, 2).to(call.dtype, memory_format=call.memory_format).div_(255)
 
 
 def draws(index: Tensor, *, seed: int, epoch: Word, pad: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -52,9 +37,17 @@ def _flip(images: Tensor, flips: Tensor) -> Tensor:
     return both.index_select(0, torch.arange(num_images, device=images.device) + num_images * flips)
 
 
-def _pad(images: Tensor, pad: int, mode: PadMode) -> Tensor:
-    if mode == "zero":
-        return F.pad(images, (0, 0, pad, pad, pad, pad))
+def _pad(images: Tensor, pad: int, mode: str) -> Tensor:
+    match mode:
+        case "zero":
+            return F.pad(images, (0, 0, pad, pad, pad, pad))
+        case "reflect":
+            return _reflected(images, pad)
+        case other:
+            raise unknown("pad_mode", other, ("zero", "reflect"))
+
+
+def _reflected(images: Tensor, pad: int) -> Tensor:
     for dim in (1, 2):  # F.pad does not reflect uint8
         before = images.narrow(dim, 1, pad).flip(dim)
         after = images.narrow(dim, images.shape[dim] - 1 - pad, pad).flip(dim)

@@ -7,13 +7,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastiseat.kernels.augment.limits import epoch_words, result
-from fastiseat.kernels.augment.reference import PadMode
-from fastiseat.kernels.core.philox import Stream, Word
+from fastiseat.kernels.augment.arguments import Arguments
+from fastiseat.kernels.augment.limits import LAYOUTS, PAD_MODES, epoch_words, result
+from fastiseat.kernels.core.philox import Stream
 
 _BLOCK = 1024
 # Every thread draws the sample's fate anew: few threads, of 16 values each.
 _NUM_WARPS = 2
+_ZERO, _REFLECT = tl.constexpr(PAD_MODES["zero"]), tl.constexpr(PAD_MODES["reflect"])
+_CONTIGUOUS = tl.constexpr(LAYOUTS[torch.contiguous_format])
+_CHANNELS_LAST = tl.constexpr(LAYOUTS[torch.channels_last])
 _STREAM = tl.constexpr(int(Stream.AUGMENT))
 _WORD = 2**32
 # 1/255 in two parts. A level times the first is exact, so that the sum is the quotient correctly rounded, for each of
@@ -21,48 +24,36 @@ _WORD = 2**32
 _HIGH, _LOW = tl.constexpr(257 * 2.0**-16), tl.constexpr(8421505 * 2.0**-47)
 
 
-def augment(
-    images: Tensor,
-    index: Tensor,
-    *,
-    rows: Tensor | None,
-    seed: int,
-    epoch: Word,
-    flip: bool,
-    pad: int,
-    pad_mode: PadMode,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> Tensor:
-    """``fastiseat.kernels.augment`` for the calls that its dispatch lets pass."""
-    out = result(images, index, dtype, memory_format)
+def augment(call: Arguments) -> Tensor:
+    """``fastiseat.kernels.augment`` for the calls that ``limits.unfit`` lets pass."""
+    out = result(call)
     if not out.numel():
         return out
-    number, tensor = epoch_words(epoch)
-    height, width, channels = images.shape[1:]
+    epoch, epoch_tensor = epoch_words(call.epoch)
+    height, width, channels = call.images.shape[1:]
     num_blocks = triton.cdiv(height * width * channels, _BLOCK)
-    places = index.contiguous()  # stands for every tensor that a call does not have
-    augment_kernel[(len(index) * num_blocks,)](
-        images,
+    places = call.index.contiguous()  # stands for every tensor that a call does not have
+    augment_kernel[(len(places) * num_blocks,)](
+        call.images,
         places,
-        places if rows is None else rows.contiguous(),
-        places if tensor is None else tensor,
+        places if call.rows is None else call.rows.contiguous(),
+        places if epoch_tensor is None else epoch_tensor,
         out,
-        len(images),
-        _signed(seed),
-        _signed(seed >> 32),
-        _signed(number),
+        len(call.images),
+        _signed(call.seed),
+        _signed(call.seed >> 32),
+        _signed(epoch),
         HEIGHT=height,
         WIDTH=width,
         CHANNELS=channels,
-        PAD=pad,
+        PAD=call.pad,
         NUM_BLOCKS=num_blocks,
         BLOCK=_BLOCK,
-        HAS_ROWS=rows is not None,
-        HAS_EPOCH=tensor is not None,
-        FLIP=bool(flip),
-        REFLECT=pad_mode == "reflect",
-        CHANNELS_LAST=memory_format == torch.channels_last,
+        HAS_ROWS=call.rows is not None,
+        HAS_EPOCH=epoch_tensor is not None,
+        FLIP=bool(call.flip),
+        PAD_MODE=PAD_MODES[call.pad_mode],
+        LAYOUT=LAYOUTS[call.memory_format],
         num_warps=_NUM_WARPS,
     )
     return out
@@ -122,8 +113,8 @@ def augment_kernel(
     HAS_ROWS: tl.constexpr,
     HAS_EPOCH: tl.constexpr,
     FLIP: tl.constexpr,
-    REFLECT: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr,
+    PAD_MODE: tl.constexpr,
+    LAYOUT: tl.constexpr,
 ):
     """One block of one sample; ``BLOCK`` values in the order of the output."""
     program = tl.program_id(0)
@@ -141,13 +132,16 @@ def augment_kernel(
     )
 
     offsets = (program % NUM_BLOCKS) * BLOCK + tl.arange(0, BLOCK)
-    if CHANNELS_LAST:
+    if LAYOUT == _CHANNELS_LAST:
         y, x, channel = offsets // (WIDTH * CHANNELS), offsets // CHANNELS % WIDTH, offsets % CHANNELS
     else:
+        tl.static_assert(LAYOUT == _CONTIGUOUS, "a choice that it does not serve")
         y, x, channel = offsets // WIDTH % HEIGHT, offsets % WIDTH, offsets // (HEIGHT * WIDTH)
     y, x = y + _shift(top_word, PAD), x + _shift(left_word, PAD)
-    if REFLECT:
+    if PAD_MODE == _REFLECT:
         y, x = _reflected(y, HEIGHT), _reflected(x, WIDTH)
+    else:
+        tl.static_assert(PAD_MODE == _ZERO, "a choice that it does not serve")
     inside = (y.to(tl.uint32) < HEIGHT) & (x.to(tl.uint32) < WIDTH)  # below 0 is far above
     if FLIP:
         x = tl.where((flip_word >> 31) == 1, WIDTH - 1 - x, x)

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels.core.torch_ops import Registration
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """What ``torch.ops`` takes: one of each list a layer."""
+
+    running_means: list[Tensor]
+    running_vars: list[Tensor]
+    counters: list[Tensor]
+    means: list[Tensor]
+    variances: list[Tensor]
+    momentum: float
 
 
 def update_running_stats(
@@ -36,33 +49,25 @@ def update_running_stats(
     lengths = [len(tensors) for tensors in (running_means, running_vars, means, variances)]
     if len(set(lengths)) > 1 or len(counters) not in (0, lengths[0]):
         raise UserError(f"lists of {lengths} tensors and {len(counters)} counters; give one of each a layer")
-    lists = [list(tensors) for tensors in (running_means, running_vars, counters, means, variances)]
-    _REGISTERED(*lists, momentum=momentum)
+    running = list(running_means), list(running_vars), list(counters)
+    _REGISTERED(Arguments(*running, list(means), list(variances), momentum))
 
 
 @torch.no_grad()
-def _update(
-    running_means: list[Tensor],
-    running_vars: list[Tensor],
-    counters: list[Tensor],
-    means: list[Tensor],
-    variances: list[Tensor],
-    momentum: float,
-) -> None:
-    if not running_means:
+def _update(call: Arguments) -> None:
+    if not call.running_means:
         return
-    torch._foreach_mul_(running_means + running_vars, 1 - momentum)
-    torch._foreach_add_(running_means + running_vars, means + variances, alpha=momentum)
-    if counters:
-        torch._foreach_add_(counters, 1)
+    running, batch = call.running_means + call.running_vars, call.means + call.variances
+    torch._foreach_mul_(running, 1 - call.momentum)
+    torch._foreach_add_(running, batch, alpha=call.momentum)
+    if call.counters:
+        torch._foreach_add_(call.counters, 1)
 
 
-def _fake(*_: object) -> None:
+def _fake(_: Arguments) -> None:
     return None
 
 
-_REGISTERED = Registration(
-    schema="(Tensor(a!)[] running_means, Tensor(b!)[] running_vars, Tensor(c!)[] counters, Tensor[] means, "
-    "Tensor[] variances, float momentum) -> ()",
-    fake=_fake,
-).bind("update_running_stats", _update)
+_REGISTERED = Registration(returns="()", fake=_fake, writes=("running_means", "running_vars", "counters")).bind(
+    "update_running_stats", Arguments, lambda record, _: _update(record())
+)

@@ -9,7 +9,9 @@ import triton
 from torch import Tensor
 
 from fastiseat.kernels.bn_act import triton_kernels as kernels
+from fastiseat.kernels.bn_act.arguments import Backward, Eval, EvalBackward, Forward, Train, TrainBackward
 from fastiseat.kernels.bn_act.layout import brought, layout, sizes
+from fastiseat.kernels.core.signature import tensors_of
 
 TILE = 2048
 """Elements that a program holds at once: 16 a thread."""
@@ -66,9 +68,9 @@ class Plan(NamedTuple):
         return torch.empty(2 * self.parts * self.channels, dtype=torch.float64, device=x.device)
 
 
-def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:
+def unfit(call: Forward | Backward) -> str:
     """Why one call cannot be served; empty when it can. Gradients are the registered op's."""
-    tensors = [first, *[value for value in args if isinstance(value, Tensor)]]
+    first = (tensors := tensors_of(call))[0]
     if len({tensor.device for tensor in tensors}) > 1:
         return "the arguments lie on several devices"
     if first.numel() == 0:
@@ -78,14 +80,12 @@ def unfit(first: Tensor, *args: Any, **kwargs: Any) -> str:
     return "a channel has 2**31 elements or more" if first.numel() // first.shape[1] >= 2**31 else ""
 
 
-def bn_act(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def bn_act(call: Train) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """``reference.bn_act`` for the calls that ``unfit`` lets pass."""
-    order = layout(a)
-    plan = Plan.of(a, order)
-    a, b = brought(a, order), None if b is None else brought(b, order)
-    weight, bias = weight.contiguous(), bias.contiguous()
+    order = layout(call.a)
+    plan = Plan.of(call.a, order)
+    a, b = brought(call.a, order), None if call.b is None else brought(call.b, order)
+    weight, bias = call.weight.contiguous(), call.bias.contiguous()
     mean, rstd, var = (torch.empty_like(weight) for _ in range(3))
     partial, y = plan.partial(a), torch.empty_like(a)
     s = a if b is None else torch.empty_like(a)
@@ -93,60 +93,47 @@ def bn_act(
         kernels.moments_kernel[plan.grid](a, b, s, partial, *plan.extent, HAS_B=b is not None, **plan.shape)
         grid, tile = plan.end
         counts = (plan.num_rows, plan.channels, plan.rows_per_part, plan.parts)
-        kernels.finish_moments_kernel[grid](partial, mean, rstd, var, eps, *counts, **tile)
+        kernels.finish_moments_kernel[grid](partial, mean, rstd, var, call.eps, *counts, **tile)
         vectors = (weight, bias, mean, rstd)
         kernels.activate_kernel[plan.grid](
-            s, None, s, y, *vectors, eps, *plan.extent, HAS_B=False, TRAIN=True, **plan.shape
+            s, None, s, y, *vectors, call.eps, *plan.extent, HAS_B=False, TRAIN=True, **plan.shape
         )
     return a.new_empty(0) if b is None else s, y, mean, rstd, var
 
 
-def bn_act_eval(
-    a: Tensor, b: Tensor | None, weight: Tensor, bias: Tensor, mean: Tensor, var: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor]:
+def bn_act_eval(call: Eval) -> tuple[Tensor, Tensor]:
     """``reference.bn_act_eval`` for the calls that ``unfit`` lets pass."""
-    order = layout(a)
-    plan = Plan.of(a, order)
-    a, b = brought(a, order), None if b is None else brought(b, order)
-    vectors = [vector.contiguous() for vector in (weight, bias, mean, var)]
+    order = layout(call.a)
+    plan = Plan.of(call.a, order)
+    a, b = brought(call.a, order), None if call.b is None else brought(call.b, order)
+    vectors = [vector.contiguous() for vector in (call.weight, call.bias, call.mean, call.var)]
     s, y = a.new_empty(0) if b is None else torch.empty_like(a), torch.empty_like(a)
     with _on(a):
         kernels.activate_kernel[plan.grid](
-            a, b, s, y, *vectors, eps, *plan.extent, HAS_B=b is not None, TRAIN=False, **plan.shape
+            a, b, s, y, *vectors, call.eps, *plan.extent, HAS_B=b is not None, TRAIN=False, **plan.shape
         )
     return s, y
 
 
-def bn_act_backward(
-    dy: Tensor, ds: Tensor | None, s: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, rstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_act_backward(call: TrainBackward) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.bn_act_backward`` for the calls that ``unfit`` lets pass."""
-    return _backward(dy, ds, s, [weight, bias, mean, rstd], eps=0.0, train=True, sums=True)
+    return _backward(call, eps=0.0, train=True, sums=True)
 
 
-def bn_act_eval_backward(
-    dy: Tensor,
-    ds: Tensor | None,
-    s: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    mean: Tensor,
-    var: Tensor,
-    *,
-    eps: float,
-    sums: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
+def bn_act_eval_backward(call: EvalBackward) -> tuple[Tensor, Tensor, Tensor]:
     """``reference.bn_act_eval_backward`` for the calls that ``unfit`` lets pass."""
-    return _backward(dy, ds, s, [weight, bias, mean, var], eps=eps, train=False, sums=sums)
+    return _backward(call, eps=call.eps, train=False, sums=call.sums)
 
 
-def _backward(
-    dy: Tensor, ds: Tensor | None, s: Tensor, vectors: list[Tensor], *, eps: float, train: bool, sums: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    order = layout(s)
-    plan = Plan.of(s, order)
-    dy, s, ds = brought(dy, order), brought(s, order), None if ds is None else brought(ds, order)
-    vectors = [vector.contiguous() for vector in vectors]
+def _backward(call: Backward, *, eps: float, train: bool, sums: bool) -> tuple[Tensor, Tensor, Tensor]:
+    order = layout(call.s)
+    plan = Plan.of(call.s, order)
+    dy, s, ds = (
+        brought(call.dy, order),
+        brought(call.s, order),
+        None if call.ds is None else brought(call.ds, order),
+    )
+    vectors = [vector.contiguous() for vector in call.vectors]
     size = plan.channels if sums else 0
     dx, dweight, dbias = torch.empty_like(s), vectors[0].new_empty(size), vectors[0].new_empty(size)
     with _on(s):

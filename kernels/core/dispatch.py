@@ -11,17 +11,20 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels.core.launches import announce
+from fastiseat.kernels.core.signature import first_of, tensors_of
 from fastiseat.kernels.core.torch_ops import Registration
 
 VARIABLE = "FASTISEAT_KERNELS"
@@ -31,64 +34,85 @@ NAMES = (AUTO, REFERENCE, "triton", "native")
 
 logger = logging.getLogger(__name__)
 
-P = ParamSpec("P")
+A = TypeVar("A")
 R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backend(Generic[P, R]):
-    """A faster way to compute an op; its results are those of the reference."""
+class Backend(Generic[A, R]):
+    """A faster way to compute an op, from its record of arguments; its results are those of the reference."""
 
     name: str
-    run: Callable[Concatenate[Tensor, P], R]
+    run: Callable[[A], R]
     """What it raises, it raises before it has written to an argument: another one is then asked to serve."""
     unsupported: Callable[[str, torch.dtype], str]
     """Why it serves no call at all on a device type and dtype; empty when it does."""
-    unfit: Callable[Concatenate[Tensor, P], str]
+    unfit: Callable[[A], str]
     """Why it cannot serve one call (a layout, an autograd graph); empty when it can."""
     only_when_named: frozenset[str] = frozenset()
     """Device types on which it works, but is no gain: an interpreter, for one."""
 
 
-class Op(Generic[P, R]):
-    """An op: its reference and its backends, the best first. The first argument tells device and dtype.
+_NOBODY = (None, None, None)
 
-    With a ``registration`` what a backend serves goes through ``torch.ops.fastiseat.<name>``: a compiler, a
-    graph's recorder or autograd sees one op there, and its formula for the gradient is the registration's.
-    ``for_reference`` tells calls that are the reference's whatever the variable says, where the first argument's
-    dtype does not: those with float64 for a result.
+
+class _Fitted(threading.local):
+    """What a thread is about to hand to ``torch.ops``: the op, its record, and the backend that was found to fit."""
+
+    call: tuple[Any, Any, Any] = _NOBODY
+
+
+_fitted = _Fitted()
+
+
+class Op(Generic[A, R]):
+    """An op: the record that its arguments make, its reference and its backends, the best first.
+
+    The record's first field tells device and dtype. With a ``registration`` what a backend serves goes through
+    ``torch.ops.fastiseat.<name>``: a compiler, a graph's recorder or autograd sees one op there, and its formula for
+    the gradient is the registration's. ``for_reference`` tells calls that are the reference's whatever the variable
+    says, where the first argument's dtype does not: those with float64 for a result.
     """
 
     def __init__(
         self,
         name: str,
-        reference: Callable[Concatenate[Tensor, P], R],
-        *backends: Backend[P, R],
-        registration: Registration | None = None,
-        for_reference: Callable[Concatenate[Tensor, P], bool] = lambda *_, **__: False,
+        arguments: type[A],
+        reference: Callable[[A], R],
+        *backends: Backend[A, R],
+        registration: Registration[A] | None = None,
+        for_reference: Callable[[A], bool] = lambda _: False,
     ):
         self.name = name
+        self.arguments = arguments
+        self.first = first_of(arguments)
         self.reference = reference
         self.backends = backends
         self.for_reference = for_reference
-        self._choices: dict[tuple[str | torch.device, torch.dtype, str], Backend[P, R] | None] = {}
+        self._choices: dict[tuple[str | torch.device, torch.dtype, str], Backend[A, R] | None] = {}
         self._broken: dict[tuple[str | torch.device, torch.dtype, str], str] = {}
-        self._registered = registration.bind(name, self._serve) if registration else None
+        self._registered = registration.bind(name, arguments, self._served) if registration else None
         self._has_gradient = bool(registration and registration.backward)
 
-    def __call__(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, call: A) -> R:
         """Serve the call with the chosen backend, or with the reference where it does not fit."""
         if torch.compiler.is_compiling():
-            shown = self._traceable(first, *args, *kwargs.values()) and not self.for_reference(
-                first, *args, **kwargs
-            )
-            known = self._registered if shown else None
-            return cast(R, (known or self.reference)(first, *args, **kwargs))
-        if self._fitting(first, *args, **kwargs) is None:
-            return self.reference(first, *args, **kwargs)
-        return cast(R, (self._registered or self._serve)(first, *args, **kwargs))
+            shown = self._registered is not None and self._traceable(call)
+            return cast(R, (self._registered if shown else self.reference)(call))  # type: ignore[misc]
+        backend = self._fitting(call)
+        if backend is None:
+            return self.reference(call)
+        if self._registered is None:
+            return self._serve(call, backend)
+        # A mode may call the op with other arguments than these, or not at all.
+        if _get_current_dispatch_mode() is None:
+            _fitted.call = (self, call, backend)
+        try:
+            return cast(R, self._registered(call))
+        finally:
+            _fitted.call = _NOBODY
 
-    def choice(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> Backend[P, R] | None:
+    def choice(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> Backend[A, R] | None:
         """The backend for a device and dtype, or None for the reference."""
         key = (device, dtype, wanted)
         try:
@@ -105,40 +129,50 @@ class Op(Generic[P, R]):
         backend, why = self._choose(device, dtype, wanted)
         return backend.name if backend else REFERENCE, why
 
-    def _serve(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
-        while backend := self._fitting(first, *args, **kwargs):
+    def _served(self, record: Callable[[], A], first: Tensor) -> R:
+        """What ``torch.ops`` runs. Where it was called from here, the backend is found already."""
+        (op, call, backend), _fitted.call = _fitted.call, _NOBODY
+        if op is not self or self.first(call) is not first:
+            call = record()
+            backend = self._fitting(call)
+        return self._serve(call, backend)
+
+    def _serve(self, call: A, backend: Backend[A, R] | None) -> R:
+        first = self.first(call)
+        while backend is not None:
             announce(self.name)
             try:
                 with _current(first.device):
-                    return backend.run(first, *args, **kwargs)
+                    return backend.run(call)
             except (UserError, torch.OutOfMemoryError, torch.AcceleratorError):
                 raise  # not the kernel's fault, or an error that the device repeats for whoever comes next
             except Exception as error:  # whatever a compiler or a driver raises
                 self._give_up(backend, first, error)
-        return self.reference(first, *args, **kwargs)
+            backend = self._fitting(call)
+        return self.reference(call)
 
-    def _traceable(self, first: Tensor, *others: Any) -> bool:
+    def _traceable(self, call: A) -> bool:
         """Whether a compiler may see one op: not where the reference is asked for, or has the only gradient."""
-        if first.dtype == torch.float64:
+        if self.first(call).dtype == torch.float64 or self.for_reference(call):
             return False
-        differentiated = torch.is_grad_enabled() and any(
-            isinstance(value, Tensor) and value.requires_grad for value in (first, *others)
-        )
+        differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of(call))
         return self._has_gradient or not differentiated
 
-    def _fitting(self, first: Tensor, *args: P.args, **kwargs: P.kwargs) -> Backend[P, R] | None:
-        if self.for_reference(first, *args, **kwargs):
+    def _fitting(self, call: A) -> Backend[A, R] | None:
+        """The backend for this call; None for the reference."""
+        if self.for_reference(call):
             return None
+        first = self.first(call)
         wanted = os.environ.get(VARIABLE) or AUTO
         backend = self.choice(first.device, first.dtype, wanted)
         if backend is None:
             return None
-        problem = backend.unfit(first, *args, **kwargs)
+        problem = backend.unfit(call)
         if problem and wanted != AUTO:
             raise self._refusal(wanted, problem)
         return None if problem else backend
 
-    def _give_up(self, backend: Backend[P, R], first: Tensor, error: Exception) -> None:
+    def _give_up(self, backend: Backend[A, R], first: Tensor, error: Exception) -> None:
         """Never try ``backend`` again on this device and dtype, and say so; an error if it was asked for."""
         device, dtype = first.device, first.dtype
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -156,7 +190,7 @@ class Op(Generic[P, R]):
 
     def _choose(
         self, device: str | torch.device, dtype: torch.dtype, wanted: str
-    ) -> tuple[Backend[P, R] | None, str]:
+    ) -> tuple[Backend[A, R] | None, str]:
         if wanted not in NAMES:
             raise unknown(f"value of {VARIABLE}", wanted, NAMES)
         if wanted == REFERENCE:
@@ -176,7 +210,7 @@ class Op(Generic[P, R]):
             raise self._refusal(wanted, passed_over[wanted])
         return None, "; ".join(f"{name}: {problem}" for name, problem in passed_over.items())
 
-    def _problem(self, backend: Backend[P, R], device: str | torch.device, dtype: torch.dtype, wanted: str) -> str:
+    def _problem(self, backend: Backend[A, R], device: str | torch.device, dtype: torch.dtype, wanted: str) -> str:
         if broken := self._broken.get((device, dtype, backend.name)):
             return broken
         device = torch.device(device)

@@ -1,4 +1,4 @@
-"""The compiled libraries: found in the package and loaded at the first use, or absent for a stated reason.
+"""The compiled libraries: found beside this file and loaded at the first use, or absent for a stated reason.
 
 One serves the CPU, one CUDA devices. Both have a flat C interface, which ``csrc/`` documents, and no torch inside.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from fastiseat.kernels.core.launches import announce
 
-ABI_VERSION = 3
+ABI_VERSION = 4
 """The number in ``csrc/fastiseat.h`` that this code was written against."""
 
-FOLDER = Path(__file__).parents[1]
+FOLDER = Path(__file__).parent
 LIBRARIES = {"cpu": FOLDER / "libfastiseat_native.so", "cuda": FOLDER / "libfastiseat_cuda.so"}
 _NEEDS = {
     "cpu": "a C++ compiler and make",
@@ -66,18 +66,6 @@ def unsupported(device: str, dtype: torch.dtype) -> str:
         return f"serves float32, bfloat16 and float16 on CPUs and CUDA devices, not {dtype} on {device}"
     missing = library(device).missing
     return missing and f"the native library: {missing}"
-
-
-def unfit(*tensors: Tensor | None) -> str:
-    """Why native code cannot read these: no plain tensors, several devices, or a gradient that it would not have."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in given):
-        return "an argument is no plain tensor"
-    if len({tensor.device for tensor in given}) > 1:
-        return "the arguments lie on several devices"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return "an argument requires grad"
-    return ""
 
 
 Argument = Tensor | int | float | None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fastiseat.kernels.core.signature import Signature
+
+A = TypeVar("A")
 
 NAMESPACE = "fastiseat"
 # One for the process: its registrations last as long as it does.
@@ -15,63 +20,62 @@ _LIBRARY = torch.library.Library(NAMESPACE, "FRAGMENT")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Registration:
-    """How an op appears to PyTorch.
+class Registration(Generic[A]):
+    """How an op appears to PyTorch; its arguments are its record's, as :class:`Signature` lays them out."""
 
-    A schema has no type for "a number or a tensor". An argument of ``numbers`` is two there, ``float eps, Tensor?
-    eps_tensor``, of which the tensor counts where there is one: a number that changes between the replays of a
-    graph lies in a tensor on the device.
-    """
+    returns: str
+    """As a schema has it: ``Tensor``, ``(Tensor, Tensor)``, ``()``."""
+    fake: Callable[[A], Any]
+    """Results without values: shapes, dtypes and strides are those of a run."""
+    writes: tuple[str, ...] = ()
+    """The fields whose tensors are written to."""
+    setup_context: Callable[[Any, A, Any], None] | None = None
+    """From autograd's context, the record and the results; with ``backward``, for functional ops only."""
+    backward: Callable[..., Mapping[str, Tensor | None]] | None = None
+    """From the context and the results' gradients: the gradients by field, without those that have none."""
+    once: bool = False
+    """Whether autograd refuses to differentiate the gradients again."""
 
-    schema: str
-    """``(Tensor first, ...) -> ...`` with the reference's names, nothing keyword-only; tensors that are written to
-    are ``Tensor(a!)``."""
-    fake: Callable[..., Any]
-    """Results without values, from the schema's arguments: shapes, dtypes and strides are those of a run."""
-    numbers: tuple[str, ...] = ()
-    setup_context: Callable[..., None] | None = None
-    backward: Callable[..., Any] | None = None
-    """With ``setup_context``, as ``torch.library.register_autograd`` takes them; for functional ops only."""
+    def bind(self, name: str, arguments: type[A], serve: Callable[..., Any]) -> Callable[[A], Any]:
+        """Define ``torch.ops.fastiseat.<name>``; what is returned calls it with a record.
 
-    def bind(self, name: str, serve: Callable[..., Any]) -> Callable[..., Any]:
-        """Define ``torch.ops.fastiseat.<name>``; what is returned calls it with the arguments of ``serve``."""
-        qualified = f"{NAMESPACE}::{name}"
-        _LIBRARY.define(f"{name}{self.schema}", tags=(torch.Tag.pt2_compliant_tag,))
+        ``serve`` gets a function that makes the record, and the first of its values.
+        """
+        signature = Signature(arguments, self.writes)
+        _LIBRARY.define(f"{name}{signature.schema} -> {self.returns}", tags=(torch.Tag.pt2_compliant_tag,))
         op = getattr(torch.ops.fastiseat, name).default
-        names = [argument.name for argument in op._schema.arguments]
         written = [place for place, argument in enumerate(op._schema.arguments) if argument.is_write]
 
-        def kernel(*args: Any) -> Any:
-            first, *others = args  # all by position, whatever the caller did; defaults at the end may be left out
-            result = serve(first, **self._joined(dict(zip(names[1:], others, strict=False))))
-            _note_writes([args[place] for place in written if place < len(args)])
+        def kernel(*args: Any) -> Any:  # all by position, whatever the caller did
+            result = serve(lambda: signature.record(args), args[0])
+            if written:
+                _note_writes([args[place] for place in written if place < len(args)])
             return result
 
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
-        torch.library.register_fake(qualified, self.fake, lib=_LIBRARY)
+        qualified = f"{NAMESPACE}::{name}"
+        torch.library.register_fake(qualified, lambda *args: self.fake(signature.record(args)), lib=_LIBRARY)
         if self.backward is not None:
-            torch.library.register_autograd(
-                qualified, self.backward, setup_context=self.setup_context, lib=_LIBRARY
-            )
-        return lambda *args, **kwargs: op(*args, **self._split(kwargs))
+            self._differentiate(qualified, signature)
+        return lambda record: op(*signature.flat(record))
 
-    def _split(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """From one argument a number to two."""
-        flat = dict(kwargs)
-        for name in self.numbers:
-            value = flat.get(name)
-            if isinstance(value, Tensor):
-                flat[name], flat[f"{name}_tensor"] = 0, value  # fits int and float
-        return flat
+    def _differentiate(self, qualified: str, signature: Signature[A]) -> None:
+        setup, gradients = self.setup_context, self.backward
+        assert setup is not None and gradients is not None, "one is of no use without the other"
 
-    def _joined(self, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """From two arguments a number back to one."""
-        joined = dict(kwargs)
-        for name in self.numbers:
-            tensor = joined.pop(f"{name}_tensor", None)
-            if tensor is not None:
-                joined[name] = tensor
-        return joined
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            setup(ctx, signature.record(inputs), output)
+
+        def backward(ctx: Any, *of_results: Tensor | None) -> tuple[Tensor | None, ...]:
+            found = gradients(ctx, *of_results)
+            return tuple(found.get(name) for name in signature.names)
+
+        torch.library.register_autograd(
+            qualified,
+            once_differentiable(backward) if self.once else backward,
+            setup_context=setup_context,
+            lib=_LIBRARY,
+        )
 
 
 def _note_writes(written: list[Tensor | list[Tensor] | None]) -> None:

@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import Tensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 CAPABILITY = (8, 0)
@@ -38,18 +37,6 @@ def unsupported(device: str, dtype: torch.dtype) -> str:
     found = torch.cuda.get_device_capability()
     if found < CAPABILITY:
         return f"needs compute capability {CAPABILITY[0]}.{CAPABILITY[1]}, this card has {found[0]}.{found[1]}"
-    return ""
-
-
-def unfit(*tensors: Tensor | None) -> str:
-    """Why a kernel cannot read these: no plain tensors, several devices, or a gradient that it would not have."""
-    given = [tensor for tensor in tensors if tensor is not None]
-    if any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in given):
-        return "an argument is no plain tensor"
-    if len({tensor.device for tensor in given}) > 1:
-        return "the arguments lie on several devices"
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given):
-        return "an argument requires grad"
     return ""
 
 

@@ -19,47 +19,37 @@ extern "C" {
  * `mean` and `var` as given, and their dx is g * (weight * rstd) + ds. ds may be NULL; so may dweight and dbias
  * of the eval form, together. Outputs must not overlap inputs. The results don't depend on num_threads.
  */
-FASTISEAT_API int32_t fastiseat_bn_act(const void *a, const void *b, const float *weight, const float *bias,
-                                       float eps, void *s, void *y, float *mean, float *rstd, float *var,
-                                       int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                                       int32_t num_threads);
-FASTISEAT_API int32_t fastiseat_bn_act_backward(const void *dy, const void *ds, const void *s,
-                                                const float *weight, const float *bias, const float *mean,
-                                                const float *rstd, void *dx, float *dweight, float *dbias,
-                                                int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                                                int32_t num_threads);
-FASTISEAT_API int32_t fastiseat_bn_act_eval(const void *a, const void *b, const float *weight, const float *bias,
-                                            const float *mean, const float *var, float eps, void *s, void *y,
-                                            int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                                            int32_t num_threads);
-FASTISEAT_API int32_t fastiseat_bn_act_eval_backward(const void *dy, const void *ds, const void *s,
-                                                     const float *weight, const float *bias, const float *mean,
-                                                     const float *var, float eps, void *dx, float *dweight,
-                                                     float *dbias, int64_t num, int64_t channels, int64_t inner,
-                                                     int64_t dtype, int32_t num_threads);
+#define FASTISEAT_BN_ACT_ARGUMENTS                                                                                   \
+    const void *a, const void *b, const float *weight, const float *bias, float eps, void *s, void *y, float *mean,  \
+    float *rstd, float *var, int64_t num, int64_t channels, int64_t inner, int64_t dtype
+
+#define FASTISEAT_BN_ACT_BACKWARD_ARGUMENTS                                                                          \
+    const void *dy, const void *ds, const void *s, const float *weight, const float *bias, const float *mean,        \
+    const float *rstd, void *dx, float *dweight, float *dbias, int64_t num, int64_t channels, int64_t inner,         \
+    int64_t dtype
+
+#define FASTISEAT_BN_ACT_EVAL_ARGUMENTS                                                                              \
+    const void *a, const void *b, const float *weight, const float *bias, const float *mean, const float *var,       \
+    float eps, void *s, void *y, int64_t num, int64_t channels, int64_t inner, int64_t dtype
+
+#define FASTISEAT_BN_ACT_EVAL_BACKWARD_ARGUMENTS                                                                     \
+    const void *dy, const void *ds, const void *s, const float *weight, const float *bias, const float *mean,        \
+    const float *var, float eps, void *dx, float *dweight, float *dbias, int64_t num, int64_t channels, int64_t inner,\
+    int64_t dtype
+
+FASTISEAT_API int32_t fastiseat_bn_act(FASTISEAT_BN_ACT_ARGUMENTS, int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_backward(FASTISEAT_BN_ACT_BACKWARD_ARGUMENTS, int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_eval(FASTISEAT_BN_ACT_EVAL_ARGUMENTS, int32_t num_threads);
+FASTISEAT_API int32_t fastiseat_bn_act_eval_backward(FASTISEAT_BN_ACT_EVAL_BACKWARD_ARGUMENTS, int32_t num_threads);
 
 /* The same on a device, cut into `parts` parts, at most 65,535; `partial` has room for 2 * parts * channels doubles,
  * and is not read without dweight. Channels are at most 65,535. */
-FASTISEAT_API int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight, const float *bias,
-                                            float eps, void *s, void *y, float *mean, float *rstd, float *var,
-                                            double *partial, int64_t parts, int64_t num, int64_t channels,
-                                            int64_t inner, int64_t dtype, void *stream);
-FASTISEAT_API int32_t fastiseat_cuda_bn_act_backward(const void *dy, const void *ds, const void *s,
-                                                     const float *weight, const float *bias, const float *mean,
-                                                     const float *rstd, void *dx, float *dweight, float *dbias,
-                                                     double *partial, int64_t parts, int64_t num,
-                                                     int64_t channels, int64_t inner, int64_t dtype,
-                                                     void *stream);
-FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *weight,
-                                                 const float *bias, const float *mean, const float *var,
-                                                 float eps, void *s, void *y, int64_t parts, int64_t num,
-                                                 int64_t channels, int64_t inner, int64_t dtype, void *stream);
-FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval_backward(const void *dy, const void *ds, const void *s,
-                                                          const float *weight, const float *bias,
-                                                          const float *mean, const float *var, float eps, void *dx,
-                                                          float *dweight, float *dbias, double *partial,
-                                                          int64_t parts, int64_t num, int64_t channels,
-                                                          int64_t inner, int64_t dtype, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act(FASTISEAT_BN_ACT_ARGUMENTS, double *partial, int64_t parts, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_backward(FASTISEAT_BN_ACT_BACKWARD_ARGUMENTS, double *partial,
+                                                     int64_t parts, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval(FASTISEAT_BN_ACT_EVAL_ARGUMENTS, int64_t parts, void *stream);
+FASTISEAT_API int32_t fastiseat_cuda_bn_act_eval_backward(FASTISEAT_BN_ACT_EVAL_BACKWARD_ARGUMENTS, double *partial,
+                                                          int64_t parts, void *stream);
 
 #ifdef __cplusplus
 }

@@ -12,12 +12,13 @@
 #endif
 
 /* Raised whenever a signature changes; the Python side refuses a library of another number. */
-#define FASTISEAT_ABI_VERSION 3
+#define FASTISEAT_ABI_VERSION 4
 
 /* What an array holds; its pointer is a void * where several are taken. */
 enum { FASTISEAT_FLOAT32 = 0, FASTISEAT_BFLOAT16 = 1, FASTISEAT_FLOAT16 = 2 };
 
-/* What a function returns: 0, or why nothing was done. Positive numbers are a cudaError_t. */
+/* What a function returns: 0, or why nothing was done; unsupported is also a choice whose number has no name here, as
+ * no function takes one that it lacks for one that it has. Positive numbers are a cudaError_t. */
 enum { FASTISEAT_OK = 0, FASTISEAT_UNSUPPORTED = -1 };
 
 #ifdef __cplusplus

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fastiseat.errors import UserError, unknown
-from fastiseat.kernels.core.checks import check_numbers, check_result, check_tensors
 from fastiseat.kernels.core.dispatch import Op
+from fastiseat.kernels.core.signature import takes
 from fastiseat.kernels.idbh import reference
-from fastiseat.kernels.idbh.policies import POLICIES, Policy
+from fastiseat.kernels.idbh.arguments import Arguments, check
 
-_OP = Op("idbh", reference.idbh)
+_OP = Op("idbh", Arguments, reference.idbh)
 _OPS = (_OP,)
 
 
-def idbh(
-    images: Tensor,
-    index: Tensor,
-    *,
-    seed: int,
-    epoch: int | Tensor,
-    policy: str,
-    dtype: torch.dtype = torch.float32,
-    memory_format: torch.memory_format = torch.channels_last,
-) -> Tensor:
+@takes(Arguments)
+def idbh(call: Arguments) -> Tensor:
     """Mirror each image with probability ½, crop and shift it, change its colours or its shape, erase a box.
 
     Li and Spratling, ICLR 2023. CropShift cuts s pixels off in all and leaves the rest, black around it, at a random
@@ -48,49 +38,11 @@ def idbh(
       y rather than x (coin).
     - b = 3 … 12, one for each try at a box: area (between), log aspect (between), top and left (below).
 
-    Args:
-        images: uint8 (m, H, W, 3), red, green and blue; H and W at least the ``hi`` of the policy's CropShift.
-        index: int64 (m,), each sample's place in the data set, on the device of ``images``.
-        seed: 0 … 2**64 - 1.
-        epoch: 0 … 2**32 - 1; as an integer tensor, 0-dimensional and on the device of ``images``, it is not
-            looked at, and its low 32 bits count.
-        policy: a name in ``POLICIES``: ``"cifar10-weak"``, ``"cifar10-strong"`` or ``"svhn"``.
-        dtype: float32, float64, bfloat16 or float16.
-        memory_format: ``torch.channels_last`` or ``torch.contiguous_format``.
-
     Returns:
         (m, 3, H, W) of ``dtype`` in [0, 1]; no argument is changed.
 
     Raises:
         UserError: for an argument that is not as described.
     """
-    if policy not in POLICIES:
-        raise unknown("policy", policy, POLICIES)
-    check_tensors(images, index, epoch)
-    check_numbers(seed, epoch)
-    _check_shape(images, policy, POLICIES[policy])
-    check_result(dtype, memory_format)
-    return _OP(
-        images,
-        index,
-        seed=seed,
-        epoch=epoch,
-        policy=POLICIES[policy],
-        dtype=dtype,
-        memory_format=memory_format,
-    )
-
-
-def _check_shape(images: Tensor, name: str, policy: Policy) -> None:
-    _, height, width, channels = images.shape
-    if channels != 3:
-        raise UserError(
-            f"images have {channels} channels; policy={name} changes colours and needs 3, red, green and blue: "
-            "repeat a grey channel three times, or take augment"
-        )
-    _, needed = policy.crop_shift
-    if min(height, width) < needed:
-        raise UserError(
-            f"images are {height}×{width} pixels; policy={name} cuts off up to {needed - 1} of a side and needs "
-            f"{needed}: enlarge them, or take augment"
-        )
+    check(call)
+    return _OP(call)

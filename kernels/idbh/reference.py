@@ -2,34 +2,25 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from fastiseat.kernels.core.philox import Word
 from fastiseat.kernels.idbh import fate
+from fastiseat.kernels.idbh.arguments import Arguments
 from fastiseat.kernels.idbh.color import adjust
 from fastiseat.kernels.idbh.crop_shift import place
 from fastiseat.kernels.idbh.erasing import erase
 from fastiseat.kernels.idbh.fate import Fate
 from fastiseat.kernels.idbh.geometry import look_up, matrix, positions
-from fastiseat.kernels.idbh.policies import Policy
+from fastiseat.kernels.idbh.policies import POLICIES
 
 
-def idbh(
-    images: Tensor,
-    index: Tensor,
-    *,
-    seed: int,
-    epoch: Word,
-    policy: Policy,
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> Tensor:
-    """``fastiseat.kernels.idbh`` in plain PyTorch, for a policy itself rather than its name."""
+def idbh(call: Arguments) -> Tensor:
+    """``fastiseat.kernels.idbh`` in plain PyTorch."""
+    images, policy = call.images, POLICIES[call.policy]
     height, width = images.shape[1:3]
-    drawn = fate.draw(index, seed=seed, epoch=epoch, policy=policy, height=height, width=width)
+    drawn = fate.draw(call.index, seed=call.seed, epoch=call.epoch, policy=policy, height=height, width=width)
     images = apply(images, drawn)
-    return images.permute(0, 3, 1, 2).to(dtype, memory_format=memory_format).div_(255)
+    return images.permute(0, 3, 1, 2).to(call.dtype, memory_format=call.memory_format).div_(255)
 
 
 def apply(images: Tensor, drawn: Fate) -> Tensor:

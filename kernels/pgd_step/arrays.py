@@ -1,4 +1,4 @@
-"""What the backends of ``pgd_step`` share: the order of elements in memory, and the results' tensors."""
+"""What the backends of ``pgd_step`` share: what they serve, the order of elements in memory, the results' tensors."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-FORMATS = {torch.contiguous_format: None, torch.channels_last: 4, torch.channels_last_3d: 5}
-"""The memory formats, and the only number of dimensions that each exists for."""
+from fastiseat.kernels.core.fit import unreadable, unserved
+from fastiseat.kernels.pgd_step.arguments import Arguments
+
+NORMS = {"linf": 0, "l2": 1}
+"""The balls that the kernels have, in Triton and in native code, by the codes of ``csrc/pgd_step.h``."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_FORMATS = (torch.contiguous_format, torch.channels_last, torch.channels_last_3d)
 _MOST = 2**31
 
 
@@ -25,67 +29,38 @@ class Arrays(NamedTuple):
     grad: Tensor
     delta_out: Tensor
     x_adv: Tensor
-    network_input: Tensor
-    """Empty where it is ``x_adv``."""
     nan_grad: Tensor
     num_samples: int
     sample_size: int
     inner: int
     grad_turned: bool
-    """Whether ``grad`` has the other order; so ``network_turned``."""
-    network_turned: bool
+    """Whether ``grad`` has the other order."""
 
     @property
-    def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def results(self) -> tuple[Tensor, Tensor, Tensor]:
         """In the order of the op."""
-        return self.delta_out, self.x_adv, self.network_input, self.nan_grad
+        return self.delta_out, self.x_adv, self.nan_grad
 
 
-def arrange(
-    images: Tensor,
-    delta: Tensor,
-    grad: Tensor,
-    dtype: torch.dtype | None,
-    memory_format: torch.memory_format | None,
-) -> Arrays:
+def arrange(call: Arguments) -> Arrays:
     """The arrays of a call that :func:`unfit` lets pass, the results unwritten and ``nan_grad`` false."""
+    images, delta, grad = call.images, call.delta, call.grad
     if _turned(images, delta):
         delta = torch.empty_like(images).copy_(delta)
     if not _formats(grad):
         grad = grad.contiguous()
-    x_adv, num_samples = torch.empty_like(images), len(images)
-    network = empty_network_input(x_adv, dtype, memory_format)
+    num_samples = len(images)
     return Arrays(
         delta=delta,
         grad=grad,
         delta_out=torch.empty_like(images),
-        x_adv=x_adv,
-        network_input=network,
+        x_adv=torch.empty_like(images),
         nan_grad=torch.zeros((), dtype=torch.bool, device=images.device),
         num_samples=num_samples,
         sample_size=images.numel() // max(num_samples, 1),
         inner=_inner(images),
         grad_turned=_turned(images, grad),
-        network_turned=network.numel() > 0 and _turned(images, network),
     )
-
-
-def empty_network_input(
-    x_adv: Tensor, dtype: torch.dtype | None, memory_format: torch.memory_format | None
-) -> Tensor:
-    """What the network's input is to be written to; without elements where ``x_adv`` is all that was asked for."""
-    dtype = dtype or x_adv.dtype
-    if dtype == x_adv.dtype and (memory_format is None or x_adv.is_contiguous(memory_format=memory_format)):
-        return x_adv.new_empty(0)
-    return torch.empty_like(x_adv, dtype=dtype, memory_format=memory_format or torch.preserve_format)
-
-
-def network_copy(x_adv: Tensor, dtype: torch.dtype | None, memory_format: torch.memory_format | None) -> Tensor:
-    """:func:`empty_network_input`, written; ``x_adv`` may carry a graph."""
-    like = empty_network_input(x_adv.detach(), dtype, memory_format)
-    if not like.numel():
-        return like
-    return x_adv.to(like.dtype, copy=True, memory_format=memory_format or torch.preserve_format)
 
 
 def only_float32(unsupported: Callable[[str, torch.dtype], str]) -> Callable[[str, torch.dtype], str]:
@@ -97,10 +72,19 @@ def only_float32(unsupported: Callable[[str, torch.dtype], str]) -> Callable[[st
     return why
 
 
-def unfit(images: Tensor, grad: Tensor, network_dtype: torch.dtype | None) -> str:
-    """Why no backend reads or writes such arrays; empty when each does."""
-    if grad.dtype not in DTYPES or (network_dtype or torch.float32) not in DTYPES:
-        return f"gradient and network's input are float32, bfloat16 or float16, not {grad.dtype}, {network_dtype}"
+def unfit(call: Arguments) -> str:
+    """Why no kernel serves this one call; empty when each does."""
+    numbers = (value for value in (call.eps, call.step_size) if isinstance(value, Tensor))
+    return (
+        unreadable(call.images, call.delta, call.grad, *numbers)
+        or unserved("norm", call.norm, NORMS)
+        or _unfit_arrays(call.images, call.grad)
+    )
+
+
+def _unfit_arrays(images: Tensor, grad: Tensor) -> str:
+    if grad.dtype not in DTYPES:
+        return f"the gradient is float32, bfloat16 or float16, not {grad.dtype}"
     if not _formats(images):
         return "images are not dense in a memory format"
     if images.numel() >= _MOST * max(len(images), 1):
@@ -109,7 +93,7 @@ def unfit(images: Tensor, grad: Tensor, network_dtype: torch.dtype | None) -> st
 
 
 def _formats(tensor: Tensor) -> set[torch.memory_format]:
-    return {memory_format for memory_format in FORMATS if tensor.is_contiguous(memory_format=memory_format)}
+    return {memory_format for memory_format in _FORMATS if tensor.is_contiguous(memory_format=memory_format)}
 
 
 def _turned(images: Tensor, other: Tensor) -> bool:

@@ -7,60 +7,31 @@ from torch import Tensor
 
 from fastiseat.kernels.core import native
 from fastiseat.kernels.pgd_step import arrays
+from fastiseat.kernels.pgd_step.arguments import Arguments
 
 unsupported = arrays.only_float32(native.unsupported)
 
 
-def unfit(
-    images: Tensor,
-    delta: Tensor,
-    grad: Tensor,
-    *,
-    eps: float | Tensor,
-    step_size: float | Tensor,
-    norm: str = "linf",
-    network_dtype: torch.dtype | None = None,
-    network_format: torch.memory_format | None = None,
-) -> str:
-    """Why this one call cannot be served; empty when it can."""
-    numbers = (value for value in (eps, step_size) if isinstance(value, Tensor))
-    return native.unfit(images, delta, grad, *numbers) or arrays.unfit(images, grad, network_dtype)
-
-
-def pgd_step(
-    images: Tensor,
-    delta: Tensor,
-    grad: Tensor,
-    *,
-    eps: float | Tensor,
-    step_size: float | Tensor,
-    norm: str = "linf",
-    network_dtype: torch.dtype | None = None,
-    network_format: torch.memory_format | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pgd_step(call: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """``fastiseat.kernels.pgd_step`` for the calls that ``unfit`` lets pass."""
-    found = arrays.arrange(images, delta, grad, network_dtype, network_format)
-    network = found.network_input
+    found = arrays.arrange(call)
     native.call(
         "pgd_step",
-        images,
-        images,
+        call.images,
+        call.images,
         found.delta,
         found.grad,
-        native.DTYPES[grad.dtype],
-        *_number(eps),
-        *_number(step_size),
-        norm == "l2",
+        native.DTYPES[call.grad.dtype],
+        *_number(call.eps),
+        *_number(call.step_size),
+        arrays.NORMS[call.norm],
         found.delta_out,
         found.x_adv,
-        network if network.numel() else None,
-        native.DTYPES[network.dtype],
         found.nan_grad,
         found.num_samples,
         found.sample_size,
         found.inner,
         found.grad_turned,
-        found.network_turned,
     )
     return found.results
 

@@ -7,25 +7,25 @@ import math
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.pgd_step.arrays import network_copy
+from fastiseat.errors import unknown
+from fastiseat.kernels.pgd_step.arguments import Arguments
 
 
-def pgd_step(
-    images: Tensor,
-    delta: Tensor,
-    grad: Tensor,
-    *,
-    eps: float | Tensor,
-    step_size: float | Tensor,
-    norm: str = "linf",
-    network_dtype: torch.dtype | None = None,
-    network_format: torch.memory_format | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``fastiseat.kernels.pgd_step`` in plain PyTorch; an empty tensor for a network's input that is x' itself."""
-    move = {"linf": _move_linf, "l2": _move_l2}[norm]
-    moved = move(delta, grad, _broadcastable(eps, images), _broadcastable(step_size, images))
+def pgd_step(call: Arguments) -> tuple[Tensor, Tensor, Tensor]:
+    """``fastiseat.kernels.pgd_step`` in plain PyTorch."""
+    images, radius, step = (
+        call.images,
+        *(_broadcastable(value, call.images) for value in (call.eps, call.step_size)),
+    )
+    match call.norm:
+        case "linf":
+            moved = _move_linf(call.delta, call.grad, radius, step)
+        case "l2":
+            moved = _move_l2(call.delta, call.grad, radius, step)
+        case other:
+            raise unknown("norm", other, ("linf", "l2"))
     x_adv = (images + moved).clamp(0, 1)
-    return x_adv - images, x_adv, network_copy(x_adv, network_dtype, network_format), grad.isnan().any()
+    return x_adv - images, x_adv, call.grad.isnan().any()
 
 
 def _move_linf(delta: Tensor, grad: Tensor, radius: float | Tensor, step: float | Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastiseat.kernels.pgd_step.arguments import Arguments
 from fastiseat.kernels.pgd_step.arrays import Arrays, arrange
 
 BLOCK = 1024
@@ -47,22 +48,19 @@ def clamp(value, low, high):
 
 
 @triton.jit
-def write(images, moved, delta_out, x_adv_out, network_out, i, j, inside, NETWORK: tl.constexpr):
-    """x' and δ of the elements ``i``, which are elements ``j`` of the network's input."""
+def write(images, moved, delta_out, x_adv_out, i, inside):
+    """x' and δ of the elements ``i``."""
     image = tl.load(images + i, mask=inside)
     x_adv = clamp(image + moved, 0.0, 1.0)
     tl.store(x_adv_out + i, x_adv, mask=inside)
     tl.store(delta_out + i, x_adv - image, mask=inside)
-    if NETWORK:
-        tl.store(network_out + j, x_adv.to(network_out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def pgd_step_linf(
-    images, delta, grad, eps, eps_tensor, step_size, step_size_tensor, delta_out, x_adv_out, network_out, nan_grad,
+    images, delta, grad, eps, eps_tensor, step_size, step_size_tensor, delta_out, x_adv_out, nan_grad,
     row_size, blocks_per_row, inner, outer,
-    EPS: tl.constexpr, STEP_SIZE: tl.constexpr, NETWORK: tl.constexpr, GRAD_TURNED: tl.constexpr,
-    NETWORK_TURNED: tl.constexpr, BLOCK: tl.constexpr,
+    EPS: tl.constexpr, STEP_SIZE: tl.constexpr, GRAD_TURNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A block of a row; where one number serves for all samples, the whole batch is one row."""
     row = (tl.program_id(0) // blocks_per_row).to(tl.int64)
@@ -74,18 +72,16 @@ def pgd_step_linf(
     g = tl.load(grad + start + place(i, inner, outer, GRAD_TURNED), mask=inside, other=0.0).to(tl.float32)
     sign = tl.where(g > 0.0, 1.0, 0.0) - tl.where(g < 0.0, 1.0, 0.0)
     moved = clamp(tl.load(delta + start + i, mask=inside, other=0.0) + step * sign, -radius, radius)
-    j = start + place(i, inner, outer, NETWORK_TURNED)
-    write(images, moved, delta_out, x_adv_out, network_out, start + i, j, inside, NETWORK)
+    write(images, moved, delta_out, x_adv_out, start + i, inside)
     # All that store here store the same, and mostly none does.
     tl.store(nan_grad + tl.zeros_like(i), tl.full((BLOCK,), 1, tl.uint8), mask=g != g)
 
 
 @triton.jit
 def pgd_step_l2(
-    images, delta, grad, eps, eps_tensor, step_size, step_size_tensor, delta_out, x_adv_out, network_out, nan_grad,
+    images, delta, grad, eps, eps_tensor, step_size, step_size_tensor, delta_out, x_adv_out, nan_grad,
     row_size, inner, outer,
-    EPS: tl.constexpr, STEP_SIZE: tl.constexpr, NETWORK: tl.constexpr, GRAD_TURNED: tl.constexpr,
-    NETWORK_TURNED: tl.constexpr, BLOCK: tl.constexpr,
+    EPS: tl.constexpr, STEP_SIZE: tl.constexpr, GRAD_TURNED: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """A sample, in three passes; what the first reads the later two find in a cache."""
     row = tl.program_id(0).to(tl.int64)
@@ -118,54 +114,44 @@ def pgd_step_l2(
         g = tl.load(grad + at, mask=i < row_size, other=0.0).to(tl.float32).to(tl.float64)
         d = tl.load(delta + start + i, mask=i < row_size, other=0.0).to(tl.float64)
         moved = (shrink * (d + along * tl.where(usable, g, 0.0))).to(tl.float32)
-        j = start + place(i, inner, outer, NETWORK_TURNED)
-        write(images, moved, delta_out, x_adv_out, network_out, start + i, j, i < row_size, NETWORK)
+        write(images, moved, delta_out, x_adv_out, start + i, i < row_size)
 
 
-def pgd_step(
-    images: Tensor,
-    delta: Tensor,
-    grad: Tensor,
-    *,
-    eps: float | Tensor,
-    step_size: float | Tensor,
-    norm: str = "linf",
-    network_dtype: torch.dtype | None = None,
-    network_format: torch.memory_format | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def pgd_step(call: Arguments) -> tuple[Tensor, Tensor, Tensor]:
     """``fastiseat.kernels.pgd_step`` for the calls that ``unfit`` lets pass."""
-    found = arrange(images, delta, grad, network_dtype, network_format)
-    if images.numel():
-        with torch.cuda.device_of(images):
-            _launch(images, found, eps, step_size, l2=norm == "l2")
+    found = arrange(call)
+    if call.images.numel():
+        with torch.cuda.device_of(call.images):
+            _launch(call, found)
     return found.results
 
 
-def _launch(images: Tensor, found: Arrays, eps: float | Tensor, step_size: float | Tensor, *, l2: bool) -> None:
-    numbers = (_number(eps, images), _number(step_size, images))
+def _launch(call: Arguments, found: Arrays) -> None:
+    numbers = (_number(call.eps, call.images), _number(call.step_size, call.images))
     pointers = (
-        *(images, found.delta, found.grad, *numbers[0][:2], *numbers[1][:2], found.delta_out, found.x_adv),
-        *(found.network_input, found.nan_grad.view(torch.uint8)),
+        *(call.images, found.delta, found.grad, *numbers[0][:2], *numbers[1][:2], found.delta_out, found.x_adv),
+        found.nan_grad.view(torch.uint8),
     )
     sizes = (found.inner, found.sample_size // found.inner)
     constants: dict[str, Any] = {
         "EPS": numbers[0][2],
         "STEP_SIZE": numbers[1][2],
-        "NETWORK": found.network_input.numel() > 0,
         "GRAD_TURNED": found.grad_turned,
-        "NETWORK_TURNED": found.network_turned,
         "BLOCK": BLOCK,
         "num_warps": NUM_WARPS,
         "enable_fp_fusion": False,
     }
-    if l2:
-        pgd_step_l2[(found.num_samples,)](*pointers, found.sample_size, *sizes, **constants)
-        return
-    each = 2 in (numbers[0][2], numbers[1][2]) or found.grad_turned or found.network_turned
-    rows = found.num_samples if each else 1
-    row_size = images.numel() // rows
-    blocks = triton.cdiv(row_size, BLOCK)
-    pgd_step_linf[(rows * blocks,)](*pointers, row_size, blocks, *sizes, **constants)
+    match call.norm:
+        case "linf":
+            each = 2 in (numbers[0][2], numbers[1][2]) or found.grad_turned
+            rows = found.num_samples if each else 1
+            row_size = call.images.numel() // rows
+            blocks = triton.cdiv(row_size, BLOCK)
+            pgd_step_linf[(rows * blocks,)](*pointers, row_size, blocks, *sizes, **constants)
+        case "l2":
+            pgd_step_l2[(found.num_samples,)](*pointers, found.sample_size, *sizes, **constants)
+        case other:
+            raise ValueError(f"there is no kernel for norm {other!r}")
 
 
 def _number(value: float | Tensor, unused: Tensor) -> tuple[float, Tensor, int]:

@@ -2,72 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor
-
 from fastiseat.kernels.core import flat
 from fastiseat.kernels.core import native as library
-from fastiseat.kernels.core.flat import Number
+from fastiseat.kernels.core.fit import unreadable
+from fastiseat.kernels.sgd.arguments import Arguments
 
 unsupported = library.unsupported
 
 
-def unfit(
-    weights: Tensor,
-    momentum_buffer: Tensor | None,
-    grad: Tensor,
-    block_segment: Tensor,
-    perturbed: Tensor,
-    *,
-    second_grad: Tensor | None,
-    perturbation_grad: Tensor | None,
-    ratio: Tensor | None,
-    ema: Tensor | None,
-    **_: Any,
-) -> str:
-    """Why this one call cannot be served; empty when it can."""
-    buffers = (weights, momentum_buffer, grad, second_grad, perturbation_grad, ema)
-    return library.unfit(*buffers, ratio) or flat.unfit(*buffers)
+def unfit(call: Arguments) -> str:
+    """Why no kernel serves this one call; empty when each does."""
+    gradients = (call.grad, call.second_grad, call.perturbation_grad)
+    buffers = (call.weights, call.momentum_buffer, call.ema, *gradients)
+    return unreadable(*buffers, call.ratio) or flat.unfit(*buffers)
 
 
-def sgd(
-    weights: Tensor,
-    momentum_buffer: Tensor | None,
-    grad: Tensor,
-    block_segment: Tensor,
-    perturbed: Tensor,
-    *,
-    lr: Number,
-    momentum: Number,
-    weight_decay: Number,
-    second_grad: Tensor | None,
-    perturbation_grad: Tensor | None,
-    ratio: Tensor | None,
-    active: Tensor | None,
-    skip: Tensor | None,
-    ema: Tensor | None,
-    ema_decay: Number,
-    nesterov: bool,
-) -> None:
+def sgd(call: Arguments) -> None:
     """``fastiseat.kernels.sgd`` for the calls that ``unfit`` lets pass."""
-    numbers = [flat.split_number(number) for number in (lr, momentum, weight_decay, ema_decay)]
+    segments = call.segments
     library.call(
         "sgd",
-        weights,
-        weights,
-        momentum_buffer,
-        ema,
-        grad,
-        second_grad,
-        perturbation_grad,
-        library.DTYPES[grad.dtype],
-        ratio,
-        block_segment,
-        perturbed,
-        active,
-        skip,
-        len(block_segment),
-        *(part for number in numbers for part in number),
-        nesterov,
+        call.weights,
+        call.weights,
+        call.momentum_buffer,
+        call.ema,
+        call.grad,
+        call.second_grad,
+        call.perturbation_grad,
+        library.DTYPES[call.grad.dtype],
+        call.ratio,
+        segments.block_segment,
+        segments.perturbed,
+        call.active,
+        call.skip,
+        len(segments.block_segment),
+        *flat.split_number(call.lr),
+        *flat.split_number(call.momentum),
+        *flat.split_number(call.weight_decay),
+        *flat.split_number(call.ema_decay),
+        call.nesterov,
     )

@@ -5,86 +5,44 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.core.flat import Number, blocks, of_blocks, parts, scalar
+from fastiseat.kernels.core.flat import blocks, of_blocks, parts, scalar
+from fastiseat.kernels.sgd.arguments import Arguments
 from fastiseat.kernels.weight_perturb.reference import perturbed_weights
 
 
 @torch.no_grad()
-def sgd(
-    weights: Tensor,
-    momentum_buffer: Tensor | None,
-    grad: Tensor,
-    block_segment: Tensor,
-    perturbed: Tensor,
-    *,
-    lr: Number,
-    momentum: Number,
-    weight_decay: Number,
-    second_grad: Tensor | None,
-    perturbation_grad: Tensor | None,
-    ratio: Tensor | None,
-    active: Tensor | None,
-    skip: Tensor | None,
-    ema: Tensor | None,
-    ema_decay: Number,
-    nesterov: bool,
-) -> None:
+def sgd(call: Arguments) -> None:
     """``fastiseat.kernels.sgd`` in plain PyTorch."""
-    numbers = {
-        "lr": scalar(lr, weights),
-        "momentum": scalar(momentum, weights),
-        "weight_decay": scalar(weight_decay, weights),
-        "ema_decay": scalar(ema_decay, weights),
-    }
-    for rows in parts(weights):
-
-        def part(buffer: Tensor | None, rows: slice = rows) -> Tensor | None:
-            return None if buffer is None else blocks(buffer)[rows]
-
-        theta, table = blocks(weights)[rows], block_segment[rows]
-        decayed = theta
-        if perturbation_grad is not None and ratio is not None:
-            decayed = perturbed_weights(theta, blocks(perturbation_grad)[rows], ratio, table, perturbed)
-        _update(
-            theta,
-            blocks(grad)[rows],
-            part(second_grad),
-            decayed,
-            part(momentum_buffer),
-            part(ema),
-            moves=_moves(table, active, skip),
-            nesterov=nesterov,
-            **numbers,
-        )
+    numbers = (call.lr, call.momentum, call.weight_decay, call.ema_decay)
+    lr, momentum, weight_decay, ema_decay = (scalar(number, call.weights) for number in numbers)
+    for rows in parts(call.weights):
+        theta = blocks(call.weights)[rows]
+        moves = _moves(call.segments.block_segment[rows], call.active, call.skip)
+        step = _gradient(call, rows) + weight_decay * _decayed(call, rows)
+        if call.momentum_buffer is not None:
+            old = blocks(call.momentum_buffer)[rows]
+            new = momentum * old + step
+            step = momentum * new + step if call.nesterov else new
+            _write(old, new, moves)
+        moved = theta - lr * step
+        if call.ema is not None:
+            average = blocks(call.ema)[rows]
+            _write(average, ema_decay * average + (1 - ema_decay) * moved, moves)
+        _write(theta, moved, moves)
 
 
-def _update(
-    weights: Tensor,
-    grad: Tensor,
-    second_grad: Tensor | None,
-    decayed: Tensor,
-    momentum_buffer: Tensor | None,
-    ema: Tensor | None,
-    *,
-    lr: Tensor,
-    momentum: Tensor,
-    weight_decay: Tensor,
-    ema_decay: Tensor,
-    moves: Tensor | None,
-    nesterov: bool,
-) -> None:
-    g = grad.to(weights.dtype)
-    if second_grad is not None:
-        g = g + second_grad.to(weights.dtype)
-    step = g + weight_decay * decayed
-    if momentum_buffer is not None:
-        buffer = momentum * momentum_buffer + step
-        step = momentum * buffer + step if nesterov else buffer
-        _write(momentum_buffer, buffer, moves)
-    theta = weights - lr * step
-    if ema is not None:
-        _write(ema, ema_decay * ema + (1 - ema_decay) * theta, moves)
-    _write(weights, theta, moves)
+def _gradient(call: Arguments, rows: slice) -> Tensor:
+    g = blocks(call.grad)[rows].to(call.weights.dtype)
+    return g if call.second_grad is None else g + blocks(call.second_grad)[rows].to(g.dtype)
+
+
+def _decayed(call: Arguments, rows: slice) -> Tensor:
+    """θ+ν, which the weight decay pulls at."""
+    theta, segments = blocks(call.weights)[rows], call.segments
+    if call.perturbation_grad is None or call.ratio is None:
+        return theta
+    grad, table = blocks(call.perturbation_grad)[rows], segments.block_segment[rows]
+    return perturbed_weights(theta, grad, call.ratio, table, segments.perturbed)
 
 
 def _moves(block_segment: Tensor, active: Tensor | None, skip: Tensor | None) -> Tensor | None:

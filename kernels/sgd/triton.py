@@ -7,10 +7,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from fastiseat.kernels.core.flat import Number, split_number
+from fastiseat.kernels.core.flat import split_number
 from fastiseat.kernels.core.segments import BLOCK
+from fastiseat.kernels.sgd.arguments import Arguments
 
 NUM_WARPS = 8
 """Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads."""
@@ -83,41 +83,29 @@ def _sgd(
             tl.store(ema + place, average)
 
 
-def sgd(
-    weights: Tensor,
-    momentum_buffer: Tensor | None,
-    grad: Tensor,
-    block_segment: Tensor,
-    perturbed: Tensor,
-    *,
-    lr: Number,
-    momentum: Number,
-    weight_decay: Number,
-    second_grad: Tensor | None,
-    perturbation_grad: Tensor | None,
-    ratio: Tensor | None,
-    active: Tensor | None,
-    skip: Tensor | None,
-    ema: Tensor | None,
-    ema_decay: Number,
-    nesterov: bool,
-) -> None:
+def sgd(call: Arguments) -> None:
     """``fastiseat.kernels.sgd`` for the calls that ``native.unfit`` lets pass."""
-    if not len(block_segment):
+    segments = call.segments
+    if not len(segments.block_segment):
         return
-    numbers = [split_number(number) for number in (lr, momentum, weight_decay, ema_decay)]
-    _sgd[(len(block_segment),)](
-        weights,
-        momentum_buffer,
-        ema,
-        grad,
-        second_grad,
-        perturbation_grad,
-        ratio,
-        block_segment,
-        *(None if table is None else table.view(torch.uint8) for table in (perturbed, active, skip)),
-        *(part for number in numbers for part in number),
-        NESTEROV=nesterov,
+    _sgd[(len(segments.block_segment),)](
+        call.weights,
+        call.momentum_buffer,
+        call.ema,
+        call.grad,
+        call.second_grad,
+        call.perturbation_grad,
+        call.ratio,
+        segments.block_segment,
+        *(
+            None if table is None else table.view(torch.uint8)
+            for table in (segments.perturbed, call.active, call.skip)
+        ),
+        *split_number(call.lr),
+        *split_number(call.momentum),
+        *split_number(call.weight_decay),
+        *split_number(call.ema_decay),
+        NESTEROV=call.nesterov,
         BLOCK=BLOCK,
         num_warps=NUM_WARPS,
         enable_fp_fusion=False,  # each product is rounded before it is added

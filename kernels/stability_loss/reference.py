@@ -3,39 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fastiseat.errors import unknown
+from fastiseat.kernels.stability_loss.arguments import Arguments
 
 Results = tuple[Tensor, ...]
 """What the op returns, nine: total, adversarial, stability; losses, clean_losses, weights; and the gradients of
 ``adversarial`` for the logits, of ``stability`` for the logits, of ``stability`` for the clean logits."""
 
 
-def stability_loss(
-    logits: Tensor,
-    clean_logits: Tensor,
-    labels: Tensor,
-    *,
-    lam: float | Tensor,
-    weighting: str,
-    top: float,
-    distance: str,
-) -> Results:
+def stability_loss(call: Arguments) -> Results:
     """``fastiseat.kernels.stability_loss`` in plain PyTorch."""
-    adversarial, clean = as_full(logits), as_full(clean_logits)
+    adversarial, clean, labels, lam = as_full(call.logits), as_full(call.clean_logits), call.labels, call.lam
     losses = F.cross_entropy(adversarial, labels, reduction="none")
     clean_losses = F.cross_entropy(clean, labels, reduction="none")
-    weights = _weights((losses - clean_losses).detach(), weighting, top)
-    distances = _squared_gaps(adversarial, clean) if distance == "l2" else _divergences(adversarial, clean)
+    weights = _weights((losses - clean_losses).detach(), call.weighting, call.top)
+    distances, gap_gradients = _distance(call.distance)
     factor = lam.detach().to(weights).reshape(()) if isinstance(lam, Tensor) else lam
-    stability = factor * (weights * distances).mean()
+    stability = factor * (weights * distances(adversarial, clean)).mean()
     mean_loss = losses.mean()
     results = (mean_loss + stability, mean_loss, stability, losses.detach(), clean_losses.detach(), weights)
     if results[0].requires_grad:  # the graph of these very lines has the gradients
         return (*results, *(weights.new_empty(0) for _ in range(3)))
-    gap_gradients = _l2_gradients if distance == "l2" else _kl_gradients
     scale = (factor * weights / len(labels))[:, None]
     return (
         *results,
@@ -68,9 +62,22 @@ def _weights(vulnerability: Tensor, weighting: str, top: float) -> Tensor:
             return rank_weights(vulnerability)
         case "uniform":
             return torch.ones_like(vulnerability)
-        case _:
+        case "top":
             highest = _ranks(vulnerability) < num_top(len(vulnerability), top)
             return highest.to(vulnerability.dtype)
+        case other:
+            raise unknown("weighting", other, ("linear", "uniform", "top"))
+
+
+def _distance(name: str) -> tuple[Callable[..., Tensor], Callable[..., tuple[Tensor, Tensor]]]:
+    """d of each sample, and its gradients for both logits."""
+    match name:
+        case "l2":
+            return _squared_gaps, _l2_gradients
+        case "kl":
+            return _divergences, _kl_gradients
+        case other:
+            raise unknown("distance", other, ("l2", "kl"))
 
 
 def _ranks(vulnerability: Tensor) -> Tensor:

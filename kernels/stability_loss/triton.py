@@ -7,44 +7,40 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from fastiseat.kernels.stability_loss.native import new_results, num_weighted
+from fastiseat.kernels.core.flat import split_number
+from fastiseat.kernels.stability_loss.arguments import Arguments
+from fastiseat.kernels.stability_loss.limits import DISTANCES, WEIGHTINGS, num_weighted
+from fastiseat.kernels.stability_loss.native import new_results
 from fastiseat.kernels.stability_loss.reference import Results
 
 TILE = 4096
 """Elements that the program holds of an array at once."""
+_TOP, _LINEAR = tl.constexpr(WEIGHTINGS["top"]), tl.constexpr(WEIGHTINGS["linear"])
+_L2, _KL = tl.constexpr(DISTANCES["l2"]), tl.constexpr(DISTANCES["kl"])
 
 
-def stability_loss(
-    logits: Tensor,
-    clean_logits: Tensor,
-    labels: Tensor,
-    *,
-    lam: float | Tensor,
-    weighting: str,
-    top: float,
-    distance: str,
-) -> Results:
+def stability_loss(call: Arguments) -> Results:
     """``fastiseat.kernels.stability_loss`` for at most 1,024 samples and 1,000 classes."""
-    m, num_classes = logits.shape
-    results = new_results(logits)
+    m, num_classes = call.logits.shape
+    results = new_results(call.logits)
     block_c = max(16, triton.next_power_of_2(num_classes))
     block_m = max(4, min(triton.next_power_of_2(m), TILE // block_c))
+    lam, lam_tensor = split_number(call.lam)
     _stability_loss[(1,)](
-        logits.detach().contiguous(),
-        clean_logits.detach().contiguous(),
-        labels.contiguous(),
-        0.0 if isinstance(lam, Tensor) else float(lam),
-        lam.detach().float() if isinstance(lam, Tensor) else None,
+        call.logits.detach().contiguous(),
+        call.clean_logits.detach().contiguous(),
+        call.labels.contiguous(),
+        lam,
+        lam_tensor,
         *results,
         m,
         num_classes,
         float(m),
-        num_weighted(m, weighting, top),
-        LINEAR=weighting == "linear",
-        KL=distance == "kl",
-        HAS_LAM_TENSOR=isinstance(lam, Tensor),
+        num_weighted(call),
+        WEIGHTING=WEIGHTINGS[call.weighting],
+        DISTANCE=DISTANCES[call.distance],
+        HAS_LAM_TENSOR=lam_tensor is not None,
         BLOCK_M=block_m,
         BLOCK_C=block_c,
         BLOCK_J=TILE // block_m,
@@ -91,9 +87,9 @@ def _ranks(losses_pointer, clean_losses_pointer, rows, m, BLOCK_M: tl.constexpr,
 
 
 @triton.jit
-def _distances(z, clean, is_class, KL: tl.constexpr):
+def _distances(z, clean, is_class, DISTANCE: tl.constexpr):
     """d of each row, and its gradients for both."""
-    if KL:
+    if DISTANCE == _KL:
         log_p, log_clean = _log_softmax(z, is_class), _log_softmax(clean, is_class)
         p = tl.exp(log_clean)
         ratios = tl.where(p == 0.0, 0.0, log_clean - log_p)
@@ -101,6 +97,7 @@ def _distances(z, clean, is_class, KL: tl.constexpr):
         of_logits = tl.exp(log_p) - p
         of_clean = p * (ratios - distances[:, None])
     else:
+        tl.static_assert(DISTANCE == _L2, "a choice that it does not serve")
         gaps = z - clean
         distances = tl.sum(tl.where(is_class, gaps * gaps, 0.0), axis=1)
         of_logits = 2.0 * gaps
@@ -128,8 +125,8 @@ def _stability_loss(
     num_classes,
     m_as_float,
     num_weighted,
-    LINEAR: tl.constexpr,
-    KL: tl.constexpr,
+    WEIGHTING: tl.constexpr,
+    DISTANCE: tl.constexpr,
     HAS_LAM_TENSOR: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -164,16 +161,17 @@ def _stability_loss(
         at = rows[:, None] * num_classes + columns[None, :]
         inside = (rows[:, None] < m) & is_class
         ranks = _ranks(losses_pointer, clean_losses_pointer, rows, m, BLOCK_M, BLOCK_J)
-        if LINEAR:
+        if WEIGHTING == _LINEAR:
             weights = 1.0 - tl.div_rn(ranks.to(tl.float32), tl.zeros((BLOCK_M,), tl.float32) + m_as_float)
         else:
+            tl.static_assert(WEIGHTING == _TOP, "a choice that it does not serve")
             weights = tl.where(ranks < num_weighted, 1.0, 0.0)
         tl.store(weights_pointer + rows, weights, mask=rows < m)
 
         z = tl.load(logits_pointer + at, mask=inside, other=0.0).to(tl.float32)
         clean = tl.load(clean_logits_pointer + at, mask=inside, other=0.0).to(tl.float32)
         scale = (factor * weights / m_as_float)[:, None]
-        distances, of_logits, of_clean = _distances(z, clean, is_class, KL)
+        distances, of_logits, of_clean = _distances(z, clean, is_class, DISTANCE)
         tl.store(of_stability_pointer + at, scale * of_logits, mask=inside)
         tl.store(of_stability_clean_pointer + at, scale * of_clean, mask=inside)
         distance_sums += tl.where(rows < m, weights * distances, 0.0)

@@ -5,41 +5,42 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.kernels.core.flat import Number, blocks, of_blocks, parts, scalar
+from fastiseat.errors import unknown
+from fastiseat.kernels.core.flat import blocks, of_blocks, parts, scalar
 from fastiseat.kernels.core.segments import BLOCK
+from fastiseat.kernels.weight_perturb.arguments import Arguments
 
 TINY = 1e-20
 """The released code's guard against a zero gradient."""
 
 
 @torch.no_grad()
-def weight_perturb(
-    weights: Tensor,
-    grad: Tensor,
-    block_segment: Tensor,
-    first_block: Tensor,
-    perturbed: Tensor,
-    *,
-    gamma: Number,
-    norm: str,
-    out: Tensor,
-    out_full: Tensor | None,
-) -> Tensor:
+def weight_perturb(call: Arguments) -> Tensor:
     """``fastiseat.kernels.weight_perturb`` in plain PyTorch."""
-    squares = torch.stack([_squares(buffer, first_block) for buffer in (weights, grad)])
-    if norm == "global":
-        squares = squares.where(perturbed, 0.0).sum(1, keepdim=True)
-    weight_norm, grad_norm = squares.sqrt()
-    ratio: Tensor = scalar(gamma, weights).double() * weight_norm / (grad_norm + TINY)
+    weights, (block_segment, _, perturbed) = call.weights, call.segments
+    weight_norm, grad_norm = _norms(call)
+    ratio: Tensor = scalar(call.gamma, weights).double() * weight_norm / (grad_norm + TINY)
     ratio = ratio.where(perturbed, 0.0).to(weights.dtype)
     start = 0
-    for target in (out,) if out_full is None else (out, out_full):
+    for target in (call.out,) if call.out_full is None else (call.out, call.out_full):
         for rows in parts(target):
             source = slice(start + rows.start, start + rows.stop)
-            theta, g = blocks(weights)[source], blocks(grad)[source]
+            theta, g = blocks(weights)[source], blocks(call.grad)[source]
             blocks(target)[rows] = perturbed_weights(theta, g, ratio, block_segment[source], perturbed)
         start += len(target) // BLOCK
     return ratio
+
+
+def _norms(call: Arguments) -> Tensor:
+    """Of θ and g, float64 (2, S), or (2, 1) of all that are perturbed together."""
+    squares = torch.stack([_squares(buffer, call.segments.first_block) for buffer in (call.weights, call.grad)])
+    match call.norm:
+        case "tensor":
+            return squares.sqrt()
+        case "global":
+            return squares.where(call.segments.perturbed, 0.0).sum(1, keepdim=True).sqrt()
+        case other:
+            raise unknown("norm", other, ("tensor", "global"))
 
 
 def perturbed_weights(

@@ -9,8 +9,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastiseat.kernels.core.flat import Number, split_number
+from fastiseat.kernels.core.flat import split_number
 from fastiseat.kernels.core.segments import BLOCK
+from fastiseat.kernels.weight_perturb.arguments import Arguments
 
 _CHUNK = 1024
 # Four elements a thread, of every dtype: with more, half precision and float32 would lie with different threads.
@@ -100,38 +101,23 @@ def _write(weights, grad, block_segment, perturbed, ratio, out, out_blocks, out_
         tl.store(out_full + (block - out_blocks) * BLOCK + lanes, moved)
 
 
-def weight_perturb(
-    weights: Tensor,
-    grad: Tensor,
-    block_segment: Tensor,
-    first_block: Tensor,
-    perturbed: Tensor,
-    *,
-    gamma: Number,
-    norm: str,
-    out: Tensor,
-    out_full: Tensor | None,
-) -> Tensor:
+def weight_perturb(call: Arguments) -> Tensor:
     """``fastiseat.kernels.weight_perturb`` for the calls that ``native.unfit`` lets pass."""
-    num_blocks, num_segments = len(block_segment), len(perturbed)
-    ratio = torch.empty(num_segments, dtype=weights.dtype, device=weights.device)
-    sums = torch.empty(2 * (num_blocks + num_segments), dtype=torch.float64, device=weights.device)
-    segment_sums, moves = sums[2 * num_blocks :], perturbed.view(torch.uint8)
-    number = split_number(gamma)
-    if num_segments:
-        _launch_norms(weights, grad, first_block, moves, number, sums, segment_sums, ratio)
-    if num_segments and norm == "global":
-        _make_global_ratio[(1,)](segment_sums, moves, num_segments, *number, ratio, CHUNK=_CHUNK)
+    weights, segments = call.weights, call.segments
+    num_blocks, moves = len(segments.block_segment), segments.perturbed.view(torch.uint8)
+    ratio = torch.empty(len(moves), dtype=weights.dtype, device=weights.device)
+    if len(moves):
+        _launch_norms(call, moves, ratio)
     if num_blocks:
         _write[(num_blocks,)](
             weights,
-            grad,
-            block_segment,
+            call.grad,
+            segments.block_segment,
             moves,
             ratio,
-            out,
-            len(out) // BLOCK,
-            out_full,
+            call.out,
+            len(call.out) // BLOCK,
+            call.out_full,
             BLOCK=BLOCK,
             num_warps=_NUM_WARPS,
             enable_fp_fusion=False,
@@ -139,16 +125,18 @@ def weight_perturb(
     return ratio
 
 
-def _launch_norms(
-    weights: Tensor,
-    grad: Tensor,
-    first_block: Tensor,
-    moves: Tensor,
-    gamma: tuple[float, Tensor | None],
-    sums: Tensor,
-    segment_sums: Tensor,
-    ratio: Tensor,
-) -> None:
-    if len(weights):
-        _sum_blocks[(len(weights) // BLOCK,)](weights, grad, sums, BLOCK=BLOCK)
-    _make_ratios[(len(moves),)](sums, first_block, moves, *gamma, segment_sums, ratio, CHUNK=_CHUNK)
+def _launch_norms(call: Arguments, moves: Tensor, ratio: Tensor) -> None:
+    num_blocks, num_segments, gamma = len(call.weights) // BLOCK, len(moves), split_number(call.gamma)
+    sums = torch.empty(2 * (num_blocks + num_segments), dtype=torch.float64, device=moves.device)
+    of_segments = sums[2 * num_blocks :]
+    if num_blocks:
+        _sum_blocks[(num_blocks,)](call.weights, call.grad, sums, BLOCK=BLOCK)
+    first_block = call.segments.first_block
+    _make_ratios[(num_segments,)](sums, first_block, moves, *gamma, of_segments, ratio, CHUNK=_CHUNK)
+    match call.norm:
+        case "tensor":
+            return
+        case "global":
+            _make_global_ratio[(1,)](of_segments, moves, num_segments, *gamma, ratio, CHUNK=_CHUNK)
+        case other:
+            raise ValueError(f"there is no kernel for norm {other!r}")

@@ -1,5 +1,6 @@
 """torch.compile of a reference has a figure where it compiles and is right, and where it is asked for."""
 
+from dataclasses import fields, replace
 from functools import partial
 
 import pytest
@@ -32,7 +33,7 @@ def only(monkeypatch):
 
     def choose(name, reference=None):
         op = next(op for op in ops() if op.name == name)
-        op = Op(name, reference or op.reference, *op.backends)
+        op = Op(name, op.arguments, reference or op.reference, *op.backends)
         monkeypatch.setattr(kernels, "ops", lambda: [op])
         return op
 
@@ -79,8 +80,9 @@ def call():
 def test_wrong_code_has_none(only, monkeypatch, name):
     op = only(name)
 
-    def wrong(first, *args, **kwargs):
-        return op.reference(first.clone() + (name == "pgd_step"), *args, **kwargs)
+    def wrong(given):
+        first = next(iter(fields(given))).name
+        return op.reference(replace(given, **{first: op.first(given).clone() + (name == "pgd_step")}))
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: wrong)
     _, row = run()
@@ -89,9 +91,9 @@ def test_wrong_code_has_none(only, monkeypatch, name):
 
 
 def test_a_graph_break_is_no_figure(only, compile_by):
-    def broken(images, *args, **kwargs):
+    def broken(given):
         torch._dynamo.graph_break()
-        return images * 1
+        return given.images * 1
 
     only("pgd_step", broken)
     with pytest.raises(UserError, match=r"backend compile on cpu: absent: it failed .*graph_break"):

@@ -2,6 +2,7 @@
 
 import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_a_network_s_stages_are_rows_of_their_own(monkeypatch, device, number):
 def test_a_stage_s_shape_is_in_its_name():
     ((label, call),) = kernel_calls.calls("bn_act", images_of("cifar10"), 3, CPU)
     assert label == "bn_act@2x32x32"
-    assert call.first.shape == (3, 2, 32, 32)
+    assert call.arguments.a.shape == (3, 2, 32, 32)
 
 
 @pytest.mark.parametrize("op", ["bn_act_backward", "bn_act_eval_backward"])
@@ -70,7 +71,7 @@ def plant(monkeypatch):
 
     def put(run=op.reference, unsupported="", unfit=""):
         backend = dispatch.Backend(
-            name="native", run=run, unsupported=lambda *_: unsupported, unfit=lambda *_, **__: unfit
+            name="native", run=run, unsupported=lambda *_: unsupported, unfit=lambda _: unfit
         )
         monkeypatch.setattr(op, "backends", (backend,))
         return op
@@ -83,7 +84,7 @@ def row_of(rows, backend):
 
 
 def test_a_wrong_kernel_has_no_figure(plant):
-    op = plant(run=lambda images, delta, grad, **scalars: op.reference(images, delta, -grad, **scalars))
+    op = plant(run=lambda call: op.reference(replace(call, grad=-call.grad)))
     rows = run()
     assert row_of(rows, "native")["problem"].startswith("wrong: ")
     assert not FIGURES & row_of(rows, "native").keys()
@@ -104,7 +105,7 @@ def test_an_absent_kernel_has_none(plant, why):
 
 
 def test_a_kernel_that_fails_has_none(plant):
-    def fail(*args, **kwargs):
+    def fail(call):
         raise RuntimeError("no such\n  instruction")
 
     plant(run=fail)
@@ -130,15 +131,16 @@ def test_what_an_op_writes_is_judged_too(name):
     op = next(op for op in ops() if op.name == name)
     call = kernel_calls.CALLS[name](images_of("digits"), 1, CPU)
 
-    def forgetful(*args, **kwargs):
+    def forgetful(given):
         before = [tensor.clone() for tensor in call.written]
-        result = op.reference(*args, **kwargs)
-        for tensor, old in zip((args[0], args[1]) if name == "sgd" else (kwargs["out"],), before, strict=True):
+        result = op.reference(given)
+        written = (given.weights, given.momentum_buffer) if name == "sgd" else (given.out,)
+        for tensor, old in zip(written, before, strict=True):
             tensor.copy_(old)
         return result
 
     for run, verdict in ((op.reference, ""), (forgetful, "wrong: ")):
-        backend = dispatch.Backend(name="native", run=run, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
+        backend = dispatch.Backend(name="native", run=run, unsupported=lambda *_: "", unfit=lambda _: "")
         problem = kernels.problem(backend, call, op)
         assert problem.startswith(verdict)
         assert bool(problem) == bool(verdict)

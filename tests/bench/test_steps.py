@@ -123,10 +123,10 @@ def test_a_wrong_kernel_leaves_the_library_without_figures(monkeypatch):
     """The step in float64 would not notice: there the reference serves."""
     op = next(op for op in ops() if op.name == "pgd_step")
 
-    def stronger(images, delta, grad, *, step_size, **more):
-        return op.reference(images, delta, grad, step_size=1.001 * step_size, **more)
+    def stronger(call):
+        return op.reference(replace(call, step_size=1.001 * call.step_size))
 
-    backend = dispatch.Backend(name="native", run=stronger, unsupported=lambda *_: "", unfit=lambda *_, **__: "")
+    backend = dispatch.Backend(name="native", run=stronger, unsupported=lambda *_: "", unfit=lambda _: "")
     monkeypatch.setattr(op, "backends", (backend,))
     monkeypatch.setattr(op, "_choices", {})
     ours, eager = rows_of(VARIANTS["fastiseat-eager-full"], VARIANTS["eager"], methods=("at",))["rows"]

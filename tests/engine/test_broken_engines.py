@@ -198,6 +198,6 @@ def test_the_unchanged_engine_passes() -> None:
 
 @pytest.mark.skipif(bool(native.library("cpu").missing), reason="the native library is not built")
 def test_a_kernel_outside_of_an_operator_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatch.Op, "__call__", lambda self, first, *a, **k: self._serve(first, *a, **k))
+    monkeypatch.setattr(dispatch.Op, "__call__", lambda self, call: self._serve(call, self._fitting(call)))
     with pytest.raises(UserError, match="is launched outside of an operator"):
         run(torch.float32)

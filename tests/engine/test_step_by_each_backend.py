@@ -34,9 +34,9 @@ def served(monkeypatch) -> Counter[tuple[str, str]]:
     counts: Counter[tuple[str, str]] = Counter()
     honest = dispatch.Op._fitting
 
-    def counting(self, first: Tensor, *args, **kwargs) -> Backend | None:
-        chosen = honest(self, first, *args, **kwargs)
-        if first.dtype == torch.float32:
+    def counting(self, call) -> Backend | None:
+        chosen = honest(self, call)
+        if self.first(call).dtype == torch.float32:
             counts[self.name, chosen.name if chosen else "reference"] += 1
         return chosen
 

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import augment
-from fastiseat.kernels.augment import _OP, native, reference
+from fastiseat.kernels.augment import _OP, Arguments, native, reference
 from fastiseat.kernels.core.dispatch import VARIABLE
 from fastiseat.kernels.core.triton_support import interpreted
 
@@ -61,11 +62,10 @@ def batch(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 def expected(images: Tensor, index: Tensor, backend: str, **settings) -> Tensor:
     """The reference's pixels. Triton's interpreter cuts bfloat16 off where hardware rounds."""
-    defaults = {"rows": None, "flip": True, "pad": 4, "pad_mode": "zero", "memory_format": torch.channels_last}
-    settings = defaults | {"seed": 7, "epoch": 3, "dtype": torch.float32} | settings
-    if settings["dtype"] != torch.bfloat16 or backend != "triton" or not interpreted():
-        return reference.augment(images, index, **settings)
-    exact = reference.augment(images, index, **settings | {"dtype": torch.float32})
+    call = Arguments(images, index, **{"seed": 7, "epoch": 3} | settings)
+    if call.dtype != torch.bfloat16 or backend != "triton" or not interpreted():
+        return reference.augment(call)
+    exact = reference.augment(replace(call, dtype=torch.float32))
     return (exact.view(torch.int32) & -(2**16)).view(torch.float32).to(torch.bfloat16)
 
 

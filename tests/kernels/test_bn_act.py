@@ -13,12 +13,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from devices import DEVICES
+from flat_buffers import reference_of
 from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import bn_act, bn_act_eval, update_running_stats
-from fastiseat.kernels.bn_act import _EVAL_OP, _OP, _OPS, reference
+from fastiseat.kernels.bn_act import _EVAL_OP, _OP, _OPS
 from fastiseat.kernels.bn_act import native as bn_native
+from fastiseat.kernels.bn_act.arguments import Train
 from fastiseat.kernels.bn_act.layout import layout
 from fastiseat.kernels.core import native
 
@@ -95,9 +97,9 @@ def exact_gradients(
     """Of s, weight and bias, by autograd of the reference in float64 at the very s that was rounded."""
     inputs = leaves(*doubles((s, *vectors)))
     if statistics:
-        _, y = reference.bn_act_eval(inputs[0], None, *inputs[1:], *doubles(tuple(statistics)), eps=EPS)
+        _, y = reference_of("bn_act_eval")(inputs[0], None, *inputs[1:], *doubles(tuple(statistics)), eps=EPS)
     else:
-        y = reference.bn_act(inputs[0], None, *inputs[1:], eps=EPS)[1]
+        y = reference_of("bn_act")(inputs[0], None, *inputs[1:], eps=EPS)[1]
     dy, ds = doubles((dy, ds))
     dx, *others = torch.autograd.grad(y, inputs, dy)
     return [dx + ds, *others]
@@ -130,14 +132,16 @@ class TestReference:
         a, b, dy, ds, weight, bias, mean, var = case((6, 3, 2, 3), torch.float64)
         b = b if with_b else None
         inputs = leaves(a, weight, bias)
-        s, y, mean, rstd, _ = reference.bn_act(inputs[0], b, *inputs[1:], eps=EPS)
+        s, y, mean, rstd, _ = reference_of("bn_act")(inputs[0], b, *inputs[1:], eps=EPS)
         s = s if with_b else a
         expected = torch.autograd.grad(y, inputs, dy)
-        found = reference.bn_act_backward(dy, ds, s.detach(), weight, bias, mean, rstd)
+        found = reference_of("bn_act_backward")(dy, ds, s.detach(), weight, bias, mean, rstd)
         torch.testing.assert_close(found, (expected[0] + ds, *expected[1:]))
-        _, y = reference.bn_act_eval(inputs[0], b, *inputs[1:], mean, var, eps=EPS)
+        _, y = reference_of("bn_act_eval")(inputs[0], b, *inputs[1:], mean, var, eps=EPS)
         expected = torch.autograd.grad(y, inputs, dy)
-        found = reference.bn_act_eval_backward(dy, None, s.detach(), weight, bias, mean, var, eps=EPS, sums=True)
+        found = reference_of("bn_act_eval_backward")(
+            dy, None, s.detach(), weight, bias, mean, var, eps=EPS, sums=True
+        )
         torch.testing.assert_close(found, expected)
 
 
@@ -193,7 +197,7 @@ class TestBackends:
             inputs = leaves(a, other, *vectors)
             s, y, mean, var = bn_act(*inputs, eps=EPS)
             assert_sum(s, a, other, backend)
-            _, *expected = reference.bn_act(doubles((s,))[0], None, *doubles(tuple(vectors)), eps=EPS)
+            _, *expected = reference_of("bn_act")(doubles((s,))[0], None, *doubles(tuple(vectors)), eps=EPS)
             for found, wanted in zip((y, mean, var), (expected[0], expected[1], expected[3]), strict=True):
                 assert_close(found, wanted)
             assert_layout(y, a)
@@ -209,7 +213,7 @@ class TestBackends:
             s, y = bn_act_eval(*inputs, mean, var, eps=EPS)
             assert_sum(s, a, other, backend)
             exact = doubles((s, None, *vectors, mean, var))
-            assert_close(y, reference.bn_act_eval(*exact, eps=EPS)[1])
+            assert_close(y, reference_of("bn_act_eval")(*exact, eps=EPS)[1])
             assert_layout(y, a)
             self.assert_gradients(inputs, s, y, dy, ds, vectors, [mean, var])
 
@@ -280,12 +284,12 @@ class TestBackends:
             a[:, channel] = value if channel > 1 else a[:, channel]
             a[1, channel, 2, 1] = value
         found = bn_act(a, None, weight, bias, eps=EPS)
-        expected = reference.bn_act(a.cpu(), None, weight.cpu(), bias.cpu(), eps=EPS)
+        expected = reference_of("bn_act")(a.cpu(), None, weight.cpu(), bias.cpu(), eps=EPS)
         torch.testing.assert_close(found.y.cpu(), expected[1], equal_nan=True)
         assert not found.mean[:2].isfinite().any()
         torch.testing.assert_close(found.mean[2:].cpu(), expected[2][2:])
         _, y = bn_act_eval(a, None, weight, bias, mean, var, eps=EPS)
-        wanted = reference.bn_act_eval(*doubles((a, None, weight, bias, mean, var)), eps=EPS)[1]
+        wanted = reference_of("bn_act_eval")(*doubles((a, None, weight, bias, mean, var)), eps=EPS)[1]
         torch.testing.assert_close(y.cpu(), wanted.float(), equal_nan=True)
 
     def test_saturated_channels(self, backend, device, use):
@@ -318,11 +322,11 @@ class TestNativeOnTheCpu:
     def test_few_elements_are_left_to_pytorch(self, monkeypatch):
         monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)
         a, *_, weight, bias, _, _ = case((2, 4, 8, 8))
-        assert "too few" in bn_native.unfit_forward(a, None, weight, bias, eps=EPS)
+        assert "too few" in bn_native.unfit_forward(Train(a, None, weight, bias, eps=EPS))
         large = torch.empty(bn_native.SMALL // 64, 1, 8, 8)
-        assert bn_native.unfit_forward(large, None, weight[:1], bias[:1], eps=EPS) == ""
+        assert bn_native.unfit_forward(Train(large, None, weight[:1], bias[:1], eps=EPS)) == ""
         monkeypatch.setenv("FASTISEAT_KERNELS", "native")
-        assert bn_native.unfit_forward(a, None, weight, bias, eps=EPS) == ""
+        assert bn_native.unfit_forward(Train(a, None, weight, bias, eps=EPS)) == ""
 
     def test_automatic_choice_takes_it(self, monkeypatch):
         monkeypatch.delenv("FASTISEAT_KERNELS", raising=False)

@@ -115,7 +115,7 @@ def test_the_cuda_library_exports_what_is_declared(cuda_library):
 def test_the_cuda_library_loads_without_a_driver(cuda_library):
     handle, missing = native.load(cuda_library)
     assert missing == ""
-    assert handle.fastiseat_error_name(-1) == b"a dtype or size that it does not serve"
+    assert handle.fastiseat_error_name(-1) == b"a dtype, size or choice that it does not serve"
     handle.fastiseat_error_name.argtypes = [ctypes.c_int32]
     assert handle.fastiseat_error_name(209) == b"cudaErrorNoKernelImageForDevice"
 

@@ -5,30 +5,40 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import pgd_step
 from fastiseat.kernels.core import dispatch, native, triton_support
 from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.fit import unreadable
 
 
-def double(x: torch.Tensor, *, scale: float = 2.0) -> str:
-    return f"reference {scale * x.sum():g}"
+@dataclass(frozen=True)
+class Double:
+    x: Tensor
+    scale: float = 2.0
+
+
+def double(call: Double) -> str:
+    return f"reference {call.scale * call.x.sum():g}"
 
 
 def make_op(unsupported: str = "", unfit: str = "") -> Op:
     return Op(
         "double",
+        Double,
         double,
         Backend(
             name="native",
-            run=lambda x, *, scale=2.0: f"native {scale * x.sum():g}",
+            run=lambda call: f"native {call.scale * call.x.sum():g}",
             unsupported=lambda _, dtype: unsupported or ("" if dtype == torch.float32 else "float32 only"),
-            unfit=lambda x, *, scale=2.0: unfit,
+            unfit=lambda call: unfit,
         ),
     )
 
@@ -43,13 +53,14 @@ def force(monkeypatch):
     return lambda name: monkeypatch.setenv(dispatch.VARIABLE, name)
 
 
-ONE = torch.ones(1)
+ONE = Double(torch.ones(1))
+DOUBLE = Double(torch.ones(1).double())
 
 
 def test_the_backend_serves_what_it_can():
     op = make_op()
-    assert op(ONE, scale=3.0) == "native 3"
-    assert op(ONE.double()) == "reference 2"
+    assert op(replace(ONE, scale=3.0)) == "native 3"
+    assert op(DOUBLE) == "reference 2"
 
 
 def test_a_call_that_does_not_fit_goes_to_the_reference():
@@ -61,7 +72,7 @@ def test_the_choice_is_said_once_for_each_device_and_dtype(caplog):
     with caplog.at_level(logging.INFO, logger=dispatch.__name__):
         for _ in range(3):
             op(ONE)
-            op(ONE.double())
+            op(DOUBLE)
     assert caplog.messages == [
         "double on cpu, torch.float32: native",
         "double on cpu, torch.float64: reference (float64 is the reference's)",
@@ -92,15 +103,15 @@ def test_a_forced_backend_never_gives_way(force, op):
 def test_a_call_may_be_the_references_whatever_is_forced(force, name):
     force(name)
     native = make_op().backends[0]
-    op = Op("double", double, native, for_reference=lambda x, *, scale=2.0: scale == 64)
-    assert op(ONE, scale=64) == "reference 64"
-    assert op(ONE, scale=63) == "native 63"
+    op = Op("double", Double, double, native, for_reference=lambda call: call.scale == 64)
+    assert op(replace(ONE, scale=64)) == "reference 64"
+    assert op(replace(ONE, scale=63)) == "native 63"
 
 
 def test_forcing_what_the_op_does_not_have(force, caplog):
     force("native")
     with caplog.at_level("INFO"):
-        assert Op("double", double)(ONE) == double(ONE)
+        assert Op("double", Double, double)(ONE) == double(ONE)
     assert caplog.messages == ["double on cpu, torch.float32: reference (it has no native implementation)"]
 
 
@@ -121,7 +132,7 @@ def test_both_implementations_of_a_real_op_agree(force, name):
 
 def test_float64_is_the_references_whatever_is_asked_for(force):
     force("native")
-    assert make_op()(ONE.double()) == "reference 2"
+    assert make_op()(DOUBLE) == "reference 2"
 
 
 def test_what_is_no_gain_serves_only_when_named(force):
@@ -153,11 +164,11 @@ def backend(name: str, run: Callable[..., Any] | None = None, **fields: Any) -> 
 
 
 def one_of(*backends: Backend) -> Op:
-    return Op("op", lambda x: "reference", *backends)
+    return Op("op", Double, lambda call: "reference", *backends)
 
 
 def broken(error: Exception) -> Callable[..., Any]:
-    def run(x: torch.Tensor) -> str:
+    def run(call: Double) -> str:
         raise error
 
     return run
@@ -189,14 +200,14 @@ class TestFailures:
         )
 
     def test_one_dtype_broken_is_no_reason_to_leave_another(self):
-        def run(x: torch.Tensor) -> str:
-            if x.dtype == torch.float16:
+        def run(call: Double) -> str:
+            if call.x.dtype == torch.float16:
                 raise RuntimeError("no half")
             return "native"
 
         op = one_of(backend("native", run))
         with pytest.warns(RuntimeWarning, match="no half"):
-            assert (op(ONE.half()), op(ONE)) == ("reference", "native")
+            assert (op(Double(ONE.x.half())), op(ONE)) == ("reference", "native")
 
     def test_forced_it_is_an_error_each_time(self, force):
         force("triton")
@@ -213,16 +224,15 @@ class TestFailures:
                 op(ONE)
 
 
-@pytest.mark.parametrize("unfit", [native.unfit, triton_support.unfit])
-def test_what_no_kernel_can_read(unfit):
-    learned = torch.nn.Parameter(ONE)
-    assert unfit(ONE, None, learned) == "an argument requires grad"
+def test_what_no_kernel_can_read():
+    one, learned = torch.ones(1), torch.nn.Parameter(torch.ones(1))
+    assert unreadable(one, None, learned) == "an argument requires grad"
     with torch.no_grad():
-        assert unfit(ONE, None, learned) == ""
-    assert unfit(ONE, torch.ones(2, device="meta")) == "the arguments lie on several devices"
+        assert unreadable(one, None, learned) == ""
+    assert unreadable(one, torch.ones(2, device="meta")) == "the arguments lie on several devices"
     # A number on the host would be handed to a kernel of another device as a pointer.
-    assert unfit(torch.ones(2, device="meta"), torch.tensor(1.0)) == "the arguments lie on several devices"
-    assert unfit(torch.Tensor._make_subclass(type("Mine", (torch.Tensor,), {}), ONE)) == (
+    assert unreadable(torch.ones(2, device="meta"), torch.tensor(1.0)) == "the arguments lie on several devices"
+    assert unreadable(torch.Tensor._make_subclass(type("Mine", (torch.Tensor,), {}), one)) == (
         "an argument is no plain tensor"
     )
 
@@ -264,7 +274,7 @@ class TestLoading:
 
     def test_a_function_that_is_not_there_is_an_error_of_the_call(self):
         with pytest.raises(AttributeError, match="fastiseat_none"):
-            native.call("none", ONE)
+            native.call("none", ONE.x)
 
 
 class TestTriton:

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import pgd_step
-from fastiseat.kernels.pgd_step import PGDStep, native, reference
+from fastiseat.kernels.core.signature import takes
+from fastiseat.kernels.pgd_step import Arguments, PGDStep, arrays, reference
 
 EPS, STEP = 8 / 255, 2 / 255
 NORMS = ["linf", "l2"]
+by_reference, unfit = takes(Arguments)(reference.pgd_step), takes(Arguments)(arrays.unfit)
 
 
 def batch(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +30,6 @@ def test_formula_by_hand():
     step = pgd_step(images, delta, grad, eps=0.03, step_size=0.02)
     torch.testing.assert_close(step.x_adv, torch.tensor([[0.52, 0.0, 1.0, 0.53]]))
     torch.testing.assert_close(step.delta, torch.tensor([[0.02, -0.01, 0.01, 0.03]]))
-    assert step.network_input is step.x_adv
     assert (step.nan_grad.dtype, step.nan_grad.shape, step.nan_grad.item()) == (torch.bool, (), False)
 
 
@@ -88,7 +89,7 @@ def test_each_sample_has_its_own_radius_and_step():
 def test_one_number_in_any_form(constant, norm):
     arguments = batch((3, 2, 4, 4))
     each = torch.full((3,), EPS)
-    expected = reference.pgd_step(*arguments, eps=each, step_size=each, norm=norm)
+    expected = by_reference(*arguments, eps=each, step_size=each, norm=norm)
     found = pgd_step(*arguments, eps=constant, step_size=constant, norm=norm)
     assert torch.equal(found.delta, expected[0])
     assert torch.equal(found.x_adv, expected[1])
@@ -97,34 +98,18 @@ def test_one_number_in_any_form(constant, norm):
 def test_outputs_have_the_images_memory_format():
     images, delta, grad = batch((2, 3, 4, 5))
     images = images.to(memory_format=torch.channels_last)
-    expected = reference.pgd_step(images.contiguous(), delta, grad, eps=EPS, step_size=STEP)
+    expected = by_reference(images.contiguous(), delta, grad, eps=EPS, step_size=STEP)
     step = pgd_step(images, delta, grad, eps=EPS, step_size=STEP)
     for actual, wanted in zip(step[:2], expected[:2], strict=True):
         assert actual.is_contiguous(memory_format=torch.channels_last)
         assert torch.equal(actual, wanted)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (0, 3, 4, 5)])
-@pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16, torch.float64])
-@pytest.mark.parametrize("memory_format", [None, torch.channels_last, torch.contiguous_format])
-def test_the_networks_input(dtype, memory_format, shape):
-    images, delta, grad = batch(shape)
-    step = pgd_step(
-        images, delta, grad, eps=EPS, step_size=STEP, network_dtype=dtype, network_format=memory_format
-    )
-    assert step.network_input.dtype == (dtype or torch.float32)
-    assert step.network_input.is_contiguous(memory_format=memory_format or torch.contiguous_format)
-    assert torch.equal(step.network_input, step.x_adv.to(step.network_input.dtype))
-    if 0 not in shape:
-        own = dtype in (None, torch.float32) and memory_format in (None, torch.contiguous_format)
-        assert (step.network_input is step.x_adv) == own
-
-
 def test_the_reference_serves_what_the_native_code_cannot():
     images, delta, grad = batch((4, 6, 8))
     expected = pgd_step(images, delta, grad, eps=EPS, step_size=STEP)
     strided = [torch.stack((tensor, tensor), dim=-1)[..., 0] for tensor in (images, delta, grad)]
-    assert native.unfit(*strided, eps=EPS, step_size=STEP)
+    assert unfit(*strided, eps=EPS, step_size=STEP)
     for actual, wanted in zip(pgd_step(*strided, eps=EPS, step_size=STEP), expected, strict=True):
         assert torch.equal(actual, wanted)
 
@@ -132,11 +117,11 @@ def test_the_reference_serves_what_the_native_code_cannot():
 def test_differentiable_where_an_argument_requires_grad():
     images, delta, grad = batch((2, 3))
     images.requires_grad_()
-    assert native.unfit(images, delta, grad, eps=EPS, step_size=STEP)
+    assert unfit(images, delta, grad, eps=EPS, step_size=STEP)
     pgd_step(images, delta, grad, eps=EPS, step_size=STEP).x_adv.sum().backward()
     assert images.grad is not None
     with torch.no_grad():
-        assert not native.unfit(images, delta, grad, eps=EPS, step_size=STEP)
+        assert not unfit(images, delta, grad, eps=EPS, step_size=STEP)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -146,7 +131,7 @@ def test_the_references_gradients(norm):
     numbers = torch.tensor([0.02, 0.05, 1.0], dtype=torch.float64), torch.full((3,), 0.01, dtype=torch.float64)
 
     def run(images, delta, grad, eps, step_size):
-        return reference.pgd_step(images, delta, grad, eps=eps, step_size=step_size, norm=norm)[:2]
+        return by_reference(images, delta, grad, eps=eps, step_size=step_size, norm=norm)[:2]
 
     # Where g is 0 the step is not continuous in it.
     varied = (*arguments[:2], arguments[2].detach(), *numbers)
@@ -172,9 +157,6 @@ def test_the_references_gradients(norm):
         ({"eps": torch.zeros((), device="meta")}, "eps lies on meta"),
         ({"step_size": torch.zeros(2, 1)}, "step_size is"),
         ({"norm": "l1"}, "unknown norm 'l1'"),
-        ({"network_dtype": torch.uint8}, "network_dtype=torch.uint8"),
-        ({"network_format": torch.channels_last}, "network_format=torch.channels_last .* 2 dimensions"),
-        ({"network_format": torch.preserve_format}, "network_format=torch.preserve_format"),
     ],
 )
 def test_wrong_arguments_are_named(change, message):
@@ -187,14 +169,9 @@ def test_wrong_arguments_are_named(change, message):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"norm": "linf", "network_dtype": None, "network_format": None},
-        {"norm": "l2", "network_dtype": torch.bfloat16, "network_format": torch.channels_last},
-        {
-            "norm": "linf",
-            "network_dtype": None,
-            "network_format": torch.channels_last,
-            "eps_tensor": torch.ones(2),
-        },
+        {"norm": "linf"},
+        {"norm": "l2"},
+        {"norm": "linf", "eps_tensor": torch.ones(2)},
     ],
 )
 @pytest.mark.parametrize("strides", ["contiguous", "channels_last"])
@@ -208,7 +185,7 @@ def test_what_pytorch_sees_of_the_op(settings, strides):
 
 def test_a_compiler_keeps_the_op_whole():
     arguments = batch((2, 3, 4, 5))
-    settings = {"eps": torch.tensor(EPS), "step_size": STEP, "norm": "l2", "network_dtype": torch.float16}
+    settings = {"eps": torch.tensor(EPS), "step_size": STEP, "norm": "l2"}
     compiled = torch.compile(lambda *a: pgd_step(*a, **settings), fullgraph=True, backend="aot_eager")
     found = compiled(*arguments)
     assert isinstance(found, PGDStep)

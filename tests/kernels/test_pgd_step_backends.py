@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fastiseat.kernels.core.signature import takes
 from fastiseat.kernels.core.triton_support import interpreted
-from fastiseat.kernels.pgd_step import _OP, native, reference
+from fastiseat.kernels.pgd_step import _OP, Arguments, native, reference
 
 EPS, STEP = 8 / 255, 2 / 255
 SPECIALS = [0.0, -0.0, math.nan, math.inf, -math.inf, 1e-45, -1e-45, 1e-38, 3e38, -3e38, 1.0, 0.5, -0.25]
@@ -29,6 +30,7 @@ NUMBERS = [
     torch.tensor(EPS).double(),
     torch.full((6,), EPS).bfloat16()[::2],
 ]
+by_reference, by_native = takes(Arguments)(reference.pgd_step), takes(Arguments)(native.pgd_step)
 CONTIGUOUS, CHANNELS_LAST = torch.contiguous_format, torch.channels_last
 
 if not torch.cuda.is_available():
@@ -59,11 +61,10 @@ def run(request) -> Run:
     def call(*arguments: Tensor, **more: Any) -> tuple[Tensor, ...]:
         moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in more.items()}
         there = [tensor.to(device) for tensor in arguments]
-        assert backend.unfit(*there, **moved) == ""
-        return tuple(result.cpu() for result in backend.run(*there, **moved))
+        given = Arguments(*there, **moved)
+        assert backend.unfit(given) == ""
+        return tuple(result.cpu() for result in backend.run(given))
 
-    # The interpreter cuts off bits where a card rounds: see the test of the compiled code.
-    call.cuts_bfloat16 = name == "triton" and interpreted()  # type: ignore[attr-defined]
     return call
 
 
@@ -93,13 +94,12 @@ def steps_in_memory(tensor: Tensor) -> list[int]:
 
 
 def assert_same(run: Run, arguments: tuple[Tensor, ...], **more: Any) -> None:
-    expected = reference.pgd_step(*arguments, **more)
+    expected = by_reference(*arguments, **more)
     found = run(*arguments, **more)
-    for name, want, have in zip(("delta", "x_adv", "network_input", "nan_grad"), expected, found, strict=True):
+    for name, want, have in zip(("delta", "x_adv", "nan_grad"), expected, found, strict=True):
         assert (have.dtype, have.shape) == (want.dtype, want.shape), name
         assert steps_in_memory(have) == steps_in_memory(want), name
-        cut = getattr(run, "cuts_bfloat16", False) and have.dtype == torch.bfloat16
-        if cut or (more.get("norm") == "l2" and name != "nan_grad"):
+        if more.get("norm") == "l2" and name != "nan_grad":
             rtol = 2 * torch.finfo(have.dtype).eps
             torch.testing.assert_close(have, want, rtol=rtol, atol=2**-23, equal_nan=True, msg=name)
         else:
@@ -123,23 +123,20 @@ def test_shapes(run, shape, norm):
 @pytest.mark.parametrize("grad", [CONTIGUOUS, CHANNELS_LAST])
 def test_dtypes_and_layouts(run, norm, dtype, images, grad):
     arguments = batch(2, 3, 5, 7, grad=dtype, formats=(images, images, grad))
-    for network_format in (None, CONTIGUOUS, CHANNELS_LAST):
-        network = {"network_dtype": dtype, "network_format": network_format}
-        assert_same(run, arguments, eps=EPS, step_size=torch.tensor([STEP, 0.0]), norm=norm, **network)
+    assert_same(run, arguments, eps=EPS, step_size=torch.tensor([STEP, 0.0]), norm=norm)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", [(2, 1, 4, 6), (3, 2, 1, 1), (1, 5, 1, 3)])
 def test_layouts_that_are_one(run, shape, norm):
     arguments = batch(*shape, formats=(CHANNELS_LAST, CONTIGUOUS, CHANNELS_LAST))
-    assert_same(run, arguments, eps=EPS, step_size=STEP, norm=norm, network_format=CONTIGUOUS)
+    assert_same(run, arguments, eps=EPS, step_size=STEP, norm=norm)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_five_dimensions(run, norm):
     arguments = batch(2, 3, 2, 3, 4, formats=(torch.channels_last_3d, CONTIGUOUS, CONTIGUOUS))
-    network = {"network_dtype": torch.bfloat16, "network_format": CONTIGUOUS}
-    assert_same(run, arguments, eps=EPS, step_size=STEP, norm=norm, **network)
+    assert_same(run, arguments, eps=EPS, step_size=STEP, norm=norm)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -163,7 +160,7 @@ def test_addresses_that_are_no_multiple_of_sixteen(run, norm, offset):
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("shape", [(0,), (0, 3, 4, 4), (2, 0, 4, 4)])
 def test_empty(run, shape, norm):
-    assert_same(run, batch(*shape), eps=EPS, step_size=STEP, norm=norm, network_dtype=torch.float16)
+    assert_same(run, batch(*shape), eps=EPS, step_size=STEP, norm=norm)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -180,7 +177,7 @@ def test_a_nan_in_the_gradient_is_told(run, norm, dtype, place):
     arguments = batch(3, 1201, grad=dtype)
     if place is not None:
         arguments[2][place] = -math.nan
-    assert reference.pgd_step(*arguments, eps=EPS, step_size=STEP)[3].item() == (place is not None)
+    assert by_reference(*arguments, eps=EPS, step_size=STEP)[2].item() == (place is not None)
     assert_same(run, arguments, eps=EPS, step_size=STEP, norm=norm)
 
 
@@ -202,7 +199,7 @@ def test_a_ball_of_no_size(run, shape):
     arguments[0][:, 0] = -0.0
     for numbers in ({"eps": torch.zeros(shape[0])}, {"eps": 0.0}):
         for norm in NORMS:
-            expected = reference.pgd_step(*arguments, step_size=STEP, norm=norm, **numbers)
+            expected = by_reference(*arguments, step_size=STEP, norm=norm, **numbers)
             found = run(*arguments, step_size=STEP, norm=norm, **numbers)
             assert all(map(torch.equal, found, expected))
             assert not found[0].any()
@@ -234,20 +231,18 @@ def test_special_gradients_in_the_l2_ball(run, constant):
 def test_against_float64(run, norm, dtype):
     """The same step without float32's roundings: only those of α, ε and the results are left."""
     arguments = batch(4, 3, 9, 9, grad=dtype)
-    more = {"eps": torch.rand(4) * 0.1, "step_size": torch.rand(4) * 0.1, "norm": norm, "network_dtype": dtype}
-    exact = reference.pgd_step(*(tensor.double() for tensor in arguments), **more)
+    more = {"eps": torch.rand(4) * 0.1, "step_size": torch.rand(4) * 0.1, "norm": norm}
+    exact = by_reference(*(tensor.double() for tensor in arguments), **more)
     found = run(*arguments, **more)
     for have, want in zip(found[:2], exact[:2], strict=True):
         torch.testing.assert_close(have.double(), want, rtol=0, atol=2**-23)
-    network = found[2] if dtype != torch.float32 else found[1]
-    torch.testing.assert_close(network.double(), exact[1], rtol=torch.finfo(dtype).eps, atol=2**-23)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_results_are_new_and_arguments_as_they_were(run, norm):
     arguments = batch(2, 3, 4, 4)
     before = [tensor.clone() for tensor in arguments]
-    found = run(*arguments, eps=EPS, step_size=STEP, norm=norm, network_dtype=torch.bfloat16)
+    found = run(*arguments, eps=EPS, step_size=STEP, norm=norm)
     assert all(map(torch.equal, arguments, before))
     assert len({tensor.data_ptr() for tensor in (*arguments, *found)}) == len(arguments) + len(found)
 
@@ -258,12 +253,12 @@ def test_native_results_do_not_depend_on_threads(shape, norm, monkeypatch):
     formats = (CONTIGUOUS, CONTIGUOUS, CHANNELS_LAST)
     arguments = batch(*shape, grad=torch.bfloat16, formats=formats)
     arguments[2][-1, -1, -1, -1] = math.nan
-    more = {"eps": EPS, "step_size": STEP, "norm": norm, "network_dtype": torch.float16}
-    assert_same(native.pgd_step, arguments, **more)
+    more = {"eps": EPS, "step_size": STEP, "norm": norm}
+    assert_same(by_native, arguments, **more)
     one = None
     for threads in (1, 2, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda count=threads: count)
-        found = native.pgd_step(*arguments, **more)
+        found = by_native(*arguments, **more)
         one = one or found
         assert all(torch.equal(bits(a), bits(b)) for a, b in zip(found, one, strict=True))
 
@@ -284,9 +279,8 @@ def test_random_calls_of_native_code(data):
         for _ in range(3)
     )
     one = st.lists(constants, min_size=shape[0], max_size=shape[0]).map(torch.tensor)
-    more = {"network_dtype": data.draw(st.sampled_from(DTYPES)), "network_format": data.draw(layouts)}
-    more |= {"eps": data.draw(constants | one), "step_size": data.draw(constants | one)}
-    assert_same(native.pgd_step, arguments, **more)
+    more = {"eps": data.draw(constants | one), "step_size": data.draw(constants | one)}
+    assert_same(by_native, arguments, **more)
 
 
 def test_triton_compiles_for_cards_that_are_not_here():

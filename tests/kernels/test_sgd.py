@@ -15,7 +15,6 @@ from triton_compile import compile_elsewhere
 from fastiseat.errors import UserError
 from fastiseat.kernels import sgd, weight_perturb
 from fastiseat.kernels.core import dispatch
-from fastiseat.kernels.sgd import reference
 
 # Triton's interpreter computes by numpy, which warns of what is meant here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
@@ -27,6 +26,8 @@ NOTHING = dict.fromkeys(["second_grad", "perturbation_grad", "ratio", "active", 
     "nesterov": False,
 }
 
+
+by_reference = flat.reference_of("sgd")
 
 # What is never left out by itself.
 ALONE = ("ratio", "ema_decay", "nesterov")
@@ -55,7 +56,7 @@ def written(function, weights, momentum_buffer, grad, **settings) -> list[Tensor
     table = flat.segments(device=weights.device.type)
     settings = NOTHING | NUMBERS | settings
     state = [None if x is None else x.clone() for x in (weights, momentum_buffer, settings.pop("ema"))]
-    function(state[0], state[1], grad, table.block_segment, table.perturbed, ema=state[2], **settings)
+    function(state[0], state[1], grad, table, ema=state[2], **settings)
     return [None if x is None else x.cpu() for x in state]
 
 
@@ -109,7 +110,7 @@ class ByTorch:
 def test_nesterov_is_that_of_torch_optim_sgd(backend, device):
     """With all that the op takes; the reference to float64's precision, a kernel to float32's."""
     exact = backend == "reference"
-    run = reference.sgd if exact else flat.run_of("sgd", backend, device)
+    run = by_reference if exact else flat.run_of("sgd", backend, device)
     weights, average, ratio = flat.buffer(30), flat.buffer(31), torch.linspace(0, 1, len(PERTURBED))
     theirs = ByTorch(weights, average, weight_decay=0.05)
     settings = NUMBERS | {"weight_decay": 0.05, "ema_decay": 0.9, "nesterov": True}
@@ -159,11 +160,11 @@ def test_backends(backend, device, dtype):
         for b, nesterov in ((buffer, False), (buffer, True), (None, False)):
             settings["nesterov"] = nesterov
             found = written(run, weights, b, grad, **settings)
-            assert same_bits(found, written(reference.sgd, weights, b, grad, **settings))
+            assert same_bits(found, written(by_reference, weights, b, grad, **settings))
             assert same_bits(
                 found,
                 written(
-                    reference.sgd,
+                    by_reference,
                     *(x if x is None else x.cpu() for x in (weights, b, grad)),
                     **{k: v.cpu() if isinstance(v, Tensor) else v for k, v in settings.items()},
                 ),
@@ -187,7 +188,7 @@ def test_numbers_in_tensors(backend, device):
 @pytest.mark.parametrize(("backend", "device"), [*BACKENDS, ("reference", "cpu")])
 def test_momentum_that_moves_is_that_of_torch_optim_sgd(backend, device, nesterov):
     """Read from the device, as the learning rate is; the first step's b is d, whatever the number."""
-    run = reference.sgd if backend == "reference" else flat.run_of("sgd", backend, device)
+    run = by_reference if backend == "reference" else flat.run_of("sgd", backend, device)
     weights, b = flat.buffer(60).to(device), torch.zeros(9216, device=device)
     parameters = [torch.nn.Parameter(part) for part in by_segment(weights)]
     theirs = torch.optim.SGD(parameters, lr=1.0, momentum=0.9, weight_decay=0.05, nesterov=nesterov)
@@ -209,7 +210,7 @@ def test_momentum_that_moves_is_that_of_torch_optim_sgd(backend, device, nestero
 
 @pytest.mark.parametrize(("backend", "device"), [*BACKENDS, ("reference", "cpu")])
 def test_what_is_skipped_or_inactive_keeps_its_bits(backend, device):
-    run = reference.sgd if backend == "reference" else flat.run_of("sgd", backend, device)
+    run = by_reference if backend == "reference" else flat.run_of("sgd", backend, device)
     weights, buffer = flat.buffer(21).to(device), flat.buffer(22).to(device)
     flat.of(weights, 3)[:3] = torch.tensor([-0.0, math.inf, 1e-45], device=device)
     grad = torch.full_like(weights, math.nan)
@@ -240,7 +241,7 @@ def test_special_values(backend, device):
     for ratio, nesterov in itertools.product((0.0, math.inf, math.nan), (False, True)):
         settings = {"perturbation_grad": grad, "ratio": torch.full((len(PERTURBED),), ratio)}
         on_device = {name: value.to(device) for name, value in settings.items()}
-        expected = written(reference.sgd, weights, buffer, grad, nesterov=nesterov, **settings)
+        expected = written(by_reference, weights, buffer, grad, nesterov=nesterov, **settings)
         assert same_bits(written(run, *moved, nesterov=nesterov, **on_device), expected)
 
 
@@ -253,7 +254,7 @@ def test_bits_do_not_depend_on_threads(threads, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda number=number: number)
         state = weights.clone(), buffer.clone()
         run = flat.run_of("sgd", "native", "cpu")
-        run(*state, grad, table.block_segment, table.perturbed, **NUMBERS, **NOTHING)
+        run(*state, grad, table, **NUMBERS, **NOTHING)
         results.append(state)
     assert all(map(torch.equal, *results))
 
@@ -264,7 +265,7 @@ def test_torch_library():
     grad = flat.buffer(4, torch.bfloat16)
     ratio = torch.rand(len(PERTURBED))
     op = torch.ops.fastiseat.sgd.default
-    head = (weights, buffer, grad, table.block_segment, table.perturbed, 0.1, 0.9, 5e-4)
+    head = (weights, buffer, grad, *table, 0.1, 0.9, 5e-4)
     torch.library.opcheck(
         op, (*head, grad.clone(), grad.clone(), ratio, ACTIVE, torch.tensor(False), average, 0.9, True)
     )

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import stability_loss
-from fastiseat.kernels.stability_loss import _OP, limits, native, reference
+from fastiseat.kernels.core.signature import takes
+from fastiseat.kernels.stability_loss import _OP, limits, reference
+from fastiseat.kernels.stability_loss.arguments import Arguments
 
 HERE = Path(__file__).parent
 BACKENDS = {backend.name: backend for backend in _OP.backends}
@@ -42,14 +44,14 @@ def batch(m: int, num_classes: int, device: str = "cpu", dtype: torch.dtype = to
 
 
 def run(backend: str, arguments: tuple[Tensor, Tensor, Tensor], **choices: Any) -> reference.Results:
-    settled = {"lam": 0.1, "weighting": "linear", "top": 0.1, "distance": "l2"} | choices
+    call = Arguments(*arguments, **{"lam": 0.1} | choices)
     if backend == "reference":
-        return reference.stability_loss(*arguments, **settled)
+        return reference.stability_loss(call)
     served = BACKENDS[backend]
     device = arguments[0].device.type
     assert served.unsupported(device, arguments[0].dtype) == "", "build the libraries, set TRITON_INTERPRET=1"
-    assert served.unfit(*arguments, **settled) == ""
-    return served.run(*arguments, **settled)
+    assert served.unfit(call) == ""
+    return served.run(call)
 
 
 def exact(arguments: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -338,10 +340,11 @@ class TestRegisteredReference:
 
 class TestServing:
     def test_what_one_block_serves(self):
-        assert not limits.unfit_for_one_block(torch.empty(1024, 1000), *batch(1, 1)[1:])
+        unfit, native = (takes(Arguments)(each) for each in (limits.unfit_for_one_block, limits.unfit))
+        assert not unfit(torch.empty(1024, 1000), *batch(1, 1)[1:], lam=0.1)
         for shape in ((1025, 2), (2, 1001)):
-            assert "one block" in limits.unfit_for_one_block(torch.empty(shape), *batch(1, 1)[1:])
-        assert not native.unfit(torch.empty(1025, 2), *batch(1, 1)[1:])
+            assert "one block" in unfit(torch.empty(shape), *batch(1, 1)[1:], lam=0.1)
+        assert not native(torch.empty(1025, 2), *batch(1, 1)[1:], lam=0.1)
 
     def test_a_subclass_goes_to_the_reference(self):
         class Wrapped(Tensor):
@@ -349,7 +352,7 @@ class TestServing:
 
         arguments = batch(4, 3)
         wrapped = arguments[0].as_subclass(Wrapped)
-        assert "no plain tensor" in native.unfit(wrapped, *arguments[1:])
+        assert "no plain tensor" in limits.unfit(Arguments(wrapped, *arguments[1:], lam=0.1))
         expected = stability_loss(*arguments, lam=0.1)
         torch.testing.assert_close(stability_loss(wrapped, *arguments[1:], lam=0.1).total, expected.total)
 

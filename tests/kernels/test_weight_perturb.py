@@ -15,13 +15,13 @@ from triton_compile import compile_elsewhere
 from fastiseat.errors import UserError
 from fastiseat.kernels import weight_perturb
 from fastiseat.kernels.core import dispatch
-from fastiseat.kernels.weight_perturb import reference
 
 # Triton's interpreter computes by numpy, which warns of what is meant here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in:RuntimeWarning")
 
 GAMMA = 0.007
 NORMS = ["tensor", "global"]
+by_reference = flat.reference_of("weight_perturb")
 
 
 def outputs(weights: Tensor, split: int, dtype: torch.dtype) -> dict[str, Tensor | None]:
@@ -35,7 +35,7 @@ def call(function, weights, grad, *, split=None, dtype=torch.float32, **numbers)
     """(ratio, θ+ν in one piece), on the CPU."""
     table = flat.segments(device=weights.device.type)
     results = outputs(weights, len(weights) if split is None else split, dtype)
-    ratio = function(weights, grad, *table, **numbers, **results)
+    ratio = function(weights, grad, table, **numbers, **results)
     pieces = [
         results["out"].to(weights.dtype),
         *([results["out_full"]] if results["out_full"] is not None else []),
@@ -97,7 +97,7 @@ def test_backends(backend, device, dtype, split, norm):
     weights, grad = flat.buffer(3).to(device), flat.buffer(4, dtype, scale=1e-2).to(device)
     settings = {"split": split, "dtype": dtype, "gamma": GAMMA, "norm": norm}
     ratio, out = call(run, weights, grad, **settings)
-    wanted_ratio, wanted = call(reference.weight_perturb, weights.double(), grad, **settings)
+    wanted_ratio, wanted = call(by_reference, weights.double(), grad, **settings)
     assert_close(ratio, wanted_ratio.float(), 4)
     first = len(out) if split is None else split
     assert_sum(out[:first], wanted[:first], weights[:first], dtype=dtype)
@@ -112,7 +112,7 @@ def test_squares_beyond_the_range_of_float32(backend, device, scales):
     weights, grad = (flat.buffer(seed, scale=scale).to(device) for seed, scale in zip((5, 6), scales, strict=True))
     for norm in NORMS:
         found = call(run, weights, grad, gamma=GAMMA, norm=norm)
-        expected = call(reference.weight_perturb, weights, grad, gamma=GAMMA, norm=norm)
+        expected = call(by_reference, weights, grad, gamma=GAMMA, norm=norm)
         assert expected[0].isfinite().all()
         assert (expected[0][:2] != 0).all()
         assert_close(found[0], expected[0], 4)
@@ -127,9 +127,7 @@ def test_what_is_not_finite_spreads_by_the_formula(backend, device, bad):
     flat.of(grad, 0)[3], flat.of(grad, 2)[0], flat.of(grad, 4)[1:] = bad, bad, bad
     for norm in NORMS:
         found = call(run, weights, grad, gamma=GAMMA, norm=norm)
-        for value, expected in zip(
-            found, call(reference.weight_perturb, weights, grad, gamma=GAMMA, norm=norm), strict=True
-        ):
+        for value, expected in zip(found, call(by_reference, weights, grad, gamma=GAMMA, norm=norm), strict=True):
             assert torch.equal(value.isnan(), expected.isnan())
             torch.testing.assert_close(value, expected, rtol=1e-5, atol=1e-6, equal_nan=True)
         ratio, out = found
@@ -169,7 +167,7 @@ def test_bits_do_not_depend_on_threads(threads, monkeypatch):
         monkeypatch.setattr(torch, "get_num_threads", lambda number=number: number)
         out = torch.empty_like(weights)
         ratio = flat.run_of("weight_perturb", "native", "cpu")(
-            weights, grad, *table, gamma=GAMMA, norm="tensor", out=out, out_full=None
+            weights, grad, table, gamma=GAMMA, norm="tensor", out=out, out_full=None
         )
         results.append((ratio, out))
     assert all(map(torch.equal, *results))
@@ -187,7 +185,7 @@ def test_more_blocks_or_segments_than_one_turn_of_a_loop(backend, device, many, 
     weights = torch.zeros(table.num_elements, device=device)
     weights[::1023] = 1.0
     out = torch.empty_like(weights)
-    ratio = run(weights, 2 * weights, *table, gamma=1.0, norm="global", out=out, out_full=None)
+    ratio = run(weights, 2 * weights, table, gamma=1.0, norm="global", out=out, out_full=None)
     assert_close(ratio, torch.full_like(ratio, 0.5), 2)
     assert_close(out, 2 * weights, 2)
 

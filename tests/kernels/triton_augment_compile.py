@@ -18,11 +18,11 @@ from fastiseat.kernels.augment.triton import augment_kernel  # noqa: E402
 TYPES = {"images": "*u8", "index": "*i64", "rows": "*i64", "epoch_at": "*i64"}
 NUMBERS = ["num_images", "seed_low", "seed_high", "epoch"]
 SIZES = {"HEIGHT": 32, "WIDTH": 30, "CHANNELS": 3, "PAD": 4, "NUM_BLOCKS": 3, "BLOCK": 1024}
-FLAGS = ["HAS_ROWS", "HAS_EPOCH", "FLIP", "REFLECT", "CHANNELS_LAST"]
+FLAGS = ["HAS_ROWS", "HAS_EPOCH", "FLIP", "PAD_MODE", "LAYOUT"]
 CAPABILITIES = [80, 90]
 
 
-def source(dtype: str, flags: dict[str, bool]) -> ASTSource:
+def source(dtype: str, flags: dict[str, int]) -> ASTSource:
     constants = SIZES | flags
     signature = (
         TYPES | {"out": f"*{dtype}"} | dict.fromkeys(NUMBERS, "i32") | dict.fromkeys(constants, "constexpr")
@@ -33,7 +33,7 @@ def source(dtype: str, flags: dict[str, bool]) -> ASTSource:
 def main() -> None:
     """Each flag on and off, each dtype, each card."""
     for dtype, capability, on in itertools.product(("fp32", "bf16", "fp16"), CAPABILITIES, (False, True)):
-        kernel = source(dtype, dict.fromkeys(FLAGS, on))
+        kernel = source(dtype, dict.fromkeys(FLAGS, int(on)))
         ptx = triton.compile(kernel, target=GPUTarget("cuda", capability, 32)).asm["ptx"]
         assert "div." not in ptx, "a division is slow, or not rounded correctly"
         print(dtype, capability, on)

@@ -15,10 +15,10 @@ from triton.compiler import ASTSource  # noqa: E402
 from fastiseat.kernels.stability_loss.triton import TILE, _stability_loss  # noqa: E402
 
 CASES = [  # capability, dtype, whether λ lies in a tensor, and what else a kernel is compiled for
-    (80, "fp32", False, {"LINEAR": True, "KL": False, "BLOCK_M": 256, "BLOCK_C": 16}),
-    (80, "fp16", True, {"LINEAR": False, "KL": True, "BLOCK_M": 4, "BLOCK_C": 1024}),
-    (90, "bf16", True, {"LINEAR": True, "KL": True, "BLOCK_M": 128, "BLOCK_C": 16}),
-    (90, "fp32", False, {"LINEAR": False, "KL": False, "BLOCK_M": 4, "BLOCK_C": 1024}),
+    (80, "fp32", False, {"WEIGHTING": 1, "DISTANCE": 0, "BLOCK_M": 256, "BLOCK_C": 16}),
+    (80, "fp16", True, {"WEIGHTING": 0, "DISTANCE": 1, "BLOCK_M": 4, "BLOCK_C": 1024}),
+    (90, "bf16", True, {"WEIGHTING": 1, "DISTANCE": 1, "BLOCK_M": 128, "BLOCK_C": 16}),
+    (90, "fp32", False, {"WEIGHTING": 0, "DISTANCE": 0, "BLOCK_M": 4, "BLOCK_C": 1024}),
 ]
 
 

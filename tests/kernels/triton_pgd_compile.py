@@ -14,15 +14,15 @@ from fastiseat.kernels.pgd_step.triton import BLOCK, pgd_step_l2, pgd_step_linf
 
 CAPABILITIES = [80, 90]
 SIZES = ("row_size", "blocks_per_row", "inner", "outer")
-PLAIN = {"EPS": 0, "STEP_SIZE": 0, "NETWORK": False, "GRAD_TURNED": False, "NETWORK_TURNED": False}
-TURNED = {"EPS": 1, "STEP_SIZE": 2, "NETWORK": True, "GRAD_TURNED": True, "NETWORK_TURNED": True}
-CASES = [("bf16", PLAIN | {"NETWORK": True}), ("fp16", TURNED)]
+PLAIN = {"EPS": 0, "STEP_SIZE": 0, "GRAD_TURNED": False}
+TURNED = {"EPS": 1, "STEP_SIZE": 2, "GRAD_TURNED": True}
+CASES = [("bf16", PLAIN), ("fp16", TURNED)]
 
 
 def type_of(name: str, half: str) -> str:
     if name in SIZES:
         return "i32"
-    named = {"eps": "fp32", "step_size": "fp32", "nan_grad": "*u8", "grad": f"*{half}", "network_out": f"*{half}"}
+    named = {"eps": "fp32", "step_size": "fp32", "nan_grad": "*u8", "grad": f"*{half}"}
     return named.get(name, "*fp32")
 
 
@@ -46,9 +46,8 @@ def main() -> None:
         )
         ptx = compiled.asm["ptx"]
         if half == "bf16":
-            assert "cvt.rn.bf16" in ptx, "halves are not rounded to nearest"
-            assert ptx.count("ld.global.v4") >= 5
-            assert ptx.count("st.global.v4") >= 5
+            assert ptx.count("ld.global.v4") >= 2
+            assert ptx.count("st.global.v4") >= 2
         print(capability, kernel.__name__, half, len(compiled.asm["cubin"]) > 0)
 
 

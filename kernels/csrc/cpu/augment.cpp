@@ -36,7 +36,7 @@ struct Fate {
 
 // Below this many values for each thread, waking a thread costs about what it saves.
 constexpr int64_t kMinValuesPerThread = 1 << 15;
-// The counter's last word: Stream.AUGMENT of kernels/philox.py.
+// The counter's last word: Stream.AUGMENT of kernels/core/philox.py.
 constexpr uint32_t kStream = 1;
 
 Fate draw(const Batch &batch, int64_t sample) {
@@ -158,10 +158,10 @@ int32_t augment(const Batch &batch, void *out, int64_t num_samples, int32_t num_
 
 }  // namespace
 
-int32_t fastiseat_augment(const uint8_t *images, const int64_t *index, const int64_t *rows, const int64_t *epoch_at,
-                          void *out, int64_t num_samples, int64_t num_images, int64_t height, int64_t width,
-                          int64_t channels, int64_t seed, int64_t epoch, int64_t pad, int32_t flip, int32_t reflect,
-                          int32_t channels_last, int64_t dtype, int32_t num_threads) {
+int32_t fastiseat_augment(FASTISEAT_AUGMENT_ARGUMENTS, int32_t num_threads) {
+    if (pad_mode != FASTISEAT_PAD_ZERO && pad_mode != FASTISEAT_PAD_REFLECT) return FASTISEAT_UNSUPPORTED;
+    if (layout != FASTISEAT_CONTIGUOUS && layout != FASTISEAT_CHANNELS_LAST) return FASTISEAT_UNSUPPORTED;
+    if (!fastiseat::is_dtype(dtype)) return FASTISEAT_UNSUPPORTED;
     const Batch batch{images,
                       index,
                       rows,
@@ -173,8 +173,8 @@ int32_t fastiseat_augment(const uint8_t *images, const int64_t *index, const int
                       static_cast<uint32_t>(epoch_at ? *epoch_at : epoch),
                       pad,
                       flip != 0,
-                      reflect != 0,
-                      channels_last != 0};
+                      pad_mode == FASTISEAT_PAD_REFLECT,
+                      layout == FASTISEAT_CHANNELS_LAST};
     if (batch.image_size() == 0) return FASTISEAT_OK;
     switch (dtype) {
         case FASTISEAT_FLOAT32: return augment<float>(batch, out, num_samples, num_threads);

@@ -118,10 +118,7 @@ std::vector<float> finish(const Call &call, Affine affine, const float *rstd, fl
 
 }  // namespace
 
-int32_t fastiseat_bn_act_backward(const void *dy, const void *ds, const void *s, const float *weight,
-                                  const float *bias, const float *mean, const float *rstd, void *dx,
-                                  float *dweight, float *dbias, int64_t num, int64_t channels, int64_t inner,
-                                  int64_t dtype, int32_t num_threads) {
+int32_t fastiseat_bn_act_backward(FASTISEAT_BN_ACT_BACKWARD_ARGUMENTS, int32_t num_threads) {
     const Call call{dy, ds, const_cast<void *>(s), dx, {num, channels, inner}, dtype, num_threads};
     if (!call.served()) return FASTISEAT_UNSUPPORTED;
     const std::vector<float> scale = scales(weight, std::vector<float>(rstd, rstd + channels));
@@ -131,10 +128,7 @@ int32_t fastiseat_bn_act_backward(const void *dy, const void *ds, const void *s,
     return FASTISEAT_OK;
 }
 
-int32_t fastiseat_bn_act_eval_backward(const void *dy, const void *ds, const void *s, const float *weight,
-                                       const float *bias, const float *mean, const float *var, float eps, void *dx,
-                                       float *dweight, float *dbias, int64_t num, int64_t channels, int64_t inner,
-                                       int64_t dtype, int32_t num_threads) {
+int32_t fastiseat_bn_act_eval_backward(FASTISEAT_BN_ACT_EVAL_BACKWARD_ARGUMENTS, int32_t num_threads) {
     const Call call{dy, ds, const_cast<void *>(s), dx, {num, channels, inner}, dtype, num_threads};
     if (!call.served()) return FASTISEAT_UNSUPPORTED;
     const std::vector<float> rstd = inverse_deviations(var, eps, channels);

@@ -29,7 +29,7 @@ struct Call {
     int64_t size() const { return count() * shape.channels; }
     int64_t run_size() const { return is_rows() ? shape.channels : shape.inner; }
     int64_t num_runs() const { return is_rows() ? shape.num : shape.num * shape.channels; }
-    bool served() const { return dtype >= FASTISEAT_FLOAT32 && dtype <= FASTISEAT_FLOAT16; }
+    bool served() const { return is_dtype(dtype); }
 };
 
 // Calls body(T{}) with the type of the call's elements.

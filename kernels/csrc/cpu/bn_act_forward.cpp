@@ -112,9 +112,7 @@ void activate_all(const Call &call, Affine affine, bool has_s) {
 
 }  // namespace
 
-int32_t fastiseat_bn_act(const void *a, const void *b, const float *weight, const float *bias, float eps, void *s,
-                         void *y, float *mean, float *rstd, float *var, int64_t num, int64_t channels,
-                         int64_t inner, int64_t dtype, int32_t num_threads) {
+int32_t fastiseat_bn_act(FASTISEAT_BN_ACT_ARGUMENTS, int32_t num_threads) {
     const Call call{a, b, s, y, {num, channels, inner}, dtype, num_threads};
     if (!call.served() || call.count() < 2) return FASTISEAT_UNSUPPORTED;
     const std::vector<double> moments = moments_of(call);
@@ -131,9 +129,7 @@ int32_t fastiseat_bn_act(const void *a, const void *b, const float *weight, cons
     return FASTISEAT_OK;
 }
 
-int32_t fastiseat_bn_act_eval(const void *a, const void *b, const float *weight, const float *bias,
-                              const float *mean, const float *var, float eps, void *s, void *y, int64_t num,
-                              int64_t channels, int64_t inner, int64_t dtype, int32_t num_threads) {
+int32_t fastiseat_bn_act_eval(FASTISEAT_BN_ACT_EVAL_ARGUMENTS, int32_t num_threads) {
     const Call call{a, b, s, y, {num, channels, inner}, dtype, num_threads};
     if (!call.served()) return FASTISEAT_UNSUPPORTED;
     const std::vector<float> scale = scales(weight, inverse_deviations(var, eps, channels));

@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "../fastiseat.h"
 #include "half.h"
 
 // A function with several builds calls these; inlined, they become vector code of each.
@@ -46,10 +45,6 @@ FASTISEAT_INLINE void write_block(void *buffer, int64_t dtype, int64_t block, co
         case FASTISEAT_FLOAT16: return write_as<Float16>(buffer, block, values);
         default: return write_as<float>(buffer, block, values);
     }
-}
-
-inline bool is_dtype(int64_t dtype) {
-    return dtype >= FASTISEAT_FLOAT32 && dtype <= FASTISEAT_FLOAT16;
 }
 
 }  // namespace fastiseat

@@ -5,7 +5,14 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../fastiseat.h"
+
 namespace fastiseat {
+
+// Whether a code of fastiseat.h is one that arrays have here; all that read and write them rely on it.
+inline bool is_dtype(int64_t dtype) {
+    return dtype >= FASTISEAT_FLOAT32 && dtype <= FASTISEAT_FLOAT16;
+}
 
 inline uint32_t bits_of(float value) {
     uint32_t bits;

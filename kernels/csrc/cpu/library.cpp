@@ -5,5 +5,5 @@ int32_t fastiseat_abi_version(void) {
 }
 
 const char *fastiseat_error_name(int32_t code) {
-    return code == FASTISEAT_OK ? "no error" : "a dtype or size that it does not serve";
+    return code == FASTISEAT_OK ? "no error" : "a dtype, size or choice that it does not serve";
 }

@@ -25,19 +25,18 @@ struct PerSample {
     }
 };
 
-// An array of a dtype of its own, perhaps in the other order of a sample's elements.
-struct Foreign {
-    void *data;
+// The gradient has a dtype of its own, and perhaps the other order of a sample's elements.
+struct Grad {
+    const void *data;
     int64_t dtype;
     bool turned;
 };
 
 struct Batch {
     const float *images, *delta;
-    Foreign grad;
+    Grad grad;
     PerSample eps, step_size;
     float *delta_out, *x_adv_out;
-    Foreign network;
     int64_t sample_size, inner;
     bool still;  // the gradient is no use: zeros in its place
 
@@ -61,25 +60,12 @@ inline void widen(const T *__restrict from, float *__restrict to, int64_t count)
     for (int64_t i = 0; i < count; ++i) to[i] = fastiseat::to_float(from[i]);
 }
 
-template <typename T>
-inline void narrow(const float *__restrict from, T *__restrict to, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) to[i] = fastiseat::from_float<T>(from[i]);
-}
-
 FASTISEAT_CLONES void widen_bf16(const fastiseat::BFloat16 *from, float *to, int64_t count) {
     widen(from, to, count);
 }
 
 FASTISEAT_CLONES void widen_fp16(const fastiseat::Float16 *from, float *to, int64_t count) {
     widen(from, to, count);
-}
-
-FASTISEAT_CLONES void narrow_bf16(const float *from, fastiseat::BFloat16 *to, int64_t count) {
-    narrow(from, to, count);
-}
-
-FASTISEAT_CLONES void narrow_fp16(const float *from, fastiseat::Float16 *to, int64_t count) {
-    narrow(from, to, count);
 }
 
 // Walks the other order: the first element's place by division, the rest by steps.
@@ -101,13 +87,6 @@ const float *gather(const Batch &batch, int64_t row, int64_t first, int64_t coun
     return tile;
 }
 
-template <typename T>
-void scatter(const Batch &batch, int64_t row, int64_t first, int64_t count, const float *x_adv) {
-    T *to = static_cast<T *>(batch.network.data) + row;
-    each_turned(batch, first, count,
-                [&](int64_t i, int64_t place) { to[place] = fastiseat::from_float<T>(x_adv[i]); });
-}
-
 // `count` elements of the gradient as floats, from element `first` of the sample that begins at `row`.
 const float *load_grad(const Batch &batch, int64_t row, int64_t first, int64_t count, float *tile) {
     if (batch.still) {
@@ -127,23 +106,6 @@ const float *load_grad(const Batch &batch, int64_t row, int64_t first, int64_t c
         default:
             if (turned) return gather<float>(batch, row, first, count, tile);
             return static_cast<const float *>(batch.grad.data) + row + first;
-    }
-}
-
-void store_network(const Batch &batch, int64_t row, int64_t first, int64_t count) {
-    if (!batch.network.data) return;
-    const float *x_adv = batch.x_adv_out + row + first;
-    const bool turned = batch.network.turned;
-    switch (batch.network.dtype) {
-        case FASTISEAT_BFLOAT16:
-            if (turned) return scatter<fastiseat::BFloat16>(batch, row, first, count, x_adv);
-            return narrow_bf16(x_adv, static_cast<fastiseat::BFloat16 *>(batch.network.data) + row + first, count);
-        case FASTISEAT_FLOAT16:
-            if (turned) return scatter<fastiseat::Float16>(batch, row, first, count, x_adv);
-            return narrow_fp16(x_adv, static_cast<fastiseat::Float16 *>(batch.network.data) + row + first, count);
-        default:
-            if (turned) return scatter<float>(batch, row, first, count, x_adv);
-            std::copy_n(x_adv, count, static_cast<float *>(batch.network.data) + row + first);
     }
 }
 
@@ -213,7 +175,6 @@ bool range_linf(const Batch &batch, int64_t begin, int64_t end) {
             const int64_t at = row + first;
             nan |= step_linf(batch.images + at, batch.delta + at, grad, eps, step_size, batch.delta_out + at,
                              batch.x_adv_out + at, count);
-            store_network(batch, row, first, count);
         });
         begin = stop;
     }
@@ -251,41 +212,50 @@ bool sample_l2(const Batch &batch, int64_t sample) {
         const int64_t at = row + first;
         step_l2(batch.images + at, batch.delta + at, grad, along, shrink, batch.delta_out + at, batch.x_adv_out + at,
                 count);
-        store_network(batch, row, first, count);
     });
     return !usable && has_nan(batch, row);  // only such a gradient can hold one
 }
 
+bool samples_l2(const Batch &batch, int64_t begin, int64_t end) {
+    bool nan = false;
+    for (int64_t sample = begin; sample < end; ++sample) nan |= sample_l2(batch, sample);
+    return nan;
+}
+
+// Steps over all items on several threads; body(begin, end) tells whether a gradient was NaN.
+template <typename Body>
+void find_nan(int64_t items, int64_t grain, int32_t num_threads, uint8_t *nan_grad, const Body &body) {
+    std::atomic<bool> nan{false};
+    fastiseat::for_each_part(fastiseat::num_parts(items, grain, num_threads), items,
+                             [&](int64_t, int64_t begin, int64_t end) {
+                                 if (body(begin, end)) nan = true;
+                             });
+    if (nan) *nan_grad = 1;
+}
+
 }  // namespace
 
-int32_t fastiseat_pgd_step(const float *images, const float *delta, const void *grad, int64_t grad_dtype, float eps,
-                           const float *eps_tensor, int32_t eps_each, float step_size, const float *step_size_tensor,
-                           int32_t step_size_each, int32_t norm, float *delta_out, float *x_adv_out,
-                           void *network_out, int64_t network_dtype, uint8_t *nan_grad, int64_t num_samples,
-                           int64_t sample_size, int64_t inner, int32_t grad_turned, int32_t network_turned,
-                           int32_t num_threads) {
+int32_t fastiseat_pgd_step(FASTISEAT_PGD_STEP_ARGUMENTS, int32_t num_threads) {
+    if (!fastiseat::is_dtype(grad_dtype)) return FASTISEAT_UNSUPPORTED;
     const Batch batch{images,
                       delta,
-                      {const_cast<void *>(grad), grad_dtype, grad_turned != 0},
+                      {grad, grad_dtype, grad_turned != 0},
                       {eps, eps_tensor, eps_each != 0},
                       {step_size, step_size_tensor, step_size_each != 0},
                       delta_out,
                       x_adv_out,
-                      {network_out, network_dtype, network_turned != 0},
                       sample_size,
                       inner,
                       false};
-    const bool l2 = norm != 0;
-    const int64_t items = l2 ? num_samples : num_samples * sample_size;
-    const int64_t grain = l2 ? kMinElementsPerThread / std::max<int64_t>(sample_size, 1) : kMinElementsPerThread;
-    std::atomic<bool> nan{false};
-    fastiseat::for_each_part(fastiseat::num_parts(items, grain, num_threads), items,
-                             [&](int64_t, int64_t begin, int64_t end) {
-                                 bool found = false;
-                                 if (!l2) found = range_linf(batch, begin, end);
-                                 for (int64_t i = begin; l2 && i < end; ++i) found |= sample_l2(batch, i);
-                                 if (found) nan = true;
-                             });
-    if (nan) *nan_grad = 1;
-    return FASTISEAT_OK;
+    switch (norm) {
+        case FASTISEAT_LINF:
+            find_nan(num_samples * sample_size, kMinElementsPerThread, num_threads, nan_grad,
+                     [&](int64_t begin, int64_t end) { return range_linf(batch, begin, end); });
+            return FASTISEAT_OK;
+        case FASTISEAT_L2:
+            find_nan(num_samples, kMinElementsPerThread / std::max<int64_t>(sample_size, 1), num_threads, nan_grad,
+                     [&](int64_t begin, int64_t end) { return samples_l2(batch, begin, end); });
+            return FASTISEAT_OK;
+        default: return FASTISEAT_UNSUPPORTED;
+    }
 }

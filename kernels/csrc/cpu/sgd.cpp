@@ -70,12 +70,7 @@ inline float number(float value, const float *tensor) {
 
 }  // namespace
 
-int32_t fastiseat_sgd(float *weights, float *momentum_buffer, float *ema, const void *grad, const void *second_grad,
-                      const void *perturbation_grad, int64_t grad_dtype, const float *ratio,
-                      const int32_t *block_segment, const uint8_t *perturbed, const uint8_t *active,
-                      const uint8_t *skip, int64_t num_blocks, float lr, const float *lr_tensor, float momentum,
-                      const float *momentum_tensor, float weight_decay, const float *weight_decay_tensor,
-                      float ema_decay, const float *ema_decay_tensor, int32_t nesterov, int32_t num_threads) {
+int32_t fastiseat_sgd(FASTISEAT_SGD_ARGUMENTS, int32_t num_threads) {
     if (!fastiseat::is_dtype(grad_dtype)) return FASTISEAT_UNSUPPORTED;
     if (skip && *skip) return FASTISEAT_OK;
     const Job job{weights,

@@ -16,7 +16,7 @@ struct Batch {
     const int64_t *labels;
     int64_t num_samples, num_classes;
     float lam;
-    bool kl;
+    int64_t distance;
     float *losses, *clean_losses, *weights, *of_adversarial, *of_stability, *of_stability_clean;
     Normaliser *normalisers, *clean_normalisers;
     float *weighted;  // w d
@@ -107,7 +107,7 @@ FASTISEAT_CLONES void differentiate(const Batch &batch, int64_t begin, int64_t e
         float *__restrict of_adversarial = batch.of_adversarial + row;
         const float scale = batch.lam * batch.weights[i] / m;
         const float distance =
-            batch.kl ? divergence(batch.logits + row, batch.clean_logits + row, count, normaliser,
+            batch.distance == FASTISEAT_KL ? divergence(batch.logits + row, batch.clean_logits + row, count, normaliser,
                                   batch.clean_normalisers[i], of_adversarial, scale, room.data(),
                                   batch.of_stability + row, batch.of_stability_clean + row)
                      : squared_gap(batch.logits + row, batch.clean_logits + row, count, scale, room.data(),
@@ -126,18 +126,15 @@ float mean(const float *values, int64_t count) {
 
 }  // namespace
 
-int32_t fastiseat_stability_loss(const void *logits, const void *clean_logits, const int64_t *labels, int64_t dtype,
-                                 int64_t num_samples, int64_t num_classes, float lam, const float *lam_tensor,
-                                 int32_t linear, int64_t num_weighted, int32_t kl, float *total, float *adversarial,
-                                 float *stability, float *losses, float *clean_losses, float *weights,
-                                 float *of_adversarial, float *of_stability, float *of_stability_clean,
-                                 int32_t num_threads) {
+int32_t fastiseat_stability_loss(FASTISEAT_STABILITY_LOSS_ARGUMENTS, int32_t num_threads) {
     if (dtype != FASTISEAT_FLOAT32) return FASTISEAT_UNSUPPORTED;
+    if (weighting != FASTISEAT_TOP && weighting != FASTISEAT_LINEAR) return FASTISEAT_UNSUPPORTED;
+    if (distance != FASTISEAT_SQUARED_L2 && distance != FASTISEAT_KL) return FASTISEAT_UNSUPPORTED;
     const auto m = static_cast<size_t>(num_samples);
     std::vector<Normaliser> normalisers(m), clean_normalisers(m);
     std::vector<float> weighted(m);
     const Batch batch{static_cast<const float *>(logits), static_cast<const float *>(clean_logits), labels,
-                      num_samples, num_classes, lam_tensor ? *lam_tensor : lam, kl != 0, losses, clean_losses,
+                      num_samples, num_classes, lam_tensor ? *lam_tensor : lam, distance, losses, clean_losses,
                       weights, of_adversarial, of_stability, of_stability_clean, normalisers.data(),
                       clean_normalisers.data(), weighted.data()};
     const int64_t rows_per_thread = kMinElementsPerThread / num_classes + 1;
@@ -145,7 +142,7 @@ int32_t fastiseat_stability_loss(const void *logits, const void *clean_logits, c
     fastiseat::for_each_part(parts, num_samples, [&](int64_t, int64_t begin, int64_t end) {
         lose(batch, begin, end);
     });
-    weigh(batch, linear != 0, num_weighted);
+    weigh(batch, weighting == FASTISEAT_LINEAR, num_weighted);
     fastiseat::for_each_part(parts, num_samples, [&](int64_t, int64_t begin, int64_t end) {
         differentiate(batch, begin, end);
     });

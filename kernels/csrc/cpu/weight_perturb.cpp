@@ -95,12 +95,9 @@ FASTISEAT_CLONES void write_blocks(const Job &job, int64_t begin, int64_t end) {
 
 }  // namespace
 
-int32_t fastiseat_weight_perturb(const float *weights, const void *grad, int64_t grad_dtype,
-                                 const int32_t *block_segment, const int32_t *first_block, const uint8_t *perturbed,
-                                 int64_t num_blocks, int64_t num_segments, float gamma, const float *gamma_tensor,
-                                 int32_t global, double *sums, float *ratio, void *out, int64_t out_dtype,
-                                 int64_t out_length, float *out_full, int32_t num_threads) {
+int32_t fastiseat_weight_perturb(FASTISEAT_WEIGHT_PERTURB_ARGUMENTS, int32_t num_threads) {
     if (!fastiseat::is_dtype(grad_dtype) || !fastiseat::is_dtype(out_dtype)) return FASTISEAT_UNSUPPORTED;
+    if (norm != FASTISEAT_EACH_TENSOR && norm != FASTISEAT_ALL_PERTURBED) return FASTISEAT_UNSUPPORTED;
     const Job job{weights,    grad,         grad_dtype, block_segment, first_block, perturbed,
                   num_blocks, num_segments, gamma_tensor ? *gamma_tensor : gamma, sums, ratio,
                   out,        out_dtype,    out_length / kBlock, out_full};
@@ -108,7 +105,7 @@ int32_t fastiseat_weight_perturb(const float *weights, const void *grad, int64_t
     fastiseat::for_each_part(parts, num_blocks, [&](int64_t, int64_t begin, int64_t end) {
         sum_blocks(job, begin, end);
     });
-    make_ratios(job, global != 0);
+    make_ratios(job, norm == FASTISEAT_ALL_PERTURBED);
     fastiseat::for_each_part(parts, num_blocks, [&](int64_t, int64_t begin, int64_t end) {
         write_blocks(job, begin, end);
     });

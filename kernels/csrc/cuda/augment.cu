@@ -42,11 +42,10 @@ int32_t launch_packed(const AugmentBatch &batch, T *out, int64_t num_samples, in
 
 }  // namespace
 
-int32_t fastiseat_cuda_augment(const uint8_t *images, const int64_t *index, const int64_t *rows,
-                               const int64_t *epoch_at, void *out, int64_t num_samples, int64_t num_images,
-                               int64_t height, int64_t width, int64_t channels, int64_t seed, int64_t epoch,
-                               int64_t pad, int32_t flip, int32_t reflect, int32_t channels_last, int64_t dtype,
-                               void *stream) {
+int32_t fastiseat_cuda_augment(FASTISEAT_AUGMENT_ARGUMENTS, void *stream) {
+    if (pad_mode != FASTISEAT_PAD_ZERO && pad_mode != FASTISEAT_PAD_REFLECT) return FASTISEAT_UNSUPPORTED;
+    if (layout != FASTISEAT_CONTIGUOUS && layout != FASTISEAT_CHANNELS_LAST) return FASTISEAT_UNSUPPORTED;
+    const bool channels_last = layout == FASTISEAT_CHANNELS_LAST;
     const int64_t size = height * width * channels;
     if (size == 0 || num_samples == 0) return FASTISEAT_OK;
     const AugmentBatch batch{images,
@@ -62,7 +61,7 @@ int32_t fastiseat_cuda_augment(const uint8_t *images, const int64_t *index, cons
                              static_cast<unsigned>(epoch),
                              static_cast<int>(pad),
                              flip != 0,
-                             reflect != 0,
+                             pad_mode == FASTISEAT_PAD_REFLECT,
                              divisor(channels_last ? channels : width),
                              divisor(channels_last ? width : height)};
     const auto on = static_cast<cudaStream_t>(stream);

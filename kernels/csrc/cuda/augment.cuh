@@ -7,7 +7,7 @@
 namespace fastiseat {
 
 constexpr int kAugmentThreads = 256;
-// The counter's last word: Stream.AUGMENT of kernels/philox.py.
+// The counter's last word: Stream.AUGMENT of kernels/core/philox.py.
 constexpr unsigned kAugmentStream = 1;
 
 // Divides what is below 2^31 by a multiplication; augment.cu makes it.
@@ -41,7 +41,7 @@ __device__ __forceinline__ int augment_shift(unsigned word, int pad) {
     return static_cast<int>(__umulhi(word, 2u * pad + 1u)) - pad;
 }
 
-// Philox4x32-10, as kernels/philox.py defines it.
+// Philox4x32-10, as kernels/core/philox.py defines it.
 __device__ inline AugmentFate augment_fate(const AugmentBatch &batch, int64 sample) {
     const unsigned long long place = batch.index[sample];
     unsigned c0 = static_cast<unsigned>(place), c1 = static_cast<unsigned>(place >> 32);

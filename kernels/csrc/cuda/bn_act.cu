@@ -78,10 +78,7 @@ int32_t backward(const void *dy, const void *ds, const void *s, const float *wei
 
 }  // namespace
 
-int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight, const float *bias, float eps,
-                              void *s, void *y, float *mean, float *rstd, float *var, double *partial,
-                              int64_t parts, int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                              void *stream) {
+int32_t fastiseat_cuda_bn_act(FASTISEAT_BN_ACT_ARGUMENTS, double *partial, int64_t parts, void *stream) {
     const BnShape shape{num, channels, inner, parts};
     const bool aligned = is_aligned(a) && is_aligned(b) && is_aligned(s) && is_aligned(y);
     return with_layout(dtype, shape, aligned, stream, [&](auto zero, auto vec, auto rows, const Launch &launch) {
@@ -99,18 +96,13 @@ int32_t fastiseat_cuda_bn_act(const void *a, const void *b, const float *weight,
     });
 }
 
-int32_t fastiseat_cuda_bn_act_backward(const void *dy, const void *ds, const void *s, const float *weight,
-                                       const float *bias, const float *mean, const float *rstd, void *dx,
-                                       float *dweight, float *dbias, double *partial, int64_t parts, int64_t num,
-                                       int64_t channels, int64_t inner, int64_t dtype, void *stream) {
+int32_t fastiseat_cuda_bn_act_backward(FASTISEAT_BN_ACT_BACKWARD_ARGUMENTS,
+                                       double *partial, int64_t parts, void *stream) {
     return backward<true>(dy, ds, s, weight, bias, mean, rstd, 0.0f, dx, dweight, dbias, partial,
                           BnShape{num, channels, inner, parts}, dtype, stream);
 }
 
-int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *weight, const float *bias,
-                                   const float *mean, const float *var, float eps, void *s, void *y,
-                                   int64_t parts, int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                                   void *stream) {
+int32_t fastiseat_cuda_bn_act_eval(FASTISEAT_BN_ACT_EVAL_ARGUMENTS, int64_t parts, void *stream) {
     const BnShape shape{num, channels, inner, parts};
     const bool aligned = is_aligned(a) && is_aligned(b) && is_aligned(s) && is_aligned(y);
     return with_layout(dtype, shape, aligned, stream, [&](auto zero, auto vec, auto rows, const Launch &launch) {
@@ -122,11 +114,8 @@ int32_t fastiseat_cuda_bn_act_eval(const void *a, const void *b, const float *we
     });
 }
 
-int32_t fastiseat_cuda_bn_act_eval_backward(const void *dy, const void *ds, const void *s, const float *weight,
-                                            const float *bias, const float *mean, const float *var, float eps,
-                                            void *dx, float *dweight, float *dbias, double *partial, int64_t parts,
-                                            int64_t num, int64_t channels, int64_t inner, int64_t dtype,
-                                            void *stream) {
+int32_t fastiseat_cuda_bn_act_eval_backward(FASTISEAT_BN_ACT_EVAL_BACKWARD_ARGUMENTS,
+                                            double *partial, int64_t parts, void *stream) {
     return backward<false>(dy, ds, s, weight, bias, mean, var, eps, dx, dweight, dbias, partial,
                            BnShape{num, channels, inner, parts}, dtype, stream);
 }

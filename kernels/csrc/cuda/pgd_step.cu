@@ -15,59 +15,49 @@ bool aligned(const void *address, size_t size) {
 }
 
 // Whether every row of every array can be accessed by packs.
-template <typename G, typename N>
-bool packable(const PgdStep<G, N> &step, bool one_row) {
-    return !step.grad_turned && !step.network_turned && (one_row || step.row_size % kVec == 0) &&
+template <typename G>
+bool packable(const PgdStep<G> &step, bool one_row) {
+    return !step.grad_turned && (one_row || step.row_size % kVec == 0) &&
            aligned(step.images, kVec * sizeof(float)) && aligned(step.delta, kVec * sizeof(float)) &&
            aligned(step.grad, kVec * sizeof(G)) && aligned(step.delta_out, kVec * sizeof(float)) &&
-           aligned(step.x_adv_out, kVec * sizeof(float)) && aligned(step.network_out, kVec * sizeof(N));
+           aligned(step.x_adv_out, kVec * sizeof(float));
 }
 
-template <int VEC, typename G, typename N>
-int32_t launch(PgdStep<G, N> step, bool l2, int64_t num_rows, cudaStream_t stream) {
-    if (l2) {
-        fastiseat::pgd_step_l2<G, N, VEC><<<static_cast<unsigned>(num_rows), kThreadsL2, 0, stream>>>(step);
+template <int VEC, typename G>
+int32_t launch(PgdStep<G> step, int64_t norm, int64_t num_rows, cudaStream_t stream) {
+    if (norm == FASTISEAT_L2) {
+        fastiseat::pgd_step_l2<G, VEC><<<static_cast<unsigned>(num_rows), kThreadsL2, 0, stream>>>(step);
         return fastiseat::launched();
     }
     step.blocks_per_row = fastiseat::num_blocks(step.row_size, int64_t{kThreads} * VEC);
     const unsigned blocks = static_cast<unsigned>(num_rows * step.blocks_per_row);
-    fastiseat::pgd_step_linf<G, N, VEC><<<blocks, kThreads, 0, stream>>>(step);
+    fastiseat::pgd_step_linf<G, VEC><<<blocks, kThreads, 0, stream>>>(step);
     return fastiseat::launched();
 }
 
 }  // namespace
 
-int32_t fastiseat_cuda_pgd_step(const float *images, const float *delta, const void *grad, int64_t grad_dtype,
-                                float eps, const float *eps_tensor, int32_t eps_each, float step_size,
-                                const float *step_size_tensor, int32_t step_size_each, int32_t norm,
-                                float *delta_out, float *x_adv_out, void *network_out, int64_t network_dtype,
-                                uint8_t *nan_grad, int64_t num_samples, int64_t sample_size, int64_t inner,
-                                int32_t grad_turned, int32_t network_turned, void *stream) {
+int32_t fastiseat_cuda_pgd_step(FASTISEAT_PGD_STEP_ARGUMENTS, void *stream) {
+    if (norm != FASTISEAT_LINF && norm != FASTISEAT_L2) return FASTISEAT_UNSUPPORTED;
     if (num_samples * sample_size == 0) return FASTISEAT_OK;
-    const bool l2 = norm != 0;
-    const bool one_row = !(l2 || eps_each || step_size_each || grad_turned || network_turned);
+    const bool one_row = norm == FASTISEAT_LINF && !(eps_each || step_size_each || grad_turned);
     const int64_t num_rows = one_row ? 1 : num_samples, row_size = num_samples * sample_size / num_rows;
     return fastiseat::with_dtype(static_cast<int32_t>(grad_dtype), [&](auto g) {
-        return fastiseat::with_dtype(static_cast<int32_t>(network_dtype), [&](auto n) {
-            using G = decltype(g);
-            using N = decltype(n);
-            const PgdStep<G, N> step{images,
-                                     delta,
-                                     static_cast<const G *>(grad),
-                                     {{eps, eps_tensor}, eps_each},
-                                     {{step_size, step_size_tensor}, step_size_each},
-                                     delta_out,
-                                     x_adv_out,
-                                     static_cast<N *>(network_out),
-                                     nan_grad,
-                                     row_size,
-                                     1,
-                                     static_cast<unsigned>(inner),
-                                     static_cast<unsigned>(sample_size / inner),
-                                     grad_turned != 0,
-                                     network_turned != 0};
-            const auto on = static_cast<cudaStream_t>(stream);
-            return packable(step, one_row) ? launch<kVec>(step, l2, num_rows, on) : launch<1>(step, l2, num_rows, on);
-        });
+        using G = decltype(g);
+        const PgdStep<G> step{images,
+                              delta,
+                              static_cast<const G *>(grad),
+                              {{eps, eps_tensor}, eps_each},
+                              {{step_size, step_size_tensor}, step_size_each},
+                              delta_out,
+                              x_adv_out,
+                              nan_grad,
+                              row_size,
+                              1,
+                              static_cast<unsigned>(inner),
+                              static_cast<unsigned>(sample_size / inner),
+                              grad_turned != 0};
+        const auto on = static_cast<cudaStream_t>(stream);
+        return packable(step, one_row) ? launch<kVec>(step, norm, num_rows, on) : launch<1>(step, norm, num_rows, on);
     });
 }

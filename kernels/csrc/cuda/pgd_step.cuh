@@ -17,17 +17,16 @@ struct PerRow {
 };
 
 // Rows are the samples, or where one number serves for all, the whole batch is one row.
-template <typename G, typename N>
+template <typename G>
 struct PgdStep {
     const float *images, *delta;
     const G *grad;
     PerRow eps, step_size;
     float *delta_out, *x_adv_out;
-    N *network_out;  // or null
     unsigned char *nan_grad;
     int64 row_size;
     unsigned blocks_per_row, inner, outer;
-    bool grad_turned, network_turned;
+    bool grad_turned;
 
     // Where the other order has an element; only arrays of less than 2^31 elements a row are turned.
     __device__ __forceinline__ int64 turn(int64 element) const {
@@ -37,19 +36,9 @@ struct PgdStep {
 };
 
 // Only single elements are turned.
-template <int VEC, typename G, typename N>
-__device__ __forceinline__ Pack<G, VEC> load_grad(const PgdStep<G, N> &step, int64 start, int64 i) {
+template <int VEC, typename G>
+__device__ __forceinline__ Pack<G, VEC> load_grad(const PgdStep<G> &step, int64 start, int64 i) {
     return load_pack<G, VEC>(step.grad + start + (VEC == 1 && step.grad_turned ? step.turn(i) : i));
-}
-
-template <int VEC, typename G, typename N>
-__device__ __forceinline__ void store_network(const PgdStep<G, N> &step, int64 start, int64 i,
-                                              const Pack<float, VEC> &x_adv) {
-    if (!step.network_out) return;
-    Pack<N, VEC> out;
-#pragma unroll
-    for (int lane = 0; lane < VEC; ++lane) out.items[lane] = from_float<N>(x_adv.items[lane]);
-    store_pack<N, VEC>(step.network_out + start + (VEC == 1 && step.network_turned ? step.turn(i) : i), out);
 }
 
 // A comparison with NaN is false, so a NaN value passes through, as it does through PyTorch's clamp.
@@ -82,8 +71,8 @@ struct MoveL2 {
 };
 
 // VEC elements of a row that begins at `start`, from its element i on. Whether a gradient is NaN.
-template <int VEC, typename G, typename N, typename Move>
-__device__ __forceinline__ bool move_pack(const PgdStep<G, N> &step, int64 start, int64 i, const Move &move) {
+template <int VEC, typename G, typename Move>
+__device__ __forceinline__ bool move_pack(const PgdStep<G> &step, int64 start, int64 i, const Move &move) {
     const Pack<float, VEC> images = load_pack<float, VEC>(step.images + start + i);
     const Pack<float, VEC> delta = load_pack<float, VEC>(step.delta + start + i);
     const Pack<G, VEC> grad = load_grad<VEC>(step, start, i);
@@ -98,13 +87,12 @@ __device__ __forceinline__ bool move_pack(const PgdStep<G, N> &step, int64 start
     }
     store_pack<float, VEC>(step.delta_out + start + i, delta_out);
     store_pack<float, VEC>(step.x_adv_out + start + i, x_adv);
-    store_network<VEC>(step, start, i, x_adv);
     return nan;
 }
 
 // One pack a thread; every row begins with a block. Only a batch that is one row may end in part of a pack.
-template <typename G, typename N, int VEC>
-__global__ void pgd_step_linf(const PgdStep<G, N> step) {
+template <typename G, int VEC>
+__global__ void pgd_step_linf(const PgdStep<G> step) {
     const int64 row = blockIdx.x / step.blocks_per_row;
     const int64 start = row * step.row_size;
     const int64 first = (static_cast<int64>(blockIdx.x % step.blocks_per_row) * blockDim.x + threadIdx.x) * VEC;
@@ -122,8 +110,8 @@ __global__ void pgd_step_linf(const PgdStep<G, N> step) {
 }
 
 // One block a row, which is a sample; what the first pass reads the later two find in a cache.
-template <typename G, typename N, int VEC>
-__global__ void pgd_step_l2(const PgdStep<G, N> step) {
+template <typename G, int VEC>
+__global__ void pgd_step_l2(const PgdStep<G> step) {
     __shared__ double scratch[33];
     const int64 row = blockIdx.x, start = row * step.row_size;
     const int64 begin = static_cast<int64>(threadIdx.x) * VEC, stride = static_cast<int64>(blockDim.x) * VEC;
@@ -157,12 +145,12 @@ __global__ void pgd_step_l2(const PgdStep<G, N> step) {
 }
 
 #ifdef FASTISEAT_INSTANTIATE
-template __global__ void pgd_step_linf<float, float, 4>(PgdStep<float, float>);
-template __global__ void pgd_step_linf<__half, __half, 4>(PgdStep<__half, __half>);
-template __global__ void pgd_step_linf<__nv_bfloat16, __nv_bfloat16, 1>(PgdStep<__nv_bfloat16, __nv_bfloat16>);
-template __global__ void pgd_step_l2<float, float, 1>(PgdStep<float, float>);
-template __global__ void pgd_step_l2<__half, __half, 4>(PgdStep<__half, __half>);
-template __global__ void pgd_step_l2<__nv_bfloat16, __nv_bfloat16, 4>(PgdStep<__nv_bfloat16, __nv_bfloat16>);
+template __global__ void pgd_step_linf<float, 4>(PgdStep<float>);
+template __global__ void pgd_step_linf<__half, 4>(PgdStep<__half>);
+template __global__ void pgd_step_linf<__nv_bfloat16, 1>(PgdStep<__nv_bfloat16>);
+template __global__ void pgd_step_l2<float, 1>(PgdStep<float>);
+template __global__ void pgd_step_l2<__half, 4>(PgdStep<__half>);
+template __global__ void pgd_step_l2<__nv_bfloat16, 4>(PgdStep<__nv_bfloat16>);
 #endif
 
 }  // namespace fastiseat

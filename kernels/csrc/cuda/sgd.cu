@@ -3,13 +3,7 @@
 #include "launch.h"
 #include "sgd.cuh"
 
-int32_t fastiseat_cuda_sgd(float *weights, float *momentum_buffer, float *ema, const void *grad,
-                           const void *second_grad, const void *perturbation_grad, int64_t grad_dtype,
-                           const float *ratio, const int32_t *block_segment, const uint8_t *perturbed,
-                           const uint8_t *active, const uint8_t *skip, int64_t num_blocks, float lr,
-                           const float *lr_tensor, float momentum, const float *momentum_tensor, float weight_decay,
-                           const float *weight_decay_tensor, float ema_decay, const float *ema_decay_tensor,
-                           int32_t nesterov, void *stream) {
+int32_t fastiseat_cuda_sgd(FASTISEAT_SGD_ARGUMENTS, void *stream) {
     using namespace fastiseat;
     if (num_blocks == 0) return FASTISEAT_OK;
     return with_dtype(static_cast<int32_t>(grad_dtype), [&](auto zero) {

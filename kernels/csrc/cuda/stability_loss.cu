@@ -3,13 +3,10 @@
 #include "launch.h"
 #include "stability_loss.cuh"
 
-int32_t fastiseat_cuda_stability_loss(const void *logits, const void *clean_logits, const int64_t *labels,
-                                      int64_t dtype, int64_t num_samples, int64_t num_classes, float lam,
-                                      const float *lam_tensor, int32_t linear, int64_t num_weighted, int32_t kl,
-                                      float *total, float *adversarial, float *stability, float *losses,
-                                      float *clean_losses, float *weights, float *of_adversarial,
-                                      float *of_stability, float *of_stability_clean, void *stream) {
+int32_t fastiseat_cuda_stability_loss(FASTISEAT_STABILITY_LOSS_ARGUMENTS, void *stream) {
     if (num_samples > fastiseat::MOST_SAMPLES) return FASTISEAT_UNSUPPORTED;
+    if (weighting != FASTISEAT_TOP && weighting != FASTISEAT_LINEAR) return FASTISEAT_UNSUPPORTED;
+    if (distance != FASTISEAT_SQUARED_L2 && distance != FASTISEAT_KL) return FASTISEAT_UNSUPPORTED;
     return fastiseat::with_dtype(static_cast<int32_t>(dtype), [&](auto zero) {
         using T = decltype(zero);
         const fastiseat::StabilityLoss<T> loss{static_cast<const T *>(logits),
@@ -18,9 +15,9 @@ int32_t fastiseat_cuda_stability_loss(const void *logits, const void *clean_logi
                                                static_cast<int>(num_samples),
                                                static_cast<int>(num_classes),
                                                {lam, lam_tensor},
-                                               linear != 0,
+                                               weighting == FASTISEAT_LINEAR,
                                                static_cast<int>(num_weighted),
-                                               kl != 0,
+                                               distance == FASTISEAT_KL,
                                                total,
                                                adversarial,
                                                stability,

@@ -43,12 +43,8 @@ int32_t run(const Job &job, const G *grad, H *out) {
 
 }  // namespace
 
-int32_t fastiseat_cuda_weight_perturb(const float *weights, const void *grad, int64_t grad_dtype,
-                                      const int32_t *block_segment, const int32_t *first_block,
-                                      const uint8_t *perturbed, int64_t num_blocks, int64_t num_segments,
-                                      float gamma, const float *gamma_tensor, int32_t global, double *sums,
-                                      float *ratio, void *out, int64_t out_dtype, int64_t out_length,
-                                      float *out_full, void *stream) {
+int32_t fastiseat_cuda_weight_perturb(FASTISEAT_WEIGHT_PERTURB_ARGUMENTS, void *stream) {
+    if (norm != FASTISEAT_EACH_TENSOR && norm != FASTISEAT_ALL_PERTURBED) return FASTISEAT_UNSUPPORTED;
     const Job job{weights,
                   grad,
                   block_segment,
@@ -57,7 +53,7 @@ int32_t fastiseat_cuda_weight_perturb(const float *weights, const void *grad, in
                   num_blocks,
                   num_segments,
                   {gamma, gamma_tensor},
-                  global != 0,
+                  norm == FASTISEAT_ALL_PERTURBED,
                   sums,
                   ratio,
                   out_length / fastiseat::kFlatBlock,
