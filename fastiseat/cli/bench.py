@@ -14,6 +14,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json, show_text
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError, unknown
+from fastiseat.names.networks import in_help
 from fastiseat.safe import OwnFolder
 
 if TYPE_CHECKING:
@@ -43,8 +44,7 @@ class Bench(AttackOptions):
     """step, loaders, kernels, epoch, attack, or all of them."""
     preset: str = "auto"
     """a100, v100, 3080ti, h200, cpu; auto takes the one for the device at hand."""
-    arch: Words = ()
-    """small, prn18 or wrn-DEPTH-WIDTH."""
+    arch: Annotated[Words, arg(help=f"{in_help()}.")] = ()
     dataset: Words = ()
     """Whose images' shape, classes and recipe: digits, cifar10, cifar100, svhn, tinyimagenet."""
     batch_size: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json
 from fastiseat.config import pixels_in_words
 from fastiseat.names import ALSO_CALLED, ATTACKS
-from fastiseat.names.networks import ARCHS, variants_of
+from fastiseat.names.networks import summaries, variants_of
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
 if TYPE_CHECKING:
@@ -23,12 +23,6 @@ Row = dict[str, Any]
 _PIXELS = ("eps", "step size")
 """Columns of lengths in pixel values."""
 _OWN_PATHS = {"imagefolder": "DIR", "npz": "PATH"}
-_ARCHS = {
-    "small": "a small residual network, for 8×8 digits and first tries",
-    "prn18": "PreActResNet-18",
-    "wrn-28-10": "Wide ResNet; any wrn-DEPTH-WIDTH of depth 6n + 4",
-    "wrn-34-10": "Wide ResNet, the paper's on CIFAR-10",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,10 +136,10 @@ def _recipes(arguments: List) -> Iterator[Row]:
 
 def _models() -> Iterator[Row]:
     default = {f"{kind}:PATH" if kind in OWN_DATA else kind: kind for kind in DATASETS}
-    for arch in ARCHS:
+    for arch, words in summaries().items():
         yield {
             "arch": arch,
-            "what it is": _ARCHS[arch],
+            "what it is": words,
             "variants": list(variants_of(arch)),
             "default for": [kind for name, kind in default.items() if recipe(name).network.arch == arch],
         }

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import arg
 
 from fastiseat.fields import check_types, require, require_text
-from fastiseat.names.networks import Initialization, Variant, canonical_arch, check_variant
+from fastiseat.names.networks import Initialization, Variant, canonical_arch, check_variant, in_help
 
 
 @dataclass(frozen=True, kw_only=True)
 class Network:
     """Which network, and where its first weights come from."""
 
-    arch: str = "small"
-    """small, prn18 or wrn-DEPTH-WIDTH. Paper: wrn-34-10 on CIFAR-10, else prn18."""
+    arch: Annotated[str, arg(help=f"{in_help()}. Paper: wrn-34-10 on CIFAR-10, else prn18.")] = "small"
     variant: Variant = "released"
     """Whose code's network. released: the authors'. common: RobustBench's and TRADES'. Of small and prn18 alone, with
     no BatchNorm after the last block: released-no-bn (RobustBench's Wong2020Fast), common-no-bn (pytorch-cifar),

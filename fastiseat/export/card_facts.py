@@ -7,7 +7,7 @@ from typing import Any
 
 from fastiseat.config import pixels_in_words
 from fastiseat.export.source import Source
-from fastiseat.names.networks import FORMS, wrn_size
+from fastiseat.names.networks import FORMS, family_of, title
 from fastiseat.recipes import METHODS
 
 ATTACK = (
@@ -34,9 +34,7 @@ def text(value: object) -> str:
 
 def architecture(arch: str) -> str:
     """The network's name in the literature."""
-    size = wrn_size(arch)
-    names = {"prn18": "PreActResNet-18", "small": "Small pre-activation ResNet"}
-    return f"WideResNet-{size[0]}-{size[1]}" if size else names[arch]
+    return title(arch)
 
 
 def method(source: Source) -> str:
@@ -112,8 +110,7 @@ def limits(source: Source) -> list[str]:
 
 def tags(source: Source) -> list[str]:
     """For the Hub's search."""
-    family = "wide-resnet" if wrn_size(source.spec.arch) else "preact-resnet"
-    names = ["adversarial-training", "adversarial-robustness", family, "fastiseat"]
+    names = ["adversarial-training", "adversarial-robustness", family_of(source.spec.arch).tag, "fastiseat"]
     return [*names, *([method(source)] if method(source) else [])]
 
 

@@ -104,6 +104,11 @@ class ResidualNetwork(nn.Module):
         return out
 
 
+def is_here(arch: str, variant: str) -> bool:
+    """Whether :func:`network` has it."""
+    return arch in SIZES or (arch.startswith("wrn-") and variant == "released")
+
+
 def network(arch: str, variant: str, in_channels: int, num_classes: int) -> ResidualNetwork:
     """``prn18``, ``small`` of any variant, or ``wrn-DEPTH-WIDTH`` of the released one."""
     reads_input, stem_norm, stem_stride, last_norm = VARIANTS[variant]

@@ -18,6 +18,7 @@ from torch import Tensor
 from fastiseat.export import plain_networks
 from fastiseat.export.source import Source
 from fastiseat.models import export_state_dict, load_model
+from fastiseat.models.factory import build_spec
 from fastiseat.names.networks import FORMS, wrn_size
 
 _ZOO = "robustbench.model_zoo.architectures"
@@ -45,8 +46,8 @@ def own_class(source: Source) -> tuple[str, str] | None:
 
 def plain_class(source: Source) -> bool:
     """Whether the file of plain networks has a class for it."""
-    is_common_wrn = wrn_size(source.spec.arch) is not None and source.spec.variant == "common"
-    return own_class(source) is None and not is_common_wrn and _is_bare(source)
+    spec = source.spec
+    return own_class(source) is None and plain_networks.is_here(spec.arch, spec.variant) and _is_bare(source)
 
 
 def beside(source: Source) -> Path | None:
@@ -101,7 +102,7 @@ def note(source: Source) -> str:
 def _is_bare(source: Source) -> bool:
     """Whether the network has nothing beyond its architecture, such as a normalisation of its own."""
     with torch.device("meta"):
-        expected = plain_networks.network(**asdict(source.spec)).state_dict()
+        expected = build_spec(source.spec).state_dict()
     return source.model.state_dict().keys() == expected.keys()
 
 

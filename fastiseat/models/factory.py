@@ -6,19 +6,15 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
-from fastiseat.models.blocks import PreActBlock
+from fastiseat.models.homes import home_of
 from fastiseat.models.initialization import initialize
 from fastiseat.models.network import Network
-from fastiseat.models.norm import BatchNormReLU
-from fastiseat.models.preact_resnet import SIZES, PreActResNet
 from fastiseat.models.rewrite import has_hooks
-from fastiseat.models.wide_resnet import WideResNet
 from fastiseat.names.networks import (
     ModelSpec,
     canonical_arch,
     canonical_initialization,
     canonical_variant,
-    wrn_size,
 )
 
 
@@ -58,23 +54,16 @@ def build(
 
 def build_spec(spec: ModelSpec) -> Network:
     """:func:`build` for a spec whose names are canonical already, with PyTorch's first weights."""
-    if size := wrn_size(spec.arch):
-        depth, width = size
-        return WideResNet(spec, depth=depth, width=width)
-    depths, widths = SIZES[spec.arch]
-    return PreActResNet(spec, depths=depths, widths=widths)
-
-
-# What the networks consist of; what runs in a half dtype there, and what in float32, is what autocast would choose.
-_PARTS = {PreActResNet, WideResNet, PreActBlock, BatchNormReLU, nn.Conv2d, nn.Linear, nn.Sequential}
+    return home_of(spec.arch).build(spec)
 
 
 def is_as_built(model: nn.Module) -> bool:
     """Whether it is one of the networks, of the parts that it is built of here and without hooks."""
+    parts = home_of(model.spec.arch).PARTS if isinstance(model, Network) else frozenset()
     return (
         isinstance(model, Network)
         and not _has_any_global_hook()
-        and all(type(module) in _PARTS and not has_hooks(module) for module in model.modules())
+        and all(type(module) in parts and not has_hooks(module) for module in model.modules())
     )
 
 

@@ -17,10 +17,10 @@ from fastiseat.errors import UserError
 from fastiseat.fields import typed
 from fastiseat.models import checksum
 from fastiseat.models.entries import find
-from fastiseat.models.identify import Identity, identify
+from fastiseat.models.identify import Identity, believed, identify, said
 from fastiseat.models.layouts import Layout, layout_of, strip_prefixes, to_released
 from fastiseat.models.normalization import Normalization, held
-from fastiseat.models.parts import take_apart
+from fastiseat.models.parts import Parts, take_apart
 from fastiseat.models.shipped import hint, shipped
 from fastiseat.models.torch_file import load
 from fastiseat.names.networks import Variant, canonical_variant, describe
@@ -30,6 +30,7 @@ from fastiseat.safe.reading import NETWORK
 _Origin = Literal["safetensors", "authors", "torch"]
 _TINY_IMAGENET_CLASSES = 200
 _COUNTER = "num_batches_tracked"
+_NORMALIZATION = ("normalize.mean", "normalize.std")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,10 +73,10 @@ class Weights:
 def read_weights(path: str | os.PathLike[str], *, entry: str | None = None) -> Weights:
     """Read ``.safetensors``, or any other name as a torch file; no code in the file is ever executed.
 
-    A torch file is a bare state dict or a dict with one. The architecture is recognised from
-    keys and shapes. The variant comes from the metadata of our own files, else from a Wide ResNet's common key
-    layout, else from ``best_pgd``, which the authors' checkpoints have, else (a Wide ResNet's released keys, which all
-    of this library's have, and PreActResNet-18 in a torch file) from what is usual among networks of these keys.
+    A torch file is a bare state dict or a dict with one. Architecture and variant are what our own files say. Of others
+    the architecture is recognised from keys and shapes, and the variant from a Wide ResNet's common key layout, else
+    from ``best_pgd``, which the authors' checkpoints have, else (a Wide ResNet's released keys, which all of this
+    library's have, and PreActResNet-18 in a torch file) from what is usual among networks of these keys.
     Wrappers' prefixes come off; a normalisation of images beside the network is told apart from it.
 
     Args:
@@ -170,15 +171,21 @@ def _weights(
     for key, tensor in raw.items():
         if tensor.is_complex():
             raise UserError(f"{key} holds complex numbers; a network's weights are real: export it again")
-    parts = take_apart(raw, wanted)
-    state = _with_counters(to_released(parts.network))
+    spec = said(metadata) if wanted is None else None
+    parts = _our_parts(raw)
+    state = _with_counters(parts.network)
+    identity = believed(spec, state)
+    if identity is None:
+        parts = take_apart(raw, wanted)
+        state = _with_counters(to_released(parts.network))
     for key, tensor in state.items():
         if not tensor.is_floating_point() and not key.endswith(_COUNTER):
             raise UserError(
                 f"{key} holds {str(tensor.dtype).removeprefix('torch.')}; a network's weights are floating-point "
                 "numbers: give the file before it was rounded to whole ones"
             )
-    identity = identify(state)
+    if identity is None:
+        identity = identify(state, spec)
     arch, variants, in_channels, num_classes = identity
     layout = layout_of(strip_prefixes(parts.network))
     variant, told = _variant(metadata, identity, layout=layout, origin=origin)
@@ -195,6 +202,13 @@ def _weights(
         choice=_choice(parts.root, parts.others) if parts.others else None,
         metadata=metadata,
     )
+
+
+def _our_parts(raw: Mapping[str, Tensor]) -> Parts:
+    """A network of this library, and its first layer where that normalises images."""
+    network = {key: tensor for key, tensor in raw.items() if key not in _NORMALIZATION}
+    pair = [raw[key] for key in _NORMALIZATION if key in raw]
+    return Parts(network, normalization=(pair[0], pair[1]) if len(pair) == 2 else None)
 
 
 def _variant(

@@ -1,8 +1,9 @@
-"""Which network a state dict belongs to, from its keys and shapes alone."""
+"""Which network a state dict belongs to: what a file of this library says, else what keys and shapes tell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 import torch
@@ -10,8 +11,8 @@ from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.models.factory import build_spec
-from fastiseat.models.layouts import layout_of
-from fastiseat.names.networks import ARCHS, FORMS, ModelSpec, Variant, canonical_arch, variants_of
+from fastiseat.models.homes import homes, size_of
+from fastiseat.names.networks import ModelSpec, Variant, canonical_arch, canonical_variant, summaries, variants_of
 
 
 class Identity(NamedTuple):
@@ -23,75 +24,75 @@ class Identity(NamedTuple):
     num_classes: int
 
 
-def identify(state: Mapping[str, Tensor]) -> Identity:
+def said(metadata: Mapping[str, str]) -> ModelSpec | None:
+    """The network that a file of this library says it holds; None where it does not say a whole one of today's."""
+    told = {field.name: metadata.get(field.name, "") for field in fields(ModelSpec)}
+    try:
+        return ModelSpec(
+            arch=canonical_arch(told["arch"]),
+            variant=canonical_variant(told["variant"]),
+            in_channels=int(told["in_channels"]),
+            num_classes=int(told["num_classes"]),
+        )
+    except (UserError, ValueError):
+        return None
+
+
+def believed(spec: ModelSpec | None, state: Mapping[str, Tensor]) -> Identity | None:
+    """What ``spec`` says of ``state``, where these are its keys and shapes; None where they are not."""
+    if spec is None or _misfit(spec, state):
+        return None
+    alike = [name for name in variants_of(spec.arch) if not _misfit(replace(spec, variant=name), state)]
+    return Identity(spec.arch, tuple(alike), spec.in_channels, spec.num_classes)
+
+
+def identify(state: Mapping[str, Tensor], spec: ModelSpec | None = None) -> Identity:
     """The network whose keys and shapes ``state`` (in the released layout, without prefixes) has exactly.
+
+    Args:
+        state: its tensors by their keys.
+        spec: what the file says that it is, of which the message speaks where no keys are recognised.
 
     Raises:
         UserError: keys of no known network, keys missing or left over, shapes that disagree.
     """
-    if layout_of(state) == "released":
-        arch, head = _wide_resnet(state), "fc0.weight"
-    elif "linear.weight" in state and "layer1.0.conv1.weight" in state:
-        arch, head = "prn18" if "layer4.0.conv1.weight" in state else "small", "linear.weight"
-    else:
+    found = next((each for home in homes() if (each := home.recognised(state))), None)
+    if found is None and spec is not None:
+        raise UserError(_misfit(spec, state))
+    if found is None:
         raise UserError(
-            f"its keys ({_few(list(state))}) are those of no known network; known: {', '.join(ARCHS)} and "
+            f"its keys ({_few(list(state))}) are those of no known network; known: {', '.join(summaries())} and "
             "any other wrn-<depth>-<width>"
         )
-    in_channels, num_classes = _size(state, "conv1.weight", axis=1), _size(state, head, axis=0)
-    identity = Identity(arch, _variants(arch, state), in_channels, num_classes)
-    _check_fit(state, identity)
+    in_channels, num_classes = size_of(state, found.stem, axis=1), size_of(state, found.head, axis=0)
+    identity = Identity(found.arch, found.variants, in_channels, num_classes)
+    # Their shapes are the same.
+    nearest = ModelSpec(
+        arch=found.arch, variant=found.variants[0], in_channels=in_channels, num_classes=num_classes
+    )
+    if wrong := _misfit(nearest, state):
+        raise UserError(wrong)
     return identity
 
 
-def _variants(arch: str, state: Mapping[str, Tensor]) -> tuple[Variant, ...]:
-    """Those of ``arch`` that have BatchNorms where ``state`` has them."""
-    known = variants_of(arch)
-    if layout_of(state) is not None:
-        return known
-    stem, last = (any(key.startswith(f"{name}.") for key in state) for name in ("bn1", "bn"))
-    found = tuple(name for name in known if (FORMS[name].stem_norm, FORMS[name].last_norm) == (stem, last))
-    return found or ("released",)  # its keys are the nearest, and what they differ in is told
-
-
-def _wide_resnet(state: Mapping[str, Tensor]) -> str:
-    num_blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.block")})
-    channels = _size(state, "layer1.block0.conv1.weight", axis=0)
-    if channels % 16:
-        raise UserError(
-            f"layer1.block0.conv1.weight has {channels} channels; a Wide ResNet's are a multiple of 16"
-        )
-    return canonical_arch(f"wrn-{6 * num_blocks + 4}-{channels // 16}")
-
-
-def _size(state: Mapping[str, Tensor], key: str, *, axis: int) -> int:
-    if key not in state:
-        raise UserError(f"it lacks the key {key}; give a file that holds a whole network")
-    shape = state[key].shape
-    if len(shape) <= axis:
-        raise UserError(f"{key} has shape {tuple(shape)}; a weight tensor has two dimensions or more")
-    return shape[axis]
-
-
-def _check_fit(state: Mapping[str, Tensor], identity: Identity) -> None:
-    arch, variants, in_channels, num_classes = identity
-    # Their shapes are the same, and building on the meta device draws no random number.
-    spec = ModelSpec(arch=arch, variant=variants[0], in_channels=in_channels, num_classes=num_classes)
-    with torch.device("meta"):
+def _misfit(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
+    """In which keys or shapes ``state`` is not that network's; empty where in none."""
+    with torch.device("meta"):  # where building draws no random number
         expected = build_spec(spec).state_dict()
     missing = [key for key in expected if key not in state]
     surplus = [key for key in state if key not in expected]
     if missing or surplus:
-        raise UserError(
-            f"{arch} is the nearest known network, but missing keys: {_few(missing)}; unexpected keys: "
+        return (
+            f"{spec.arch} is the nearest known network, but missing keys: {_few(missing)}; unexpected keys: "
             f"{_few(surplus)}; give a file with exactly that network's state dict"
         )
     for key, tensor in expected.items():
         if state[key].shape != tensor.shape:
-            raise UserError(
-                f"{key} has shape {tuple(state[key].shape)}, but {tuple(tensor.shape)} in {arch} with "
-                f"{in_channels} input channels and {num_classes} classes; give a file of such a network"
+            return (
+                f"{key} has shape {tuple(state[key].shape)}, but {tuple(tensor.shape)} in {spec.arch} with "
+                f"{spec.in_channels} input channels and {spec.num_classes} classes; give a file of such a network"
             )
+    return ""
 
 
 def _few(keys: Sequence[str], *, limit: int = 3) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import classify, conv3x3, stage, summed
+from fastiseat.models import plain as written
+from fastiseat.models.blocks import PreActBlock, classify, conv3x3, stage, summed
+from fastiseat.models.homes import Recognised, State
 from fastiseat.models.network import Network
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
-from fastiseat.names.networks import FORMS, ModelSpec
+from fastiseat.names.networks import FORMS, ModelSpec, variants_of
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "prn18": ((2, 2, 2, 2), (64, 128, 256, 512)),
@@ -60,3 +62,29 @@ class PreActResNet(Network):
             addends = self.through(blocks, addends)
         features = summed(addends) if self.bn is None else self.bn(*addends)[1]
         return classify(self.linear, features)
+
+
+PARTS = frozenset({PreActResNet, PreActBlock, BatchNormReLU, nn.Conv2d, nn.Linear, nn.Sequential})
+
+
+def build(spec: ModelSpec) -> Network:
+    """``small`` or ``prn18``."""
+    depths, widths = SIZES[spec.arch]
+    return PreActResNet(spec, depths=depths, widths=widths)
+
+
+def plain(spec: ModelSpec) -> nn.Module:
+    """The same as people write it."""
+    return written.PreActResNet(spec, *SIZES[spec.arch])
+
+
+def recognised(state: State) -> Recognised | None:
+    """``prn18`` by its fourth stage, and the variants that have BatchNorms where ``state`` has them."""
+    if not ("linear.weight" in state and "layer1.0.conv1.weight" in state):
+        return None
+    arch = "prn18" if "layer4.0.conv1.weight" in state else "small"
+    stem, last = (any(key.startswith(f"{name}.") for key in state) for name in ("bn1", "bn"))
+    forms = {name: (FORMS[name].stem_norm, FORMS[name].last_norm) for name in variants_of(arch)}
+    # Where none has, the released one's keys are the nearest, and what they differ in is told.
+    variants = tuple(name for name, norms in forms.items() if norms == (stem, last)) or ("released",)
+    return Recognised(arch, variants, stem="conv1.weight", head="linear.weight")

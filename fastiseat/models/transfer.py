@@ -63,7 +63,8 @@ def load_model(
     )
     with torch.device("meta"):
         model = build_spec(spec)
-    dtype = torch.float64 if weights.state["conv1.weight"].dtype == torch.float64 else torch.float32
+    first, _ = next(model.named_parameters())
+    dtype = torch.float64 if weights.state[first].dtype == torch.float64 else torch.float32
     model = model.to(dtype).to_empty(device="cpu")
     model.load_state_dict(weights.state)
     _put_before(model, normalization)
@@ -153,4 +154,4 @@ def _put_before(model: Network, normalization: Normalization | None) -> None:
     if normalization is None or normalization.is_identity:
         model.normalize = None
     else:
-        model.normalize = Normalize(normalization).to(model.get_parameter("conv1.weight")).train(model.training)
+        model.normalize = Normalize(normalization).to(next(model.parameters())).train(model.training)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from fastiseat.models.blocks import classify, conv3x3, stage
+from fastiseat.errors import UserError
+from fastiseat.models import plain as written
+from fastiseat.models.blocks import PreActBlock, classify, conv3x3, stage
+from fastiseat.models.homes import Recognised, State, size_of
+from fastiseat.models.layouts import layout_of
 from fastiseat.models.network import Network
 from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
-from fastiseat.names.networks import FORMS, ModelSpec
+from fastiseat.names.networks import FORMS, ModelSpec, canonical_arch, variants_of, wrn_size
 
 
 class WideResNet(Network):
@@ -52,3 +56,37 @@ class WideResNet(Network):
             addends = self.through(blocks, addends)
         _, features = self.bn1(*addends)
         return classify(self.fc0, features)
+
+
+PARTS = frozenset({WideResNet, PreActBlock, BatchNormReLU, nn.Conv2d, nn.Linear, nn.Sequential})
+
+
+def build(spec: ModelSpec) -> Network:
+    """``wrn-<depth>-<width>``."""
+    depth, width = _size(spec)
+    return WideResNet(spec, depth=depth, width=width)
+
+
+def plain(spec: ModelSpec) -> nn.Module:
+    """The same as people write it."""
+    return written.WideResNet(spec, *_size(spec))
+
+
+def recognised(state: State) -> Recognised | None:
+    """Depth by the blocks of a stage and width by their channels; its variants have the same keys."""
+    if layout_of(state) != "released":
+        return None
+    num_blocks = len({key.split(".")[1] for key in state if key.startswith("layer1.block")})
+    channels = size_of(state, "layer1.block0.conv1.weight", axis=0)
+    if channels % 16:
+        raise UserError(
+            f"layer1.block0.conv1.weight has {channels} channels; a Wide ResNet's are a multiple of 16"
+        )
+    arch = canonical_arch(f"wrn-{6 * num_blocks + 4}-{channels // 16}")
+    return Recognised(arch, variants_of(arch), stem="conv1.weight", head="fc0.weight")
+
+
+def _size(spec: ModelSpec) -> tuple[int, int]:
+    size = wrn_size(spec.arch)
+    assert size is not None, spec
+    return size

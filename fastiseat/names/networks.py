@@ -1,9 +1,10 @@
-"""What a network is called. Nothing here imports torch: the config checks names before torch is loaded."""
+"""All networks by name: what each is, where its code lies, and whose code's it can be. Imports no torch."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from fastiseat.errors import UserError, unknown
@@ -52,20 +53,111 @@ FORMS: dict[Variant, Form] = {
         last_norm=False,
     ),
 }
-"""Every variant; an entry more, and its name above, is all that another one needs."""
+"""Every variant by name."""
 
 Initialization = Literal["torch", "he"]
 """How first weights are drawn: PyTorch's defaults, or :func:`fastiseat.models.initialization.initialize`'s other."""
 
 INITIALIZATIONS: tuple[Initialization, ...] = get_args(Initialization)
 
-ARCHS: tuple[str, ...] = ("small", "prn18", "wrn-28-10", "wrn-34-10")
-"""The names shown in help; any ``wrn-<depth>-<width>`` of depth 6n + 4 is accepted beside them."""
-
-_WRN = re.compile(r"(?:wrn|wide-?resnet)-?(\d+)[-x](\d+)")
 # Beyond any that has been trained; what a machine's memory holds is asked when the network is made.
 _DEEPEST, _WIDEST = 1000, 1000
-_PRN18 = re.compile(r"(?:prn|preact-?resnet)-?18")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A network, or several that differ in size: all that is told of it before torch is loaded.
+
+    Attributes:
+        home: the module that holds its code, see :mod:`fastiseat.models.homes`.
+        summary: what it is, for lists; of a family with ``examples`` they say it.
+        title: what the literature calls it; ``{0}`` and so on are the numbers in its name.
+        tag: what the family is called in the Hugging Face Hub's search.
+        variants: whose code's it can be, names in :data:`FORMS`; the first is taken where a method asks for another.
+        drawn: how the papers' codes draw its first weights; None where no paper has it.
+        side: of its images, where no data set tells.
+        spelling: what other people call it, in lower case with hyphens; its groups are the numbers in the name.
+        named: the one name of such a spelling, for a family of several sizes; else its key in :data:`NETWORKS`.
+        examples: names for lists of a family of several sizes, and what each is.
+        in_help: how help calls a family of several sizes.
+    """
+
+    home: str
+    title: str
+    tag: str
+    summary: str = ""
+    variants: tuple[Variant, ...] = ("released",)
+    drawn: Initialization | None = None
+    side: int = 32
+    spelling: str | None = None
+    named: Callable[[str, tuple[str, ...]], str] | None = None
+    examples: Mapping[str, str] = field(default_factory=dict)
+    in_help: str | None = None
+
+
+def _wide(name: str, size: tuple[str, ...]) -> str:
+    depth, width = map(whole_number, size)
+    if not 10 <= depth <= _DEEPEST or (depth - 4) % 6 or not 1 <= width <= _WIDEST:
+        raise UserError(
+            f"network {shown(name)}: a Wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34, ... {_DEEPEST}) and width "
+            f"1 to {_WIDEST}; take for instance wrn-28-10 or wrn-34-10"
+        )
+    return f"wrn-{depth}-{width}"
+
+
+NETWORKS: dict[str, Family] = {
+    "small": Family(
+        home="fastiseat.models.preact_resnet",
+        summary="a small residual network, for 8×8 digits and first tries",
+        title="Small pre-activation ResNet",
+        tag="preact-resnet",
+        variants=VARIANTS,
+        side=8,
+    ),
+    "prn18": Family(
+        home="fastiseat.models.preact_resnet",
+        summary="PreActResNet-18",
+        title="PreActResNet-18",
+        tag="preact-resnet",
+        variants=VARIANTS,
+        drawn="torch",
+        spelling=r"(?:prn|preact-?resnet)-?18",
+    ),
+    "wrn": Family(
+        home="fastiseat.models.wide_resnet",
+        title="WideResNet-{0}-{1}",
+        tag="wide-resnet",
+        variants=("released", "common"),
+        drawn="he",
+        spelling=r"(?:wrn|wide-?resnet)-?(\d+)[-x](\d+)",
+        named=_wide,
+        examples={
+            "wrn-28-10": "Wide ResNet; any wrn-DEPTH-WIDTH of depth 6n + 4",
+            "wrn-34-10": "Wide ResNet, the paper's on CIFAR-10",
+        },
+        in_help="wrn-DEPTH-WIDTH",
+    ),
+}
+"""Every network; an entry more is all that one needs beside its own file."""
+
+
+def summaries() -> dict[str, str]:
+    """The names that are listed, and what each is."""
+    return {
+        name: words
+        for key, family in NETWORKS.items()
+        for name, words in (family.examples or {key: family.summary}).items()
+    }
+
+
+ARCHS: tuple[str, ...] = tuple(summaries())
+"""The names that are listed; any ``wrn-<depth>-<width>`` of depth 6n + 4 is accepted beside them."""
+
+
+def in_help(names: Iterable[str] | None = None) -> str:
+    """``small, prn18 or wrn-DEPTH-WIDTH``: all, or those of some keys in :data:`NETWORKS`."""
+    called = [NETWORKS[name].in_help or name for name in names or NETWORKS]
+    return f"{', '.join(called[:-1])} or {called[-1]}" if called[1:] else called[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,26 +192,37 @@ def canonical_arch(name: str) -> str:
     Raises:
         UserError: no such network, or a Wide ResNet whose depth is not 6n + 4 or whose width is 0.
     """
+    key, numbers = _read(name)
+    named = NETWORKS[key].named
+    return key if named is None else named(name, numbers)
+
+
+def _read(name: str) -> tuple[str, tuple[str, ...]]:
+    """The key of its family, and the numbers in the name."""
     spelt = name.strip().lower().replace("_", "-")
-    if _PRN18.fullmatch(spelt):
-        return "prn18"
-    if match := _WRN.fullmatch(spelt):
-        depth, width = whole_number(match[1]), whole_number(match[2])
-        if not 10 <= depth <= _DEEPEST or (depth - 4) % 6 or not 1 <= width <= _WIDEST:
-            raise UserError(
-                f"network {shown(name)}: a Wide ResNet has depth 6n + 4 (10, 16, 22, 28, 34, ... {_DEEPEST}) and width "
-                f"1 to {_WIDEST}; take for instance wrn-28-10 or wrn-34-10"
-            )
-        return f"wrn-{depth}-{width}"
-    if spelt not in ARCHS:
-        raise unknown("network", name, ARCHS)
-    return spelt
+    for key, family in NETWORKS.items():
+        if match := re.fullmatch(re.escape(key) if family.spelling is None else family.spelling, spelt):
+            return key, match.groups()
+        if spelt == key and family.named is None:
+            return key, ()
+    raise unknown("network", name, summaries())
+
+
+def family_of(arch: str) -> Family:
+    """That of a network in any spelling; :class:`UserError` where there is none."""
+    return NETWORKS[_read(arch)[0]]
+
+
+def title(arch: str) -> str:
+    """What the literature calls a canonical ``arch``."""
+    key, numbers = _read(arch)
+    return NETWORKS[key].title.format(*numbers)
 
 
 def wrn_size(arch: str) -> tuple[int, int] | None:
     """Depth and width of a canonical ``wrn-<depth>-<width>``; None for the other networks."""
-    match = _WRN.fullmatch(arch)
-    return (int(match[1]), int(match[2])) if match else None
+    key, numbers = _read(arch)
+    return (int(numbers[0]), int(numbers[1])) if key == "wrn" else None
 
 
 def canonical_variant(name: str) -> Variant:
@@ -135,15 +238,16 @@ def canonical_variant(name: str) -> Variant:
 
 def variants_of(arch: str) -> tuple[Variant, ...]:
     """Those that a canonical ``arch`` has."""
-    return tuple(name for name, form in FORMS.items() if form.wide_strides or wrn_size(arch) is None)
+    return family_of(arch).variants
 
 
 def check_variant(arch: str, variant: Variant) -> None:
     """:class:`UserError` where a canonical ``arch`` has no such variant."""
     if variant not in variants_of(arch):
+        having = [name for name, family in NETWORKS.items() if variant in family.variants]
+        others = f", or {' or '.join(having)}" if having else ""
         raise UserError(
-            f"variant {variant!r}: {arch} has {' and '.join(variants_of(arch))} alone; take one of these, or small or "
-            "prn18"
+            f"variant {variant!r}: {arch} has {' and '.join(variants_of(arch))} alone; take one of these{others}"
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from fastiseat.config import AWP, Config, Network, Objective
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import typed
-from fastiseat.names.networks import Initialization, Variant, wrn_size
+from fastiseat.names.networks import Initialization, Variant, family_of
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
 from fastiseat.recipes.options import check_images, check_options, check_parts, check_shape
@@ -110,12 +110,13 @@ def _ingredients(method: str) -> Ingredients:
 
 
 def _network(own: Network, arch: str | None, variant: Variant) -> Network:
-    """As the method's authors build it; ``small`` is nobody's but ours."""
-    network = replace(own, arch=own.arch if arch is None else arch)
-    if variant == "released" or network.arch == "small":
-        return network
-    initialization: Initialization = "he" if wrn_size(network.arch) else "torch"
-    return replace(network, variant=variant, initialization=initialization)
+    """As the method's authors build it, where theirs is one of its variants; ``small`` is nobody's but ours."""
+    name = own.arch if arch is None else typed("arch", arch, str)
+    family = family_of(name)
+    if variant not in family.variants or family.drawn is None:
+        variant = family.variants[0]
+    drawn: Initialization = "torch" if variant == "released" else family.drawn or "torch"
+    return replace(own, arch=name, variant=variant, initialization=drawn)
 
 
 def _arch(kind: str, uses: Ingredients, extra: Path | str | None) -> str | None:

@@ -9,10 +9,10 @@ from network_forms import BLOCKS, pairs
 from torch import nn
 from torch.func import functional_call
 
-from fastiseat.bench.baselines.networks import PreActBlock as PlainBlock
 from fastiseat.bench.baselines.networks import plain
 from fastiseat.models import blocks, build, norm
 from fastiseat.models.norm import BatchNormReLU, one_pass
+from fastiseat.models.plain import PreActBlock as PlainBlock
 
 NETWORKS = [*pairs("small", "wrn-16-2"), *(("prn18", variant) for variant in BLOCKS)]
 # Sums in another order: of few values in float64; float32 is multiplied by up to 17 BatchNorms of small batches.
