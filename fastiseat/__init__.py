@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from fastiseat.methods import AT, ISEAT, Method, Standard
     from fastiseat.models import load_model
     from fastiseat.recipes import recipe
+    from fastiseat.weights import EMA
 
 _HOME = {
     "AT": "methods",
     "AWP": "config",
     "Config": "config",
+    "EMA": "weights",
     "ISEAT": "methods",
     "Method": "methods",
     "PGD": "config",
@@ -52,6 +54,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "AT",
     "AWP",
+    "EMA",
     "ISEAT",
     "PGD",
     "SGD",

@@ -16,7 +16,7 @@ from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import check_choice
 from fastiseat.pipelines import loaders
 from fastiseat.safe import OwnFolder
-from fastiseat.weights.updates import check_implementation
+from fastiseat.weights.optimizers import rule_of
 
 ON_NAN = ("stop", "rollback")
 
@@ -44,8 +44,9 @@ def check(
         raise UserError(f"--keep {keep}: at least 1 checkpoint is needed to go on from")
     Every.parse(checkpoint_every)
     check_choice(device)
-    recordable = check_implementation(config.optimizer.implementation, device)
-    chosen_engine(engine, device, recordable=recordable)
+    rule = rule_of(config.optimizer)
+    rule.check(device)
+    chosen_engine(engine, device, unrecordable=rule.unrecordable)
     loaders.check(loader, dataset=config.data.dataset, images=config.data.images)
     if out is not None:
         RunDirectory.open(out, config, resume=resume, anyway=anyway)

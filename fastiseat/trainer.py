@@ -589,7 +589,7 @@ class Trainer:
         return Expected(
             digests=digests(self.directory.stored()),
             model=self.model.state_dict(),
-            weights=self.step.weights,
+            check_step=self.step.check_state_dict,
             scores=(f"{name}_clean", f"{name}_pgd10"),
             epoch_steps=len(self.loader),
             rollbacks=MOST_ROLLBACKS,

@@ -73,9 +73,10 @@ def everything(step: TrainStep) -> dict[str, Tensor]:
     """All that the next step depends on, as tensors of their own."""
     state = step.state_dict()
     tensors = dict(step.model.state_dict())
-    for kind in ("momentum_buffers", "last_gradients"):
-        tensors |= {f"{kind}.{name}": tensor for name, tensor in state.get(kind, {}).items()}
-    numbers = {"steps_taken": state["steps_taken"]} | state["loss_scale"]
+    numbers = {"steps_taken": state.pop("steps_taken")} | state.pop("loss_scale")
+    for kind, found in state.items():
+        parts = {"": found} if isinstance(found, Tensor) else found
+        tensors |= {f"{kind}.{name}": tensor for name, tensor in parts.items()}
     return {name: tensor.detach().clone() for name, tensor in tensors.items()} | {
         name: torch.tensor(float(number)) for name, number in numbers.items()
     }

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from fastiseat.checkpoint.fileformat import ForeignError
 from fastiseat.checkpoint.identity import RUN, short
 from fastiseat.engine.accept import check_tensor
-from fastiseat.engine.state import check_state
 from fastiseat.errors import UserError
 from fastiseat.fields import require, require_at_least, shown, typed
 
@@ -26,7 +25,7 @@ class Expected:
     Attributes:
         digests: of its settings, past and present. A checkpoint of an earlier version has none.
         model: the network's state dict.
-        weights: its parameters.
+        check_step: of the training step's state: :meth:`fastiseat.TrainStep.check_state_dict`.
         scores: what an epoch's row has an accuracy of.
         epoch_steps: steps of an epoch, at most.
         rollbacks: the most that there can have been.
@@ -34,7 +33,7 @@ class Expected:
 
     digests: Sequence[str]
     model: Mapping[str, Tensor]
-    weights: Mapping[str, nn.Parameter]
+    check_step: Callable[[Any], None]
     scores: Collection[str]
     epoch_steps: int
     rollbacks: int
@@ -52,7 +51,7 @@ class Expected:
         for name in ("model", "step", "rows"):
             require(name in state, name, None, "is missing")
         _check_model(state["model"], self.model)
-        check_state(state["step"], self.weights)
+        self.check_step(state["step"])
         taken = _exactly("steps_taken", state["step"]["steps_taken"], int)
         require(step is None or taken == step, "steps_taken", taken, f"must be {step}, as the file says")
         _check_rows(state["rows"], self.scores)

@@ -10,7 +10,7 @@ from fastiseat.config.awp import AWP
 from fastiseat.config.data import IDBH, Augment, Data
 from fastiseat.config.network import Network
 from fastiseat.config.objective import Objective
-from fastiseat.config.optimizer import SGD
+from fastiseat.config.optimizer import MOMENTUM, SGD, Optimizer
 from fastiseat.config.pixels import NoPixelsError, Pixels, pixels_in_words
 from fastiseat.config.run import Execution, Run, WhichWeights
 from fastiseat.config.schedule import Schedule
@@ -19,6 +19,7 @@ from fastiseat.config.whole import Config
 __all__ = [
     "AWP",
     "IDBH",
+    "MOMENTUM",
     "PGD",
     "SGD",
     "Augment",
@@ -28,6 +29,7 @@ __all__ = [
     "Network",
     "NoPixelsError",
     "Objective",
+    "Optimizer",
     "Pixels",
     "Run",
     "Schedule",

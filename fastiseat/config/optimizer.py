@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -9,9 +10,25 @@ from tyro.conf import arg
 
 from fastiseat.fields import check_types, require, require_at_least
 
+MOMENTUM = "momentum_buffers"
+"""The name of SGD's state."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SGD:
+class Optimizer(ABC):
+    """What every optimizer's entry says beside its numbers, of which ``lr`` may change from step to step."""
+
+    @abstractmethod
+    def home(self) -> str:
+        """Its code, ``module:class``, a :class:`fastiseat.weights.optimizers.UpdateRule`."""
+
+    def writes(self) -> tuple[str, ...] | None:
+        """The names of its state that a step with these numbers writes; None for all."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SGD(Optimizer):
     """Stochastic gradient descent with the semantics of ``torch.optim.SGD``, applied at θ+ν (Eq. 18)."""
 
     lr: float = 0.1
@@ -37,3 +54,14 @@ class SGD:
             "looks ahead along the momentum, which is 0: give one, or turn nesterov off",
         )
         require_at_least(0, "weight_decay", self.weight_decay)
+
+    def home(self) -> str:
+        """By its implementation."""
+        return {
+            "own": "fastiseat.weights.optimizers.sgd:FusedSGD",
+            "apex": "fastiseat.weights.optimizers.apex:ApexSGD",
+        }[self.implementation]
+
+    def writes(self) -> tuple[str, ...]:
+        """The momentum, where there is any: without, it stays as it is."""
+        return (MOMENTUM,) if self.momentum else ()

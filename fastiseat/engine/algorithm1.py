@@ -127,7 +127,7 @@ class Algorithm1:
         skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
         settings = self.settings
         self.update.descend(  # θ ← (θ+ν) - l ∇L - ν
-            at_theta_nu, at_theta, settings.optimizer, accelerates=settings.accelerates, skip=skip
+            at_theta_nu, at_theta, settings.optimizer, writes=settings.writes, skip=skip
         )
         metrics = {"loss": loss.detach()} | {f"loss_{name}": term.detach() for name, term in terms.items()}
         if attacked.nan_gradient is not None and not self.loss_scale.enabled:  # in fp16 one may overflow
@@ -228,9 +228,9 @@ class Algorithm1:
         self, weights: Mapping[str, Tensor], x: Tensor, attacked: Attacked, y: Tensor
     ) -> Mapping[str, Tensor]:
         """∇θ of the method's loss for it, or what approximates its direction. Running statistics are left alone."""
+        if (known := self.update.direction()) is not None:
+            return {name: gradient for name, gradient in known.items() if name in weights}
         kind = self.settings.awp.gradient
-        if kind == "previous-step":
-            return {name: gradient for name, gradient in self.update.last_gradients().items() if name in weights}
         if attacked.at_weights is not None:
             return attacked.at_weights
         count = (len(y) + 1) // 2 if kind == "half-batch" else len(y)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -49,10 +49,12 @@ class Eager:
         found = Buffers(self._algorithm.model)
         try:
             with modes_restored(self._algorithm.model), own_randomness(given.images.device, seed):
-                return self._algorithm(settings, given)
+                metrics = self._algorithm(settings, given)
         except BaseException:
             found.restore()  # the update of weights is the last thing to happen, that of statistics is not
             raise
+        self._algorithm.update.kept.touch(*self._algorithm.update.written)
+        return metrics
 
 
 class Compiled(Eager):
@@ -82,7 +84,8 @@ class Recorded:
         self._settings: Settings | None = None
         self._numbers: dict[str, float] = {}
         self._tensors: dict[str, Tensor] = {}
-        self._moved: dict[Hashable, set[str]] = {}
+        self._written: dict[Hashable, tuple[Collection[str], Collection[str]]] = {}
+        """What the program of each recording writes; replays run none of its Python."""
 
     def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
@@ -105,7 +108,7 @@ class Recorded:
             resident=list(resident.values()),
         )
         metrics = self._recorder.run(key, partial(self._program, key, resident), inputs, world, seed=seed)
-        algorithm.update.with_momentum |= self._moved[key]
+        algorithm.update.kept.touch(*self._written[key])
         return metrics
 
     def _take(self, settings: Settings) -> None:
@@ -121,21 +124,17 @@ class Recorded:
         self._bound = settings.with_tensors({name: self._tensors[name] for name in self._numbers})
 
     def _program(self, key: Hashable, resident: Tensors, inputs: Tensors) -> Mapping[str, Tensor]:
-        update = self._algorithm.update
-        before, update.with_momentum = update.with_momentum, set()
-        try:
-            with modes_restored(self._algorithm.model):
-                return self._algorithm(self._bound, Given(**resident, **inputs))
-        finally:
-            self._moved.pop(key, None)
-            self._moved[key] = update.with_momentum
-            update.with_momentum = before
-            if len(self._moved) > MOST_RECORDINGS:  # those of the last ones are at the end
-                del self._moved[next(iter(self._moved))]
+        with modes_restored(self._algorithm.model):
+            metrics = self._algorithm(self._bound, Given(**resident, **inputs))
+        self._written.pop(key, None)
+        self._written[key] = self._algorithm.update.written
+        if len(self._written) > MOST_RECORDINGS:  # those of the last ones are at the end
+            del self._written[next(iter(self._written))]
+        return metrics
 
     def _changing(self) -> list[Tensor]:
         algorithm = self._algorithm
-        return [*self._surroundings.tensors(), *algorithm.update.state(), *algorithm.loss_scale.tensors]
+        return [*self._surroundings.tensors(), *algorithm.update.kept.tensors(), *algorithm.loss_scale.tensors]
 
     def _persistent(self) -> list[Tensor]:
         return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
@@ -161,31 +160,28 @@ def switches() -> Hashable:
 def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:
     """:class:`UserError` for an unknown one, or one that does not run on this device or with this update."""
     device = next(weight.device for weight in algorithm.model.parameters())
-    chosen = chosen_engine(name, device, recordable=algorithm.update.recordable)
+    chosen = chosen_engine(name, device, unrecordable=algorithm.update.optimizer.unrecordable)
     if chosen in CAPTURERS:
         return Recorded(chosen, capturer(chosen, device), algorithm, surroundings)
     return Compiled(algorithm) if chosen == "compile" else Eager(algorithm)
 
 
-def chosen_engine(name: str, device: torch.device, *, recordable: bool = True) -> str:
+def chosen_engine(name: str, device: torch.device, *, unrecordable: str = "") -> str:
     """``name``, or what ``auto`` comes to; :class:`UserError` for an unknown one, or one for another device or update.
 
-    ``recordable`` tells whether the update of the weights can be recorded.
+    ``unrecordable`` says why the update of the weights can't be recorded, where that is so.
     """
     if name not in ENGINES:
         raise unknown("engine", name, ENGINES)
     if name == "auto":
-        return auto_in_words(device)[0] if recordable else "eager"
+        return auto_in_words(device)[0] if not unrecordable else "eager"
     wanted = CAPTURERS.get(name, device.type)
     if device.type != wanted:
         raise UserError(
             f"engine={name}: it records on a {wanted} device, the model lies on {device}; take engine eager, or auto"
         )
-    if name in CAPTURERS and not recordable:
-        raise UserError(
-            f"engine={name}: Apex reads learning rate and momentum on the host, which a recording would freeze; take "
-            "engine eager, or auto"
-        )
+    if name in CAPTURERS and unrecordable:
+        raise UserError(f"engine={name}: {unrecordable}; take engine eager, or auto")
     return name
 
 

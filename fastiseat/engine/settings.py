@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from fastiseat.config import AWP, PGD, SGD
+from fastiseat.config import AWP, PGD, SGD, Optimizer
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import typed
 from fastiseat.methods import ISEAT, Method, named
@@ -38,7 +38,7 @@ class Settings:
     method: Method
     attack: PGD
     awp: AWP
-    optimizer: SGD
+    optimizer: Optimizer
     augmentation: Augmentation
     trained: Method = field(init=False)
     """What the method comes to with its numbers; decided by them, as tensors no longer tell."""
@@ -46,14 +46,14 @@ class Settings:
     """Whether its objective takes clean logits at θ, likewise."""
     perturbs: bool = field(init=False)
     """Whether weights are perturbed, likewise."""
-    accelerates: bool = field(init=False)
-    """Whether the update has momentum, likewise."""
+    writes: tuple[str, ...] | None = field(init=False)
+    """The names of the optimizer's state that a step writes, None for all; likewise."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "trained", self.method.reduced())
         object.__setattr__(self, "needs_clean", self.trained.attacked and self.trained.needs_clean)
         object.__setattr__(self, "perturbs", self.awp.gamma != 0)
-        object.__setattr__(self, "accelerates", self.optimizer.momentum != 0)
+        object.__setattr__(self, "writes", self.optimizer.writes())
 
     @classmethod
     def of(
@@ -62,7 +62,7 @@ class Settings:
         method: Method | str | None,
         attack: PGD | None,
         awp: AWP | None,
-        optimizer: SGD | None,
+        optimizer: Optimizer | None,
         augmentation: Augmentation | None,
     ) -> Self:
         """From what a step is given: a name brings its recipe's attack and weight perturbation where there are none."""
@@ -73,7 +73,7 @@ class Settings:
             method=found,
             attack=_given("attack", attack, PGD, its.attack if its else found.default_attack),
             awp=_given("awp", awp, AWP, its.awp if its else AWP(gamma=0)),
-            optimizer=_given("optimizer", optimizer, SGD, SGD()),
+            optimizer=_given("optimizer", optimizer, Optimizer, SGD()),
             augmentation=_given("augmentation", augmentation, Augmentation, Augmentation()),
         )
 
@@ -86,7 +86,7 @@ class Settings:
             owner = SCALARS[name]
             current = changed.get(owner, getattr(self, owner))
             if name not in vars(current):
-                raise UserError(f"{name}={value}: method {type(current).__name__} has no {name}")
+                raise UserError(f"{name}={value}: {owner} {type(current).__name__} has no {name}")
             changed[owner] = replace(current, **{name: value})
         return replace(self, **changed)
 
@@ -112,7 +112,7 @@ class Settings:
             part = getattr(self, owner)
             fixed = {name: value for name, value in vars(part).items() if _READ.get(name) != owner}
             parts.append((type(part), tuple(fixed.items())))
-        return self.perturbs, self.accelerates, tuple(parts)
+        return self.perturbs, self.writes, tuple(parts)
 
 
 def _given(name: str, part: Any, kind: type[Any], otherwise: Any) -> Any:

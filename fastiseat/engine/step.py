@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiseat.config import AWP, PGD, SGD
+from fastiseat.config import AWP, MOMENTUM, PGD, Optimizer
 from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
 from fastiseat.engine.borrow import counter_seed, own_randomness, random_state
@@ -31,7 +31,7 @@ from fastiseat.models.turns import taking_turns
 from fastiseat.models.undo import tensors_of, undone
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.safe import one_line
-from fastiseat.weights import update
+from fastiseat.weights import Average, Update
 
 # A caller's inference mode would make buffers that no gradient may ever flow through.
 _as_ever = torch.inference_mode(mode=False)
@@ -83,7 +83,8 @@ class TrainStep:
         method: Method | str | None = None,
         attack: PGD | None = None,
         awp: AWP | None = None,
-        optimizer: SGD | None = None,
+        optimizer: Optimizer | None = None,
+        average: Average | None = None,
         augmentation: Augmentation | None = None,
         precision: str = "full",
         engine: str = "auto",
@@ -111,6 +112,9 @@ class TrainStep:
 
         ``overlap`` runs the clean pass and its backward on a second stream, with engine graph alone.
 
+        ``average``, such as :class:`fastiseat.EMA`, is kept of the weights and read as :attr:`averaged`; the module
+        itself is never averaged.
+
         ``augmentation`` is what images go through that come with an ``index``. ``say`` is told in a line where
         ``auto`` had to choose the slower way; by default it warns.
         """
@@ -130,8 +134,13 @@ class TrainStep:
         self._may_draw = False  # other random numbers than when it was tried
         self._passes = Passes(model, precision=precision, device=self._device)
         self._loss_scale = LossScale(enabled=precision == "fp16", device=self._device)
-        self._update = update(
-            self.settings.optimizer.implementation, self.weights, full_precision=self._passes.full_precision
+        self.average = typed("average", average, Average | None)
+        self._update = Update(
+            self.weights,
+            optimizer=self.settings.optimizer,
+            awp=self.settings.awp,
+            average=average,
+            full_precision=self._passes.full_precision,
         )
         check_held(self.method.networks, model)
         self._algorithm = Algorithm1(
@@ -171,14 +180,34 @@ class TrainStep:
         return self.settings.awp
 
     @property
-    def optimizer(self) -> SGD:
+    def optimizer(self) -> Optimizer:
         """The update's."""
         return self.settings.optimizer
 
     @property
     def momentum_buffers(self) -> dict[str, Tensor]:
         """The momentum by parameter name, of those that have been updated with any."""
-        return self._update.momentum_buffers
+        found: dict[str, Tensor] = self._update.kept.by_name().get(MOMENTUM, {})
+        return found
+
+    @property
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights by parameter name, each like its parameter; they change with the next step.
+
+        A copy of the module takes them by ``load_state_dict(step.averaged, strict=False)``; its BatchNorms keep the
+        running statistics of the weights that were trained.
+
+        Raises:
+            UserError: no average is kept.
+        """
+        if self.average is None:
+            raise UserError("averaged: this step keeps no average; give it one, TrainStep(average=EMA())")
+        return self._update.averaged()
+
+    @property
+    def state_bytes(self) -> dict[str, int]:
+        """Memory of what the step keeps from call to call beside the weights: bytes by the names of the state."""
+        return self._update.kept.num_bytes()
 
     def set(self, **scalars: float) -> None:
         """Change lr, momentum, eps, step_size, lam, gamma or epoch from the next call on; all or, on an error, none."""
@@ -285,7 +314,7 @@ class TrainStep:
         """With the clean graph kept, or recomputed where that was ours to choose and it does not fit."""
         if not (self._may_recompute and self.settings.needs_clean):
             return self.engine(self.settings, given, seed=seed)
-        found = Snapshot([*self._surroundings.tensors(), *self._update.state(), *self._loss_scale.tensors])
+        found = Snapshot([*self._surroundings.tensors(), *self._update.kept.tensors(), *self._loss_scale.tensors])
         try:
             metrics = self.engine(self.settings, given, seed=seed)
         except torch.OutOfMemoryError:
@@ -309,6 +338,7 @@ class TrainStep:
             "engine": self.engine.name if is_settled else "auto",
             "clean_graph": "auto" if self._may_recompute else remade,
             "overlap": self._algorithm.overlap,
+            "average": self.average,
             "seed": self.seed,
             "say": self._say,
         }
@@ -316,24 +346,28 @@ class TrainStep:
 
     @_as_ever
     def state_dict(self) -> dict[str, Any]:
-        """What the next step depends on beside the module and the arguments: momentum, step count, loss scale."""
-        state = {
-            "momentum_buffers": self.momentum_buffers,
-            "steps_taken": self.steps_taken,
-            "loss_scale": self._loss_scale.state_dict(),
-        }
-        if self.awp.gradient == "previous-step":
-            gradients = self._update.last_gradients()
-            state["last_gradients"] = {name: gradient.clone() for name, gradient in gradients.items()}
-        return state
+        """What the next step depends on beside the module and the arguments: by name the state of optimizer, weight
+        perturbation and average, each a tensor or tensors by weight; step count and loss scale.
+
+        SGD's is ``momentum_buffers``, of the weights that have been updated with any. The tensors are the step's own
+        memory, which its next call changes.
+        """
+        numbers = {"steps_taken": self.steps_taken, "loss_scale": self._loss_scale.state_dict()}
+        return self._update.kept.by_name() | numbers
+
+    def check_state_dict(self, state: Any) -> None:
+        """:class:`UserError` unless :meth:`load_state_dict` can take ``state``."""
+        check_state(state, self._update.kept)
 
     @_as_ever
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if weights don't match."""
-        check_state(state, self.weights)
-        self._update.load_momentum(state["momentum_buffers"])
-        if self.awp.gradient == "previous-step":
-            self._update.load_last_gradients(state.get("last_gradients", {}))
+        """Continue as the step that ``state_dict`` was taken of; :class:`UserError` if it does not match.
+
+        Then nothing has changed. A weight that an entry lacks goes on as before its first step: ``{}`` begins an entry
+        anew.
+        """
+        self.check_state_dict(state)
+        self._update.kept.load(state)
         self.steps_taken = int(state["steps_taken"])
         self._loss_scale.load_state_dict(state["loss_scale"])
 

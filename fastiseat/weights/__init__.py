@@ -1,8 +1,9 @@
-"""What happens to weights beside the gradient: their adversarial perturbation and their update."""
+"""What happens to weights beside the gradient: their adversarial perturbation, their update and their average."""
 
 from fastiseat.weights.arena import Arena
+from fastiseat.weights.averages import EMA, Average
 from fastiseat.weights.awp import perturbable
 from fastiseat.weights.layout import full_precision_names
-from fastiseat.weights.updates import Update, update
+from fastiseat.weights.updates import Update
 
-__all__ = ["Arena", "Update", "full_precision_names", "perturbable", "update"]
+__all__ = ["EMA", "Arena", "Average", "Update", "full_precision_names", "perturbable"]

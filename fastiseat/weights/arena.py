@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import Segments
-from fastiseat.weights.layout import Layout, require_fit
+from fastiseat.weights.layout import Layout
 
-WEIGHTS, MOMENTUM, SHADOW = "weights", "momentum", "shadow"
+WEIGHTS, SHADOW = "weights", "shadow"
 
 
 class Arena:
@@ -23,9 +23,9 @@ class Arena:
     nothing here. What moves a parameter's data elsewhere (``module.to``, ``load_state_dict(assign=True)``,
     ``param.data = ...``) is noticed and taken back in by :meth:`refresh`.
 
-    Buffers have a name and hold zeros at first: ``weights`` (θ), ``momentum``, and those that :meth:`flat`,
-    :meth:`split` and :meth:`shadow` make on demand. Their memory stays where it is until :meth:`refresh` says
-    otherwise.
+    Buffers have a name: ``weights`` (θ), those that :meth:`hold` is given, and those that :meth:`flat`, :meth:`split`
+    and :meth:`shadow` make on demand, zeros at first: nothing that outlives a step may lie in these. Their memory
+    stays where it is until :meth:`refresh` says otherwise.
     """
 
     def __init__(
@@ -53,11 +53,6 @@ class Arena:
         return self._flats[WEIGHTS]
 
     @property
-    def momentum(self) -> Tensor:
-        """The momentum, (P,)."""
-        return self._flats[MOMENTUM]
-
-    @property
     def segments(self) -> Segments:
         """Which parameter an element is of; ν moves those of more than one dimension."""
         return self._layout.segments
@@ -67,16 +62,15 @@ class Arena:
         """The parameters in their order here, which is that of the segments."""
         return list(self._layout.places)
 
-    @property
-    def momentum_buffers(self) -> dict[str, Tensor]:
-        """The momentum of each parameter by name: views that files hold alone."""
-        return self._momentum_buffers
+    def hold(self, name: str, buffer: Tensor) -> None:
+        """Know ``buffer``, (P,), by ``name`` from now on."""
+        assert name not in self._pieces, f"{name} stands twice"
+        self._flats[name], self._pieces[name] = buffer, self._in_two(buffer)
 
     def flat(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """The buffer ``name``, (P,), of ``dtype`` or that of θ; zeros when it is first asked for."""
         if name not in self._flats:
-            self._flats[name] = torch.zeros_like(self.weights, dtype=dtype)
-            self._pieces[name] = self._in_two(self._flats[name])
+            self.hold(name, torch.zeros_like(self.weights, dtype=dtype))
         buffer = self._flats[name]
         assert dtype in (None, buffer.dtype), f"{name} is {buffer.dtype}"
         return buffer
@@ -105,6 +99,10 @@ class Arena:
         if name not in self._views:
             self._views[name] = self._layout.views(*self._pieces[name])
         return self._views[name]
+
+    def alone(self, buffer: Tensor) -> dict[str, Tensor]:
+        """Each parameter's part of ``buffer``, (P,), as a tensor that a file holds alone; the same memory."""
+        return {name: place.alone(buffer) for name, place in self._layout.places.items()}
 
     @torch.no_grad()
     def gather(self, gradients: Mapping[str, Tensor | None], into: str) -> Tensor:
@@ -142,32 +140,24 @@ class Arena:
         """Take in again what has left since; ``weights`` are the module's parameters now.
 
         Returns whether buffers are new, because parameters, their shapes, dtype or device changed: then views and
-        captured graphs of the old ones are stale. Momentum is kept where name and shape are; buffers made on demand
-        are gone.
+        captured graphs of the old ones are stale, and all buffers but θ are gone.
         """
         if self.adopted(weights):
             return False
         if self._layout.fits(weights):
             self._take_in(weights)
             return False
-        momentum = self._momentum_buffers
         self._lay_out(weights)
-        for name, buffer in momentum.items():
-            if name in self._momentum_buffers and buffer.shape == self._momentum_buffers[name].shape:
-                self._momentum_buffers[name].copy_(buffer)
         return True
 
     @torch.no_grad()
-    def load_momentum(self, buffers: Mapping[str, Tensor]) -> None:
-        """Take over momentum by name, zeros where there is none; :class:`UserError` for another network's.
-
-        The padding of all buffers is made zeros again, which a step of infinite or NaN gradients may have spoilt.
-        """
-        require_fit(buffers, self._momentum_buffers)
-        self._clear_padding()
-        self.momentum.zero_()
-        for name, buffer in buffers.items():
-            self._momentum_buffers[name].copy_(buffer)
+    def clear_padding(self) -> None:
+        """Make it zeros again in all buffers: a step of infinite or NaN gradients may have spoilt it."""
+        places = list(self._layout.places.values())
+        ends = [*(place.offset for place in places[1:]), self.segments.num_elements]
+        for flat in self._flats.values():
+            for place, end in zip(places, ends, strict=True):
+                flat[place.offset + place.shape.numel() : end].zero_()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Arena:
         """An arena of the same values in memory of its own, which the copied parameters move into by ``refresh``."""
@@ -175,7 +165,8 @@ class Arena:
         copy._full_precision, copy._channels_last = self._full_precision, self._channels_last
         copy._allocate(self._layout)
         copy.weights.copy_(self.weights)
-        copy.momentum.copy_(self.momentum)
+        for name in self._flats.keys() - {WEIGHTS}:
+            copy.hold(name, self._flats[name].clone())
         return copy
 
     @torch.no_grad()
@@ -192,15 +183,13 @@ class Arena:
     def _allocate(self, layout: Layout) -> None:
         self._layout = layout
         device, length = self.segments.perturbed.device, self.segments.num_elements
-        self._flats = {
-            name: torch.zeros(length, dtype=layout.dtype, device=device) for name in (WEIGHTS, MOMENTUM)
-        }
-        self._pieces = {name: self._in_two(flat) for name, flat in self._flats.items()}
+        self._flats: dict[str, Tensor] = {}
+        self._pieces: dict[str, tuple[Tensor, Tensor]] = {}
+        self.hold(WEIGHTS, torch.zeros(length, dtype=layout.dtype, device=device))
         self._views: dict[str, dict[str, Tensor]] = {}
         self._active: dict[frozenset[str], Tensor] = {}
-        self._homes = self._alone(WEIGHTS)
+        self._homes = self.alone(self.weights)
         self._addresses = {name: home.data_ptr() for name, home in self._homes.items()}
-        self._momentum_buffers = self._alone(MOMENTUM)
 
     def _take_in(self, weights: Mapping[str, nn.Parameter]) -> None:
         """Copy the values in, all of them before the first parameter is moved: one may lie in another's place."""
@@ -215,15 +204,5 @@ class Arena:
         # Nothing else lies there: the buffer holds the memory for as long as the arena lives.
         return weight.data_ptr() == self._addresses[name] and weight.stride() == self._homes[name].stride()
 
-    def _alone(self, name: str) -> dict[str, Tensor]:
-        return {key: place.alone(self._flats[name]) for key, place in self._layout.places.items()}
-
     def _in_two(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         return flat[: self._layout.split], flat[self._layout.split :]
-
-    def _clear_padding(self) -> None:
-        places = list(self._layout.places.values())
-        ends = [*(place.offset for place in places[1:]), self.segments.num_elements]
-        for flat in self._flats.values():
-            for place, end in zip(places, ends, strict=True):
-                flat[place.offset + place.shape.numel() : end].zero_()

@@ -102,11 +102,11 @@ def _stride(weight: Tensor, *, channels_last: bool) -> tuple[int, ...]:
     return torch.empty_like(weight, device="meta", memory_format=wanted).stride()
 
 
-def require_fit(momentum: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """:class:`UserError` where ``momentum`` has a name or a shape that ``weights`` have not."""
-    for name, buffer in momentum.items():
-        if name not in weights or buffer.shape != weights[name].shape:
-            raise UserError(f"momentum of {name} does not fit the model: the state is another network's")
+def require_fit(kind: str, found: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    """:class:`UserError` where ``found``, a ``kind`` by weight, has a name or a shape that ``weights`` have not."""
+    for name, tensor in found.items():
+        if name not in weights or tensor.shape != weights[name].shape:
+            raise UserError(f"{kind} of {name} does not fit the model: the state is another network's")
 
 
 def full_precision_names(model: nn.Module) -> set[str]:

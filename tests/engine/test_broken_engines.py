@@ -20,6 +20,7 @@ from fastiseat.engine.settings import Settings
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.tape import Tape
 from fastiseat.kernels.core import dispatch, native
+from fastiseat.weights.state import NamedState
 
 
 class Dropping(Plain):
@@ -136,8 +137,7 @@ def no_way_back(patch: pytest.MonkeyPatch) -> None:
 
 
 def momentum_left_behind(patch: pytest.MonkeyPatch) -> None:
-    honest = Recorded._changing
-    patch.setattr(Recorded, "_changing", lambda self: honest(self)[:-2])
+    patch.setattr(NamedState, "tensors", lambda self: [])
 
 
 def names_of_momentum_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def names_of_momentum_forgotten(patch: pytest.MonkeyPatch) -> None:
 
     def forgetful(self: Recorded, key: Any, resident: Any, inputs: Any) -> Any:
         results = honest(self, key, resident, inputs)
-        self._moved[key] = set()
+        self._written[key] = ((), ())
         return results
 
     patch.setattr(Recorded, "_program", forgetful)

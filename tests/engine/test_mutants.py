@@ -16,7 +16,8 @@ from fastiseat.engine import algorithm1 as engine
 from fastiseat.engine.passes import Passes
 from fastiseat.kernels import Segments
 from fastiseat.kernels.stability_loss import reference as objective
-from fastiseat.weights import updates
+from fastiseat.weights.optimizers import sgd as optimizer
+from fastiseat.weights.perturbations import awp as perturbation
 
 
 def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
@@ -25,9 +26,9 @@ def detach_clean_logits(patch: pytest.MonkeyPatch) -> None:
 
 
 def decay_at_theta(patch: pytest.MonkeyPatch) -> None:
-    honest = updates.sgd
+    honest = optimizer.sgd
     here = {"perturbation_grad": None, "ratio": None}
-    patch.setattr(updates, "sgd", lambda *buffers, **others: honest(*buffers, **(others | here)))
+    patch.setattr(optimizer, "sgd", lambda *buffers, **others: honest(*buffers, **(others | here)))
 
 
 def perturbation_pass_updates_statistics(patch: pytest.MonkeyPatch) -> None:
@@ -52,9 +53,9 @@ def perturb_vectors_too(patch: pytest.MonkeyPatch) -> None:
 
 
 def norms_over_everything(patch: pytest.MonkeyPatch) -> None:
-    honest = updates.weight_perturb
+    honest = perturbation.weight_perturb
     patch.setattr(
-        updates, "weight_perturb", lambda *args, **others: honest(*args, **(others | {"norm": "global"}))
+        perturbation, "weight_perturb", lambda *args, **others: honest(*args, **(others | {"norm": "global"}))
     )
 
 
@@ -69,8 +70,8 @@ def attack_scaled_by_gradient(patch: pytest.MonkeyPatch) -> None:
 
 
 def second_gradient_forgotten(patch: pytest.MonkeyPatch) -> None:
-    honest = updates.sgd
-    patch.setattr(updates, "sgd", lambda *args, **others: honest(*args, **(others | {"second_grad": None})))
+    honest = optimizer.sgd
+    patch.setattr(optimizer, "sgd", lambda *args, **others: honest(*args, **(others | {"second_grad": None})))
 
 
 def one_attack_step_less(patch: pytest.MonkeyPatch) -> None:
@@ -79,12 +80,12 @@ def one_attack_step_less(patch: pytest.MonkeyPatch) -> None:
 
 
 def nesterov(patch: pytest.MonkeyPatch) -> None:
-    honest = updates.sgd
+    honest = optimizer.sgd
 
     def with_lookahead(*buffers, lr, momentum, **others) -> None:  # type: ignore[no-untyped-def]
         honest(*buffers, lr=lr * (1 + momentum), momentum=momentum, **others)
 
-    patch.setattr(updates, "sgd", with_lookahead)
+    patch.setattr(optimizer, "sgd", with_lookahead)
 
 
 MUTANTS: list[Callable[[pytest.MonkeyPatch], None]] = [

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fastiseat import AWP, ISEAT, PGD, SGD, TrainStep, models
 from fastiseat.attacks import pgd, random_start
 from fastiseat.kernels.stability_loss.reference import rank_weights
-from fastiseat.weights import perturbable, update
+from fastiseat.weights import Update, perturbable
 
 seeds = st.integers(0, 2**31 - 1)
 sizes = st.floats(0, 0.5, allow_nan=False)
@@ -61,7 +61,7 @@ def test_each_tensor_is_perturbed_by_gamma_times_its_norm(seed: int, gamma: floa
     torch.manual_seed(seed)
     weights = dict(network(seed).double().named_parameters())
     gradients = {name: torch.randn_like(w) for name, w in perturbable(weights).items()}
-    theta_nu = update("own", weights).perturbed(gradients, gamma=gamma, norm="tensor")
+    theta_nu = Update(weights, optimizer=SGD(), awp=AWP()).perturbed(gradients, gamma=gamma, norm="tensor")
     assert theta_nu.keys() == weights.keys()
     for name, weight in weights.items():
         perturbation = theta_nu[name].detach() - weight.detach()
@@ -75,7 +75,9 @@ def test_each_tensor_is_perturbed_by_gamma_times_its_norm(seed: int, gamma: floa
 
 def test_a_zero_gradient_perturbs_nothing() -> None:
     weights = {"w": nn.Parameter(torch.ones(2, 3))}
-    theta_nu = update("own", weights).perturbed({"w": torch.zeros(2, 3)}, gamma=0.1, norm="tensor")
+    theta_nu = Update(weights, optimizer=SGD(), awp=AWP()).perturbed(
+        {"w": torch.zeros(2, 3)}, gamma=0.1, norm="tensor"
+    )
     assert torch.equal(theta_nu["w"], weights["w"])
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastiseat import AT, AWP, PGD, SGD, TrainStep, models
 from fastiseat.errors import UserError
-from fastiseat.weights import apex, update
+from fastiseat.weights import Update, apex
 
 DOUBLES = Path(__file__).parents[1] / "doubles"
 SHAPES = {"conv": (5, 3, 3, 3), "linear": (7, 11), "bias": (7,), "scale": (1,)}
@@ -156,12 +156,12 @@ def test_what_apex_would_pass_over_is_refused(double):
     with pytest.raises(
         UserError, match=r"optimizer=apex: it serves float32, the weights are torch\.float64; or take"
     ):
-        update("apex", tensors(dtype=torch.float64))
+        Update(tensors(dtype=torch.float64), optimizer=SGD(implementation="apex"), awp=AWP())
 
 
 def test_a_cpu_is_refused():
     with pytest.raises(UserError, match="it needs a CUDA device, the weights lie on cpu; or take optimizer own"):
-        update("apex", tensors())
+        Update(tensors(), optimizer=SGD(implementation="apex"), awp=AWP())
 
 
 def test_without_it(without_apex):
@@ -195,11 +195,6 @@ def test_one_that_does_not_import(without_apex, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UserError, match=r"cannot be imported \(libcudart\.so\.12: cannot open\); build it"):
         apex.modules()
-
-
-def test_an_unknown_implementation():
-    with pytest.raises(UserError, match="unknown optimizer 'appex'; did you mean apex"):
-        update("appex", {})
 
 
 @pytest.mark.gpu

@@ -187,7 +187,7 @@ def test_a_step_is_that_of_the_dictionaries(net):
         arena.gather(gradients(weights, net(x).square().mean()), "second_grad")
         sgd(
             arena.weights,
-            arena.momentum,
+            arena.flat("momentum"),
             arena.flat("grad"),
             arena.segments,
             second_grad=arena.flat("second_grad"),
@@ -208,7 +208,7 @@ def test_a_step_is_that_of_the_dictionaries(net):
     for name, weight in trainable(net).items():
         torch.testing.assert_close(weight, other[name], rtol=1e-9, atol=1e-12)
         if name in momentum:
-            torch.testing.assert_close(arena.momentum_buffers[name], momentum[name], rtol=1e-9, atol=1e-12)
+            torch.testing.assert_close(arena.views("momentum")[name], momentum[name], rtol=1e-9, atol=1e-12)
     assert torch.equal(net.frozen.weight, twin.frozen.weight)
 
 
@@ -256,7 +256,7 @@ def rearranged(net: Net) -> None:
 @pytest.mark.parametrize("leave", [assigned, replaced, swapped, there_and_back, rearranged])
 def test_what_left_is_taken_in_again(net, leave):
     arena = adopt(net)
-    arena.momentum_buffers["conv.weight"].fill_(2)
+    arena.flat("momentum").fill_(2)
     address = arena.weights.data_ptr()
     leave(net)
     before = values(net)
@@ -265,7 +265,7 @@ def test_what_left_is_taken_in_again(net, leave):
     assert arena.adopted(trainable(net))
     assert arena.weights.data_ptr() == address
     assert_equal(values(net), before)
-    assert (arena.momentum_buffers["conv.weight"] == 2).all()
+    assert (arena.views("momentum")["conv.weight"] == 2).all()
     assert in_arena(arena, net)
 
 
@@ -289,15 +289,11 @@ def other_head(net: Net) -> None:
 def test_another_set_of_parameters_gets_new_buffers(net, change):
     arena = adopt(net)
     arena.flat("grad")
-    arena.momentum_buffers["conv.weight"].copy_(torch.arange(540.0).view(20, 3, 3, 3))
-    arena.momentum_buffers["head.weight"].fill_(2)
     change(net)
     before = values(net)
     assert arena.refresh(trainable(net))
     assert_equal(values(net), before)
-    assert torch.equal(arena.momentum_buffers["conv.weight"].float().cpu(), torch.arange(540.0).view(20, 3, 3, 3))
-    assert (arena.momentum_buffers["head.weight"] == (0 if change is other_head else 2)).all()
-    assert arena.momentum_buffers.keys() == trainable(net).keys() == arena.views("momentum").keys()
+    assert trainable(net).keys() == arena.views("weights").keys()
     assert len(arena.flat("grad")) == len(arena.weights)
     assert in_arena(arena, net)
 
@@ -315,12 +311,12 @@ def test_a_copy_of_the_module_works_alone(net):
 
 def test_a_copy_of_both(net):
     arena = adopt(net)
-    arena.momentum.fill_(4)
+    arena.flat("momentum").fill_(4)
     both = copy.deepcopy({"net": net, "arena": arena})
     before = values(net)
     assert not both["arena"].refresh(trainable(both["net"]))
     assert in_arena(both["arena"], both["net"])
-    assert (both["arena"].momentum_buffers["conv.weight"] == 4).all()
+    assert (both["arena"].views("momentum")["conv.weight"] == 4).all()
     assert_equal(values(net), before)
 
 
@@ -355,7 +351,7 @@ def test_the_files_of_a_run(tmp_path):
     assert all(tensor.is_contiguous() for tensor in exported.values())
     RunDirectory(tmp_path).write_weights("last", model, {"dataset": "cifar10"})
     assert (tmp_path / "weights" / "last.safetensors").stat().st_size < size(exported) + 65_536
-    state = {"model": model.state_dict(), "momentum": arena.momentum_buffers}
+    state = {"model": model.state_dict(), "momentum": arena.alone(arena.flat("momentum"))}
     for kept in (state, Snapshot(state).wait()):
         _, payload = encode(kept, step=1)
         whole = size(state["model"]) + size(state["momentum"])
@@ -363,26 +359,12 @@ def test_the_files_of_a_run(tmp_path):
     assert_equal(unpickle(io.BytesIO(payload))["model"], values(model))
 
 
-def test_momentum_by_name(net):
-    arena, other = adopt(net), adopt(Net(), channels_last=True)
-    arena.momentum_buffers["conv.weight"].normal_()
-    arena.momentum_buffers["head.bias"].normal_()
-    other.momentum.fill_(5)
-    given = {name: arena.momentum_buffers[name].clone() for name in ("conv.weight", "head.bias")}
-    other.load_momentum(given)
-    assert_equal(other.momentum_buffers, {name: arena.momentum_buffers[name] for name in other.names})
-    assert other.momentum.count_nonzero() == arena.momentum.count_nonzero()
-    for wrong in ({"nobody": torch.zeros(1)}, {"head.bias": torch.zeros(4)}):
-        with pytest.raises(UserError, match="does not fit the model"):
-            arena.load_momentum(wrong)
-
-
 def test_padding_is_mended(net):
     arena = adopt(net)
     before = values(net)
     arena.weights.fill_(torch.nan)
     net.load_state_dict(before)
-    arena.load_momentum({})
+    arena.clear_padding()
     assert arena.weights.isfinite().all()
     assert_equal(values(net), before)
 
