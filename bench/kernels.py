@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from fastiseat.bench import compiled
 from fastiseat.bench.call import Call
+from fastiseat.bench.deviation import relative
 from fastiseat.bench.inputs import Images
 from fastiseat.bench.kernel_calls import calls
 from fastiseat.bench.rounds import by_turns
-from fastiseat.bench.verify import relative
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import ops
 from fastiseat.kernels.core import launches

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from fastiseat.bench.baselines import Eager
 from fastiseat.bench.baselines.approximate import Approximate
+from fastiseat.bench.deviation import relative
 from fastiseat.bench.subjects import BaselineSubject, Subject
 from fastiseat.bench.variants import Variant
 from fastiseat.config import Config
@@ -145,14 +146,6 @@ def compare(found: Outcome, reference: Outcome) -> dict[str, float]:
     if found.av is not None and reference.av is not None:
         deviations["av"] = relative(found.av, reference.av)
     return deviations
-
-
-def relative(found: Tensor, reference: Tensor) -> float:
-    """The difference's norm over the reference's; a variant without BatchNorm has nothing to differ in."""
-    if not reference.numel():
-        return 0.0
-    found, reference = found.detach().double().cpu(), reference.detach().double().cpu()
-    return float((found - reference).norm() / reference.norm().clamp_min(1e-300))
 
 
 def as_numbers(deviations: Mapping[str, float]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from fastiseat.errors import UserError
 from fastiseat.pipelines.download import fetch
 from fastiseat.pipelines.forms import discard_stale
-from fastiseat.pipelines.freshness import Freshness, examine, record_of, settle
+from fastiseat.pipelines.freshness import FILE, Freshness, encoded, examine, record_of, settle
 from fastiseat.pipelines.places import Place, Wanted, in_cache, missing, places, roots, wanted
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.pipelines.readers import read_source
@@ -197,7 +197,7 @@ def _make(asked: Wanted, place: Place, *, image_size: int | None, force: bool, p
                 image_size=image_size,
                 began=began,
                 progress=progress,
-                record=record,
+                beside={FILE: encoded(record)},
             )
     discard_stale(made, progress)
     return made

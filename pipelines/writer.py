@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -23,8 +23,6 @@ import numpy.typing as npt
 from fastiseat.errors import UserError
 from fastiseat.lock import Claim, hold
 from fastiseat.pipelines.failures import write_failures_told
-from fastiseat.pipelines.freshness import FILE as RECORD
-from fastiseat.pipelines.freshness import Record, encoded
 from fastiseat.pipelines.progress import Progress
 from fastiseat.pipelines.source import Source
 from fastiseat.pipelines.store import FORMAT, Info, Store
@@ -79,10 +77,10 @@ def write(
     image_size: int | None,
     began: float,
     progress: Progress,
-    record: Record | None = None,
+    beside: Mapping[str, bytes] | None = None,
 ) -> Store:
     """Make ``store`` hold ``source`` and nothing else. The caller holds :func:`exclusive`, and ``began`` when
-    ``time.perf_counter()`` said so. ``record`` is of the files that ``source`` is read from.
+    ``time.perf_counter()`` said so. ``beside`` are further files, by name.
 
     Pixels are written block by block, not through a mapped file: there a full disk would be a crash.
     """
@@ -99,8 +97,8 @@ def write(
             checksums=written.compute_checksums(),
             seconds=round(time.perf_counter() - began, 1),
         )
-        if record is not None:
-            write_flushed(temporary / RECORD, encoded(record))
+        for file, text in (beside or {}).items():
+            write_flushed(temporary / file, text)
         write_info(temporary, info)
     return Store(path=store, info=info)
 
