@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import UserError
+from fastiseat.names.data import named_sets
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.places import BUNDLED
 from fastiseat.pipelines.releases import RELEASES
 
 SEED = 0
@@ -37,15 +39,15 @@ class Images:
         return f"{dataset} ({self.side}×{self.side}), batch {batch_size}"
 
 
-DIGITS = Images(channels=1, side=8, num_classes=10, num_images=(1442, 355))
-
-
 def images_of(dataset: str) -> Images:
     """Shape and classes of a data set by name; :class:`UserError` for one whose files would have to be read."""
-    if dataset == "digits":
-        return DIGITS
+    if dataset in BUNDLED:
+        whole = datasets.load(dataset)
+        _, side, _, channels = whole.train.images.shape
+        num_images = len(whole.train), len(whole.test)
+        return Images(channels=channels, side=side, num_classes=whole.num_classes, num_images=num_images)
     if dataset not in RELEASES:
-        known = ", ".join(("digits", *RELEASES))
+        known = ", ".join(named_sets())
         raise UserError(f"data set {dataset!r}: benchmarks know the shapes of {known}; choose one of them")
     release = RELEASES[dataset]
     return Images(channels=3, side=release.side, num_classes=release.num_classes, num_images=release.num_images)

@@ -9,6 +9,7 @@ from pathlib import Path
 from zipfile import is_zipfile
 
 from fastiseat.errors import UserError
+from fastiseat.names.data import DATA
 from fastiseat.pipelines.listing import Listing, largest
 from fastiseat.pipelines.progress import Progress
 from fastiseat.safe import open_file
@@ -57,7 +58,7 @@ def reader(kind: str, root: Path, total: int, progress: Progress) -> Digest:
         file = root if root.is_file() else root / name
         try:
             with open_file(file, most=most) as content:
-                if kind == "npz" and not is_zipfile(content):
+                if DATA[kind].is_zip and not is_zipfile(content):
                     return ""  # nothing is read of it either
                 content.seek(0)
                 return hashlib.file_digest(content, "sha256").hexdigest()[:16]

@@ -8,6 +8,7 @@ from fastiseat.pipelines.base import DataSet
 from fastiseat.pipelines.places import BUNDLED, wanted
 from fastiseat.pipelines.prepare import current_store
 from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.readers import read_bundled
 from fastiseat.pipelines.releases import RELEASES
 
 DATASETS = (*BUNDLED, *RELEASES)
@@ -34,9 +35,7 @@ def load(
             changed since the expected arrays were prepared from it.
     """
     if name in BUNDLED:
-        from fastiseat.pipelines.formats import digits  # scikit-learn takes a second to import
-
-        return digits.read()
+        return read_bundled(name)
     return current_store(name, data_dir=data_dir, prepared=prepared, expected=expected, progress=progress).open()
 
 

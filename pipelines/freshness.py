@@ -82,7 +82,7 @@ def record_of(kind: str, source: Path, store: Path, progress: Progress) -> Recor
     """What is to be noted of ``source`` before it is read for ``store``; reads all of it, for the checksums."""
     source, root = source.absolute(), _root(store)
     # The user's own data is meant by its absolute place, wherever its arrays are.
-    moves = source.is_relative_to(root) and kind not in ("imagefolder", "npz")
+    moves = source.is_relative_to(root) and kind not in OWN
     listing = scan(kind, source)
     digest = reader(kind, source, len(listing.files()), progress)
     where = source.relative_to(root) if moves else source

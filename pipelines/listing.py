@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from fastiseat.errors import UserError
+from fastiseat.names.data import DATA
 from fastiseat.pipelines.archives import DEEPEST_FOLDER, is_image, is_visible
 from fastiseat.pipelines.releases import RELEASES
-from fastiseat.safe.reading import ARRAYS, BATCH, IMAGE
 
 
 class FileState(NamedTuple):
@@ -64,32 +64,20 @@ def scan(kind: str, root: Path) -> Listing:
 
 def _parts(kind: str, root: Path) -> tuple[str, ...]:
     """What lies directly in a data set's folder and is read: files, or folders of images."""
-    match kind:
-        case "cifar10" | "cifar100":
-            return tuple(RELEASES[kind].members)
-        case "svhn":
-            return tuple(file.name for file in RELEASES[kind].files)
-        case "tinyimagenet":
-            return "train", "val", "words.txt"
-        case "npz":
-            return "train.npz", "test.npz"
-        case "imagefolder":
-            return "train", tested_on(root) or "test"
-    raise AssertionError(f"nobody has said what the reader of {kind} reads")
+    if parts := DATA[kind].parts:
+        return tuple(_present(part.split("|"), root) for part in parts)
+    release = RELEASES[kind]
+    return tuple(release.members) if release.folder else tuple(file.name for file in release.files)
+
+
+def _present(names: Sequence[str], root: Path) -> str:
+    """The first of several folders that holds class folders, or the first of all where none does."""
+    return next((name for name in names if names[1:] and class_folders(root / name)), names[0])
 
 
 def largest(kind: str, root: Path) -> int | None:
     """Bytes that a file of the data set at ``root`` has at most; None where its own header tells."""
-    match kind:
-        case "cifar10" | "cifar100":
-            return BATCH
-        case "svhn":
-            return ARRAYS
-        case "tinyimagenet" | "imagefolder":
-            return IMAGE if root.is_dir() else ARRAYS
-        case "npz":
-            return None
-    raise AssertionError(f"nobody has said how long the files of {kind} are")
+    return DATA[kind].most if root.is_dir() else DATA[kind].most_alone
 
 
 def tested_on(root: Path) -> str | None:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastiseat.errors import UserError, unknown
+from fastiseat.names.data import DATA, own_kinds, written
 from fastiseat.pipelines.releases import RELEASES, Release
 from fastiseat.safe import expanded, resolved
 
-BUNDLED = {"digits": "scikit-learn"}
+BUNDLED = {name: kind.package for name, kind in DATA.items() if kind.package}
 """Data sets that come with an installed package, and need neither files nor preparing."""
 
-OWN = {"imagefolder": "DIR", "npz": "PATH"}
+OWN = {kind: DATA[kind].path for kind in own_kinds()}
 """Kinds of the user's own data, named KIND:PATH."""
 
 ENVIRONMENT = "FASTISEAT_DATA"
@@ -62,7 +63,7 @@ def wanted(name: str) -> Wanted:
     if name in BUNDLED:
         raise UserError(f"data set {name} comes with {BUNDLED[name]} and is used from there: it is never prepared")
     if name not in RELEASES:
-        raise unknown("data set", name, [*BUNDLED, *RELEASES, *(f"{kind}:{path}" for kind, path in OWN.items())])
+        raise unknown("data set", name, map(written, DATA))
     return Wanted(kind=name, release=RELEASES[name])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fastiseat.errors import UserError
+from fastiseat.names.data import DATA
 from fastiseat.pipelines.download import fetch
 from fastiseat.pipelines.forms import discard_stale
 from fastiseat.pipelines.freshness import FILE, Freshness, encoded, examine, record_of, settle
@@ -215,7 +216,7 @@ def _check(asked: Wanted, *, source: Path | None, download: bool, image_size: in
         raise UserError(f"{asked.name}: names its files itself; leave out --source and --download")
     if source is not None and download:
         raise UserError("--source and --download: the files come from one of them; leave out the other")
-    if image_size is not None and asked.kind != "imagefolder":
+    if image_size is not None and not DATA[asked.kind].resizes:
         raise UserError(f"--image-size {image_size}: {asked.kind} is used at its own size; leave it out")
     if image_size is not None and not 1 <= image_size <= _LARGEST_SIDE:
         raise UserError(f"--image-size {image_size}: must lie in 1 … {_LARGEST_SIDE}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastiseat.errors import UserError
+from fastiseat.names.data import DATA
 from fastiseat.pipelines.encoded_store import EncodedStore, write_encoded
 from fastiseat.pipelines.freshness import examine
 from fastiseat.pipelines.places import wanted
@@ -15,7 +16,7 @@ from fastiseat.pipelines.store import Store
 from fastiseat.pipelines.writer import exclusive, first_writable
 from fastiseat.safe import resolved
 
-WITH_JPEG_FILES = ("tinyimagenet", "imagefolder")
+WITH_JPEG_FILES = tuple(name for name, kind in DATA.items() if kind.has_jpeg)
 """The kinds of data sets whose images may be JPEG files."""
 
 

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
+from fastiseat.names.data import DATA
+from fastiseat.pipelines.base import DataSet
 from fastiseat.pipelines.source import Source
+
+
+class Reader(Protocol):
+    """What ``pipelines/formats/NAME.py`` defines for data that lies in files."""
+
+    def read_source(self, kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
+        """The files of ``kind`` at ``path``, which is there; ``image_size`` where the kind's images may be resized."""
+
+
+class Bundled(Protocol):
+    """What it defines for data that comes with a package."""
+
+    def read(self) -> DataSet:
+        """The arrays themselves."""
 
 
 def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
     """The files of ``kind`` at ``path``. Their reader is imported only now: some bring large libraries."""
-    match kind:
-        case "cifar10" | "cifar100":
-            from fastiseat.pipelines.formats import cifar
+    return cast(Reader, import_module(DATA[kind].home)).read_source(kind, path, image_size)
 
-            return cifar.read(kind, path)
-        case "svhn":
-            from fastiseat.pipelines.formats import svhn
 
-            return svhn.read(path)
-        case "tinyimagenet":
-            from fastiseat.pipelines.formats import tiny_imagenet
-
-            return tiny_imagenet.read(path)
-        case "npz":
-            from fastiseat.pipelines.formats import npz
-
-            return npz.read(path)
-    assert kind == "imagefolder"
-    from fastiseat.pipelines.formats import image_folder
-
-    return image_folder.read(path, side=image_size)
+def read_bundled(kind: str) -> DataSet:
+    """The data set ``kind``, which comes with a package; that may take a second to import."""
+    return cast(Bundled, import_module(DATA[kind].home)).read()

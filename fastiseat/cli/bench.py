@@ -14,6 +14,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json, show_text
 from fastiseat.distributed import refuse_ranks
 from fastiseat.errors import UserError, unknown
+from fastiseat.names.data import named_sets
 from fastiseat.names.networks import in_help
 from fastiseat.safe import OwnFolder
 
@@ -45,8 +46,9 @@ class Bench(AttackOptions):
     preset: str = "auto"
     """a100, v100, 3080ti, h200, cpu; auto takes the one for the device at hand."""
     arch: Annotated[Words, arg(help=f"{in_help()}.")] = ()
-    dataset: Words = ()
-    """Whose images' shape, classes and recipe: digits, cifar10, cifar100, svhn, tinyimagenet."""
+    dataset: Annotated[
+        Words, arg(help=f"Whose images' shape, classes and recipe: {', '.join(named_sets())}.")
+    ] = ()
     batch_size: tuple[int, ...] = ()
     """Images a step."""
     method: Words = ()

@@ -13,6 +13,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show
 from fastiseat.errors import UserError
+from fastiseat.names.data import prepared_in_help
 from fastiseat.pipelines.places import BUNDLED, roots
 from fastiseat.pipelines.releases import verdict
 
@@ -33,7 +34,7 @@ Name = Annotated[str, Positional, arg(metavar="NAME")]
 class Prepare:
     """Turn a data set's files into the arrays that training maps into memory, or do so anew where they have changed.
 
-    NAME is cifar10, cifar100, svhn, tinyimagenet, imagefolder:DIR or npz:PATH. Files are looked for in --data-dir,
+    NAME is {names}. Files are looked for in --data-dir,
     then $FASTISEAT_DATA, then ~/.cache/fastiseat, and the arrays written beside them, into prepared/.
     """
 
@@ -52,6 +53,9 @@ class Prepare:
     them. jpeg: the original files in one, for --images jpeg. ffcv-jpeg: a .beton of these."""
     image_size: int | None = None
     """For imagefolder: resize the shorter side to this (bilinear, antialiased) and cut out the centre."""
+
+
+Prepare.__doc__ = (Prepare.__doc__ or "").format(names=prepared_in_help())
 
 
 @dataclass(frozen=True, kw_only=True)

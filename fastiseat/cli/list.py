@@ -13,6 +13,7 @@ from fastiseat.cli.flags import command_line
 from fastiseat.cli.output import show_json
 from fastiseat.config import pixels_in_words
 from fastiseat.names import ALSO_CALLED, ATTACKS
+from fastiseat.names.data import written
 from fastiseat.names.networks import summaries, variants_of
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 _PIXELS = ("eps", "step size")
 """Columns of lengths in pixel values."""
-_OWN_PATHS = {"imagefolder": "DIR", "npz": "PATH"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ def _datasets() -> Iterator[Row]:
     for name, entry in DATASETS.items():
         config = recipe(f"{name}:PATH" if name in OWN_DATA else name)
         yield {
-            "data set": f"{name}:{_OWN_PATHS[name]}" if name in OWN_DATA else name,
+            "data set": written(name),
             "what it is": (entry.__doc__ or "").partition("\n")[0],
             "arch": config.network.arch,
             "eps": config.attack.eps,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from tyro.conf import arg
 
 from fastiseat.fields import check_types, require, require_count, require_text
+from fastiseat.names.data import in_help
 
 _MOST_PADDING = 4096  # more pixels than images have
 
@@ -19,8 +22,7 @@ IDBH = "idbh-"
 class Data:
     """Which images, and how many a step."""
 
-    dataset: str = "digits"
-    """digits, cifar10, cifar100, svhn, tinyimagenet, or own data: imagefolder:DIR, npz:PATH."""
+    dataset: Annotated[str, arg(help=f"{in_help()}.")] = "digits"
     batch_size: int = 128
     """Images a step; the last partial batch of an epoch is dropped. Paper: 128."""
     flip: bool = False

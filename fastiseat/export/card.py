@@ -8,14 +8,10 @@ from typing import Any
 from fastiseat.export import card_facts as facts
 from fastiseat.export.formats import Format
 from fastiseat.export.source import Source
+from fastiseat.names.data import DATA
 from fastiseat.version import __version__
 
-_HUB_DATASETS = {
-    "cifar10": "uoft-cs/cifar10",
-    "cifar100": "uoft-cs/cifar100",
-    "svhn": "ufldl-stanford/svhn",
-    "tinyimagenet": "zh-plus/tiny-imagenet",
-}
+_HUB_DATASETS = {name: kind.hub for name, kind in DATA.items() if kind.hub}
 _CITATION = """\
 ```bibtex
 @article{iseat,

@@ -14,6 +14,8 @@ from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.models import ModelSpec, Network, load_model, read_weights
 from fastiseat.models.choices import Numbers, Say
+from fastiseat.names.data import DATA
+from fastiseat.names.networks import family_of
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
 
@@ -66,8 +68,8 @@ class Source:
     @property
     def side(self) -> int:
         """Height and width of the images, as far as the data set's name tells them."""
-        dataset = str(self.settings.get("data.dataset", ""))
-        return {"digits": 8, "tinyimagenet": 64}.get(dataset, 8 if self.spec.arch == "small" else 32)
+        kind = DATA.get(str(self.settings.get("data.dataset", "")))
+        return (kind.side if kind else None) or family_of(self.spec.arch).side
 
 
 def read_source(file: Path, *, run: Path | None = None, which: str = "best", **said: Unpack[Said]) -> Source:

@@ -11,6 +11,7 @@ from pathlib import Path
 from fastiseat.config import AWP, Config, Network, Objective
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import typed
+from fastiseat.names.data import own_kinds
 from fastiseat.names.networks import Initialization, Variant, family_of
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 # Kinds of data set that are named with a path, as in imagefolder:DIR.
-OWN_DATA = ("imagefolder", "npz")
+OWN_DATA = own_kinds()
 
 
 def recipe(

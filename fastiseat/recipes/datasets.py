@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fastiseat.config import AWP, PGD, SGD, Config, Data, Network, Objective, Schedule
+from fastiseat.names.data import DATA
 
 
 def digits() -> Config:
@@ -85,12 +86,6 @@ def _paper(dataset: str, *, arch: str, lam: float, gamma: float) -> Config:
     )
 
 
-DATASETS: dict[str, Callable[[], Config]] = {
-    "digits": digits,
-    "cifar10": cifar10,
-    "cifar100": cifar100,
-    "svhn": svhn,
-    "tinyimagenet": tinyimagenet,
-    "imagefolder": own_data,
-    "npz": own_data,
-}
+_PUBLISHED = {each.__name__: each for each in (digits, cifar10, cifar100, svhn, tinyimagenet)}
+DATASETS: dict[str, Callable[[], Config]] = {kind: _PUBLISHED.get(kind, own_data) for kind in DATA}
+"""By data set, the settings that its recipes begin with."""

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fastiseat.config import IDBH, Config
+from fastiseat.names.data import own_kinds
 
 Change = Callable[[Config], Config]
 
-_TUNED = ("cifar10", "imagefolder", "npz")
+_TUNED = ("cifar10", *own_kinds())
 """The data sets with a number for both: CIFAR-10, and users' own, which take CIFAR-10's."""
 
 NETWORKS_WITH_EXTRA = {"cifar10": "wrn-28-10"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,11 @@ _LAYOUTS = {
         train=("train",), test="test", meta="meta", labels="fine_labels", names="fine_label_names"
     ),
 }
+
+
+def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
+    """:func:`read`, as all readers are called."""
+    return read(kind, path)
 
 
 @contextmanager

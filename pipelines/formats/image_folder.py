@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,11 @@ from fastiseat.pipelines.source import Source, SourceSplit
 
 LAYOUT = "train/<class>/<images> and test/<class>/<images> (or val instead of test)"
 _SHOWN = 5
+
+
+def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
+    """:func:`read`, as all readers are called."""
+    return read(path, side=image_size)
 
 
 @contextmanager

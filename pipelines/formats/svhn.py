@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,11 @@ _HEADER, _COMPRESSED, _COMPLEX = 4096, 15, 0x800
 # Of numbers; scipy has nothing in the gaps between them, and looks there.
 _TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13}
 _NUMBERS = {"single", "double", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+
+
+def read_source(kind: str, path: Path, image_size: int | None) -> AbstractContextManager[Source]:
+    """:func:`read`, as all readers are called."""
+    return read(path)
 
 
 @contextmanager

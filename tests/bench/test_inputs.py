@@ -4,7 +4,7 @@ import pytest
 import torch
 from bench_case import CPU
 
-from fastiseat.bench.inputs import DIGITS, batch, images_of, training_split
+from fastiseat.bench.inputs import batch, images_of, training_split
 from fastiseat.errors import UserError
 from fastiseat.pipelines import datasets
 
@@ -27,14 +27,14 @@ def test_real_images_come_from_the_folder(tmp_path):
 
 def test_the_digits_are_as_described():
     data = datasets.load("digits")
-    assert (len(data.train), len(data.test)) == DIGITS.num_images
+    assert (len(data.train), len(data.test)) == images_of("digits").num_images == (1442, 355)
     assert data.train.images.shape[1:] == (8, 8, 1)
 
 
 def test_a_split_has_the_data_set_s_shape_and_the_size_asked_for():
     split = training_split("tinyimagenet", 7, None)
     assert split.images.shape == (7, 64, 64, 3)
-    assert len(training_split("digits", 10_000, None)) == DIGITS.num_images[0]
+    assert len(training_split("digits", 10_000, None)) == images_of("digits").num_images[0]
 
 
 def test_a_data_set_of_unknown_shape_is_refused():
