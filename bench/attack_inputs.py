@@ -18,9 +18,9 @@ from fastiseat.bench.inputs import SEED
 from fastiseat.checkpoint import WEIGHTS
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Evaluator, attack_named
-from fastiseat.kernels.pgd_step import Norm
 from fastiseat.models.choices import Say
 from fastiseat.names import AUTOATTACK
+from fastiseat.names.balls import Norm
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 from fastiseat.pipelines.places import is_place

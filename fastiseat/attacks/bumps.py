@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastiseat.attacks.balls import BALLS
+from fastiseat.attacks.balls.l2 import L2
 from fastiseat.attacks.draws import signs
 
-_L2 = BALLS["l2"]
+_L2 = L2()
 # Tiles of the starting point along a side.
 _TILES = 5
 

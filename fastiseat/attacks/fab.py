@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from fastiseat.attacks.balls import ball_named
-from fastiseat.attacks.hyperplane import toward
+from fastiseat.attacks.balls import ball_named, require_served
+from fastiseat.attacks.hyperplane import SERVED, toward
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
 from fastiseat.attacks.verdict import is_answer, is_right
@@ -29,6 +29,9 @@ class FAB:
 
     norm: str = "linf"
     iterations: int = 100
+
+    def __post_init__(self) -> None:
+        require_served("fab-t", self.norm, SERVED)
 
     @property
     def length(self) -> int:

@@ -5,10 +5,17 @@ Croce and Hein, 2020, "Minimally distorted adversarial examples with a fast adap
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fastiseat.kernels.core.checks import host_may_look
+
+# How fast each pixel moves along the shortest way, by its slope: in the L∞ ball all alike, in L2 as steep as it is.
+_SPEEDS: dict[str, Callable[[Tensor], Tensor]] = {"linf": torch.ones_like, "l2": lambda steep: steep}
+SERVED = tuple(_SPEEDS)
+"""The balls whose shortest ways these are."""
 
 # Each iteration but the last passes a pixel's border; those of a batch need three to six, and 22 where the slopes of
 # the pixels differ by powers of ten.
@@ -26,13 +33,13 @@ def toward(x: Tensor, w: Tensor, gap: Tensor, norm: str) -> Tensor:
         x: images (m, C, H, W) in [0, 1].
         w: the hyperplane's normal, of that shape.
         gap: (m,), ⟨w, x⟩ - b: how far x lies above it.
-        norm: ``linf`` or ``l2``.
+        norm: one of :data:`SERVED`.
     """
     slope = w.flatten(1) * torch.where(gap >= 0, 1, -1)[:, None].to(w.dtype)
     at = x.flatten(1)
     room = torch.where(slope > 0, at, 1 - at) * (slope != 0)  # the slope is gone down
     steep = slope.abs()
-    speed = torch.ones_like(steep) if norm == "linf" else steep
+    speed = _SPEEDS[norm](steep)
     reach = _newton(speed * steep, steep * room, gap.abs())
     # Finite, as a pixel without a slope has no speed; a NaN stays one.
     reach = reach.clamp_max(torch.finfo(reach.dtype).max)

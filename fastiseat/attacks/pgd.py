@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fastiseat.attacks.balls import ball_named
 from fastiseat.kernels import pgd_step
 from fastiseat.kernels.pgd_step import Norm
 
@@ -32,15 +32,7 @@ def random_start(
     In the L∞ ball each pixel is U(-ε, ε). In the L2 ball of d dimensions the direction is a normal sample's and the
     length ε·U^(1/d).
     """
-    if norm == "linf":
-        unit = torch.rand(images.shape, dtype=images.dtype, device=images.device, generator=generator)
-        return (2 * unit - 1) * eps
-    normal = torch.randn(images.shape, dtype=images.dtype, device=images.device, generator=generator)
-    rows = normal.reshape(len(images), math.prod(images.shape[1:]))
-    unit = torch.rand((len(rows), 1), dtype=images.dtype, device=images.device, generator=generator)
-    length: Tensor = eps * unit ** (1 / max(rows.shape[1], 1))
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    return (rows / norms * length).reshape(images.shape)
+    return ball_named(norm).inside(images, eps, generator)
 
 
 def pgd(

@@ -6,14 +6,16 @@ Constants and details are those of AutoAttack's code, but that each sample has s
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fastiseat.attacks import bumps
+from fastiseat.attacks.balls import require_served
 from fastiseat.attacks.draws import draw, signs
 from fastiseat.attacks.losses import margins
 from fastiseat.attacks.search import Network, State, begun, noted, per_image
@@ -38,6 +40,9 @@ class Square:
     seed: int = 0
     stage: int = 0
 
+    def __post_init__(self) -> None:
+        require_served("square", self.norm, _TRIES)
+
     @property
     def length(self) -> int:
         """The starting point is a query too."""
@@ -46,7 +51,7 @@ class Square:
     def start(self, given: Mapping[str, Tensor]) -> State:
         """See :class:`~fastiseat.attacks.search.Search`."""
         images, state = given["images"], begun(given)
-        x = self._stripes(given, state) if self.norm == "linf" else self._tiles(given, state)
+        x = _TRIES[self.norm].first(self, {**given, **state})
         margin = images.new_full((len(images),), torch.inf)
         return state | {"x": x, "best_x": x.clone(), "best_margin": margin}
 
@@ -59,7 +64,7 @@ class Square:
         now = dict(state) | noted(state, x, ~is_right(logits, state["labels"]))
         now["best_x"] = torch.where(per_image(better), x, state["best_x"])
         now["best_margin"] = torch.where(better, margin, state["best_margin"])
-        now["x"] = self._square(now) if self.norm == "linf" else self._bumps(now)
+        now["x"] = _TRIES[self.norm].then(self, now)
         return now
 
     def side(self, pixels: int, shortest: int, share: float, *, odd: bool = False) -> int:
@@ -90,12 +95,12 @@ class Square:
         place = state["index"], state["round"], state["clock"]
         return draw(*place, seed=self.seed, stage=self.stage, count=count)
 
-    def _stripes(self, given: Mapping[str, Tensor], state: State) -> Tensor:
+    def _stripes(self, now: State) -> Tensor:
         """Each column of each colour plane at one of its ends."""
-        images = given["images"]
+        images = now["images"]
         m, channels, _, width = images.shape
-        colours = signs(self._words({**given, **state}, channels * width), images.dtype)
-        return (images + given["eps"] * colours.view(m, channels, 1, width)).clamp_(0, 1)
+        colours = signs(self._words(now, channels * width), images.dtype)
+        return (images + now["eps"] * colours.view(m, channels, 1, width)).clamp_(0, 1)
 
     def _square(self, now: State) -> Tensor:
         images, eps = now["images"], now["eps"]
@@ -106,9 +111,9 @@ class Square:
         colours = signs(words[:, 2:], images.dtype).view(-1, channels, 1, 1)
         return torch.where(inside, (images + eps * colours).clamp(0, 1), now["best_x"])
 
-    def _tiles(self, given: Mapping[str, Tensor], state: State) -> Tensor:
-        words = self._words({**given, **state}, bumps.tiles_words(given["images"]))
-        return bumps.tiles(given["images"], given["eps"], words)
+    def _tiles(self, now: State) -> Tensor:
+        words = self._words(now, bumps.tiles_words(now["images"]))
+        return bumps.tiles(now["images"], now["eps"], words)
 
     def _bumps(self, now: State) -> Tensor:
         images = now["images"]
@@ -121,6 +126,19 @@ class Square:
         shape = bumps.bump(rows[0], columns[0], side, words[:, 4] >> 31 == 1, images)
         colours = signs(words[:, 5:], images.dtype)
         return bumps.moved(images, now["best_x"], now["eps"], (gains, loses), shape, colours)
+
+
+class _Tries(NamedTuple):
+    """What is tried in a ball: at the start, given and state in one, and after each query."""
+
+    first: Callable[[Square, State], Tensor]
+    then: Callable[[Square, State], Tensor]
+
+
+_TRIES = {
+    "linf": _Tries(Square._stripes, Square._square),
+    "l2": _Tries(Square._tiles, Square._bumps),
+}
 
 
 def first(word: Tensor, side: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from fastiseat.cli.target import weights_file
 from fastiseat.config import Pixels
 from fastiseat.errors import UserError
+from fastiseat.names.balls import Norm
 
 if TYPE_CHECKING:
     from fastiseat.bench.attack import Attacks
@@ -24,7 +25,7 @@ class AttackOptions:
     a network, which it trains on digits first."""
     eps: Pixels | None = None
     """bench attack: ε; default: what the network was trained with."""
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     """bench attack: of the ball."""
     subset: int | None = None
     """bench attack: so many test images, of all classes alike."""

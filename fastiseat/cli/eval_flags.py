@@ -10,6 +10,7 @@ from tyro.conf import FlagCreatePairsOff, Positional, arg
 
 from fastiseat.config import Pixels, WhichWeights
 from fastiseat.names import attack_called
+from fastiseat.names.balls import Norm
 from fastiseat.names.networks import Variant
 
 
@@ -32,7 +33,7 @@ class Eval:
     the best wrong class; pgd-20 and cw-20, of so many steps; aa, also autoattack, the standard AutoAttack; apgd-ce,
     apgd-t, fab-t and square, its parts alone; aa-torchattacks, the weaker one that torchattacks runs since 3.3.
     fastiseat list attacks has them all."""
-    norm: Literal["linf", "l2"] = "linf"
+    norm: Norm = "linf"
     """The ball of all attacks: max |δ| ≤ ε, or ‖δ‖₂ ≤ ε, for which --eps is to be given."""
     steps: int = 50
     """Steps of pgd and cw."""

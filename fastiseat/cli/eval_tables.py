@@ -12,10 +12,10 @@ from fastiseat.cli.eval_result import Evaluation
 from fastiseat.cli.eval_together import comparison, means
 from fastiseat.cli.tables import titled_table
 from fastiseat.cli.terminal import Terminal, print_line
+from fastiseat.names.balls import ball_words
 from fastiseat.report.marks import data_mark
 
 _COLUMNS = ("attack", "ε", "norm", "step size", "restarts", "correct", "accuracy")
-_NORMS = {"linf": "L∞", "l2": "L2"}
 
 
 def print_all(found: Sequence[Evaluation], *, compare: bool, console: Console | None = None) -> None:
@@ -81,7 +81,7 @@ def _parameters(row: Mapping[str, Any]) -> list[str]:
     of_pgd = ["-"] * 2
     if row["steps"]:
         of_pgd = [f"{row['step_size']:.4g}", str(row["restarts"])]
-    return [f"{row['eps']:.4g}", _NORMS[row["norm"]], *of_pgd]
+    return [f"{row['eps']:.4g}", ball_words(row["norm"]).sign, *of_pgd]
 
 
 def _parts(row: Mapping[str, Any]) -> Table:

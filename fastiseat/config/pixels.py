@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from tyro.constructors import PrimitiveConstructorSpec
 
 from fastiseat.errors import UserError
-from fastiseat.fields import pixels, require, require_at_least
+from fastiseat.fields import pixels
+from fastiseat.names.balls import require_length
 
 
 def pixels_in_words(value: float) -> str:
@@ -47,5 +48,4 @@ Pixels = Annotated[
 
 def require_pixels(name: str, value: float, what: str) -> None:
     """:class:`UserError` for what is no length of ``what``."""
-    require_at_least(0, name, value, what=f" ({what}, in pixel values 0 … 1)")
-    require(value <= 1, name, value, "is beyond the pixel values, 0 … 1; 8 of 255 levels are written 8/255")
+    require_length("linf", name, value, what)

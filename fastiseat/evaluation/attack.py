@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from fastiseat.attacks.balls import ball_named
-from fastiseat.config import PGD
 from fastiseat.errors import UserError
 from fastiseat.fields import MOST_STEPS, check_types, require_count, whole_number
-from fastiseat.kernels.pgd_step import Norm
 from fastiseat.names import ATTACKS, SEARCHES, attack_called, unknown_attack
+from fastiseat.names.balls import Norm, require_length
 
 __all__ = ["ATTACKS", "Attack", "EnsembleAttack", "any_attack_named", "attack_named"]
+
+_LENGTHS = {"eps": "the radius of the perturbation", "step_size": "the length of a step"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +106,5 @@ def _told_steps(name: str, steps: int) -> tuple[str, int]:
 
 
 def _check_lengths(norm: str, **lengths: float) -> None:
-    ball_named(norm)
     for name, length in lengths.items():
-        if norm == "linf":
-            PGD(**{name: length})  # type: ignore[arg-type]  # the one place that knows which ε and α are allowed
-        elif not 0 <= length < float("inf"):
-            raise UserError(f"{name}={length}: must be a finite number of at least 0")
+        require_length(norm, name, length, _LENGTHS[name])

@@ -14,7 +14,7 @@ from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.borrow import counter_seed, own_randomness
 from fastiseat.evaluation.passes import Passes
-from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names.balls import Norm
 
 Bools = npt.NDArray[np.bool_]
 

@@ -29,8 +29,8 @@ from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.sanity import sanity_checks
 from fastiseat.evaluation.standing import Standing
-from fastiseat.kernels.pgd_step import Norm
 from fastiseat.names import attack_called
+from fastiseat.names.balls import Norm
 from fastiseat.safe import one_line
 
 

@@ -26,9 +26,9 @@ from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.standing import Standing
 from fastiseat.models.turns import taking_turns
 from fastiseat.names import AUTOATTACK
+from fastiseat.names.balls import ball_words
 
 PACKAGE = "pyautoattack"
-_NORMS = {"linf": "Linf", "l2": "L2"}
 _STANDARD_TARGETS = 9
 # Its targeted loss divides by a distance of the first from the third and fourth logit.
 _FEWEST_CLASSES = 4
@@ -52,9 +52,14 @@ def standard_attack(
 ) -> Any:
     """Its ``AutoAttack`` in the standard version; targets are all wrong classes where there are fewer than nine.
 
-    :class:`UserError` where it is not installed.
+    :class:`UserError` where it is not installed, or has no such ball.
     """
-    attack = _package().AutoAttack(model, norm=_NORMS[norm], eps=eps, seed=seed, version="standard", device=device)
+    ball = ball_words(norm)
+    if not ball.in_autoattack:
+        raise UserError(f"--backend official: it is not asked for the {ball.sign} ball; take --backend fastiseat")
+    attack = _package().AutoAttack(
+        model, norm=ball.in_autoattack, eps=eps, seed=seed, version="standard", device=device
+    )
     targets = min(_STANDARD_TARGETS, num_classes - 1)
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
     return attack

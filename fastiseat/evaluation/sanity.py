@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from fastiseat.attacks.balls import ball_named
 from fastiseat.attacks.square import Square
 from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, layout_of
@@ -27,7 +28,7 @@ from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import Evaluator, evaluating
 from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.standing import Standing
-from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names.balls import Norm
 from fastiseat.pipelines.base import Split
 
 # At most so many images: 258 passes and, of Square, 501 forward ones for each, a tenth of PGD-50 on 10,000.
@@ -84,7 +85,7 @@ class _Subject:
 
     def evidence(self, progress: Callable[[str], None]) -> Evidence:
         """All attacks, one after the other."""
-        whole = 1.0 if self._norm == "linf" else float(self.images[0].numel()) ** 0.5
+        whole = float(ball_named(self._norm).length(torch.ones_like(self.images[:1], dtype=torch.float64)))
         pgd = WatchedPGD(passes=self.passes, eps=self._eps, norm=self._norm, seed=self._seed)
         attacks = {
             "clean": replace(pgd, steps=0),

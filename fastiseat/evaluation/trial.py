@@ -13,7 +13,7 @@ from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.evaluation.passes import Passes, pixels_of
-from fastiseat.kernels.pgd_step import Norm
+from fastiseat.names.balls import Norm
 
 
 @dataclass(frozen=True, kw_only=True)

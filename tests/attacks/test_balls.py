@@ -1,6 +1,9 @@
-"""Both balls: what is projected lies in them, starts lie on their surface, and the steepest way climbs most."""
+"""Every ball: what is projected lies in them, starts lie on their surface, and the steepest way climbs most."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -8,7 +11,10 @@ from torch import Tensor
 
 from fastiseat.attacks.balls import BALLS, ball_named
 from fastiseat.attacks.draws import draw
+from fastiseat.attacks.fab import FAB
+from fastiseat.attacks.square import Square
 from fastiseat.errors import UserError
+from fastiseat.names.balls import Norm
 
 NORMS = list(BALLS)
 SHAPE = (64, 2, 3, 3)
@@ -63,6 +69,32 @@ def test_starts_lie_on_the_surface_in_all_directions(norm: str, dtype: torch.dty
     assert off.abs().max() < 0.05, "pixels know nothing of one another"
     expected = 0.25 if norm == "l2" else 0.25 + 0.75 / 3  # one of four is ±1, the others are uniform
     assert (moments.diag() - expected).abs().max() < 0.02
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_random_start_lies_inside_and_fills_the_ball(norm: str) -> None:
+    ball, generator = ball_named(norm), torch.Generator().manual_seed(3)
+    delta = ball.inside(torch.zeros(4000, 1, 1, 2), 0.3, generator)
+    lengths = length(norm, delta)
+    assert lengths.max() <= 0.3 + 1e-7
+    half = (lengths < 0.15).float().mean()
+    assert abs(half - 0.25) < 0.03, "of two dimensions a quarter of the ball lies within half its radius"
+    each = torch.linspace(0.1, 0.4, 4000).view(-1, 1, 1, 1)
+    far = length(norm, ball.inside(torch.zeros(4000, 1, 1, 2), each, generator)) - each.flatten()
+    assert -0.02 < far.max() <= 1e-7, "an ε of its own for each sample"
+
+
+def test_the_words_and_the_files_are_of_the_same_balls() -> None:
+    assert set(get_args(Norm)) == set(BALLS)
+    kinds = {type(ball_named(norm)) for norm in BALLS}
+    assert len(kinds) == len(BALLS)
+
+
+@pytest.mark.parametrize("make", [FAB, Square], ids=["fab-t", "square"])
+def test_a_search_refuses_a_ball_that_it_is_not_defined_in(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BALLS, "l1", replace(BALLS["l2"], sign="L1"))
+    with pytest.raises(UserError, match=r"norm=l1: (fab-t|square) is defined in the L∞ and L2 balls alone"):
+        make(norm="l1")
 
 
 def test_an_unknown_norm_is_refused() -> None:
