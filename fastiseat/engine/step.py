@@ -350,7 +350,7 @@ class TrainStep:
         perturbation and average, each a tensor or tensors by weight; step count and loss scale.
 
         SGD's is ``momentum_buffers``, of the weights that have been updated with any. The tensors are the step's own
-        memory, which its next call changes.
+        memory, which its next call changes; ``last_gradients`` are copies.
         """
         numbers = {"steps_taken": self.steps_taken, "loss_scale": self._loss_scale.state_dict()}
         return self._update.kept.by_name() | numbers

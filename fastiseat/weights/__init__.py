@@ -2,8 +2,8 @@
 
 from fastiseat.weights.arena import Arena
 from fastiseat.weights.averages import EMA, Average
-from fastiseat.weights.awp import perturbable
 from fastiseat.weights.layout import full_precision_names
+from fastiseat.weights.perturbations import perturbable
 from fastiseat.weights.updates import Update
 
 __all__ = ["EMA", "Arena", "Average", "Update", "full_precision_names", "perturbable"]

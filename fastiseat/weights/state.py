@@ -103,14 +103,20 @@ class NamedState:
             self._touched[name].update(weights)
 
     def by_name(self) -> dict[str, Any]:
-        """For a state dict: tensors, and by weight those of buffers. They are the state's own memory."""
+        """For a state dict: tensors, and by weight those of buffers.
+
+        They are the state's own memory: a copy on the device might not find room there. Only what a state may lack is
+        copied, as its worth is that of one step.
+        """
         return {
-            name: self._written(name) if name in self._touched else found
-            for name, found in self.template().items()
+            name: self._shown(name) if name in self._by_weight else found for name, found in self._tensors.items()
         }
 
-    def _written(self, name: str) -> dict[str, Tensor]:
-        return {weight: part for weight, part in self._by_weight[name].items() if weight in self._touched[name]}
+    def _shown(self, name: str) -> dict[str, Tensor]:
+        parts, touched = self._by_weight[name], self._touched.get(name)
+        if name in self.optional():
+            return {weight: part.clone() for weight, part in parts.items()}
+        return {weight: part for weight, part in parts.items() if touched is None or weight in touched}
 
     @torch.no_grad()
     def load(self, found: Mapping[str, Any]) -> None:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from inspect import isabstract
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import torch
-from side_by_side import assert_same, batch, everything, plain, step
+from side_by_side import assert_same, batch, everything, plain, recorded, step, twins
 from torch import Tensor, nn
 
 from fastiseat import AWP, EMA, PGD, SGD, TrainStep, UserError
-from fastiseat.weights import Update
+from fastiseat.config import Optimizer
+from fastiseat.config import optimizer as settings
+from fastiseat.weights import Update, averages
 from fastiseat.weights.averages import Average
 from fastiseat.weights.state import State
 
@@ -34,6 +40,22 @@ NAMES = {
 every = pytest.mark.parametrize("case", CASES)
 
 
+def found_in(package: ModuleType, base: type) -> list[type]:
+    """What there is of a kind, as its files have it: an addition is walked through without a line here."""
+    paths = getattr(package, "__path__", [])
+    modules = [package, *(import_module(f"{package.__name__}.{info.name}") for info in iter_modules(paths))]
+    kinds = {kind for module in modules for kind in vars(module).values() if isinstance(kind, type)}
+    return sorted((kind for kind in kinds if issubclass(kind, base) and not isabstract(kind)), key=str)
+
+
+KINDS = {
+    f"{owner} {kind.__name__}": {owner: kind()}
+    for owner, package, base in (("optimizer", settings, Optimizer), ("average", averages, Average))
+    for kind in found_in(package, base)
+} | {f"awp {kind}": {"awp": AWP(gradient=kind)} for kind in get_args(get_type_hints(AWP)["gradient"])}
+each_there_is = pytest.mark.parametrize("kind", KINDS)
+
+
 def made(case: str, engine: str = "eager", **parts: Any) -> TrainStep:
     return step(plain(), engine, **(FAST | CASES[case] | parts))
 
@@ -50,14 +72,30 @@ def test_it_is_there_before_the_first_step_and_stays_where_it_is(case: str) -> N
     assert len(one.momentum_buffers) == (0 if case == "without momentum" else 6)
 
 
-@every
+def test_the_walk_finds_what_there_is() -> None:
+    assert {"optimizer SGD", "average EMA", "awp exact", "awp previous-step"} <= KINDS.keys()
+
+
+@each_there_is
+@recorded
+def test_recorded_it_is_eagers(kind: str, device: str, engine: str) -> None:
+    eager, replayed = twins(plain(device), engine, **(FAST | KINDS[kind]))
+    for n in range(3):
+        for one in (eager, replayed):
+            one.set(lr=0.01 * (n + 1))
+            one(*batch(n, device=device))
+        assert_same(replayed, eager)
+    assert len(replayed.engine._recorder._recordings) == 1
+
+
+@each_there_is
 @pytest.mark.parametrize("engine", ["eager", "tape"])
-def test_a_step_that_is_loaded_goes_on(case: str, engine: str) -> None:
-    straight = made(case, engine)
+def test_resumed_it_is_unbroken(kind: str, engine: str) -> None:
+    straight = step(plain(), engine, **(FAST | KINDS[kind]))
     for n in range(2):
         straight(*batch(n))
     state = copy.deepcopy(straight.state_dict())
-    resumed = made(case, engine)
+    resumed = step(plain(), engine, **(FAST | KINDS[kind]))
     resumed.model.load_state_dict(straight.model.state_dict())
     resumed.load_state_dict(state)
     assert_same(resumed, straight, 0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,12 @@ from fastiseat.weights.perturbations.base import Perturbation, Theta
 from fastiseat.weights.state import State
 
 LAST_GRADIENTS = "last_gradients"
+W = TypeVar("W", bound=Tensor)
+
+
+def perturbable(weights: Mapping[str, W]) -> dict[str, W]:
+    """Those of ``weights`` that ν moves: more than one dimension, so no BatchNorm and no bias."""
+    return {name: weight for name, weight in weights.items() if weight.dim() > 1}
 
 
 class WeightPerturbation(Perturbation):
