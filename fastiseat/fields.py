@@ -30,6 +30,22 @@ class NotAmongError(Exception):
     """The choices there are, where a text is none of them."""
 
 
+class Only:
+    """A note in an annotation: the setting is one of these alone, methods or shapes of a schedule by their names.
+
+    With all others it is refused where it is not its default.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+def only(settings: type) -> dict[str, tuple[str, ...]]:
+    """The fields of a dataclass with such a note, and the names in it."""
+    noted = {name: get_args(kind)[1:] for name, kind in _kinds(settings).items() if get_origin(kind) is Annotated}
+    return {name: note.names for name, notes in noted.items() for note in notes if isinstance(note, Only)}
+
+
 def require(condition: bool, name: str, value: object, rule: str) -> None:
     """:class:`UserError` with value and rule, unless the condition holds."""
     if not condition:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import fastiseat
-from fastiseat import AWP, PGD, SGD, TrainStep, UserError, config
+from fastiseat import AWP, EMA, PGD, SGD, TrainStep, UserError, config
 from fastiseat.engine.settings import SCALARS
 from fastiseat.evaluation import Attack, EnsembleAttack
 from fastiseat.methods import Method
@@ -80,7 +80,7 @@ def methods(kind: type[Method] = Method) -> Iterator[type[Method]]:
 SECTIONS = [
     kind for kind in vars(config).values() if is_dataclass(kind) and kind.__module__.startswith(config.__name__)
 ]
-DATACLASSES: list[type[Any]] = [*SECTIONS, Augmentation, Attack, EnsembleAttack, *sorted(methods(), key=repr)]
+DATACLASSES: list[type[Any]] = [*SECTIONS, Augmentation, Attack, EnsembleAttack, EMA, *sorted(methods(), key=repr)]
 NEEDED = {"name": "pgd-3", "eps": 0.1, "standard": network()}
 FIELDS = [(kind, field.name) for kind in DATACLASSES for field in fields(kind) if field.init]
 
@@ -160,7 +160,7 @@ def test_every_argument_of_a_step(name: str) -> None:
         (
             "optimizer",
             torch.optim.SGD(network().parameters()),
-            "optimizer=SGD .*: a fastiseat.config.SGD is needed, not",
+            "optimizer=SGD .*: a fastiseat.config.Optimizer is needed, not",
         ),
         (
             "method",

@@ -6,6 +6,7 @@ import argparse
 import sys
 from dataclasses import replace
 from datetime import datetime
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -48,7 +49,7 @@ def parse(argv: list[str], say: Say = lambda line: None) -> Train:
 
 
 # What chooses the defaults of all the other flags.
-_CHOOSING = ("dataset", "method", "arch", "augment", "extra", "config", "fine_tune", "init", "variant", "out")
+_CHOOSING = (*signature(recipe).parameters, "config", "fine_tune", "init", "variant", "out")
 
 
 def _named(argv: list[str]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastiseat.fields import check_types, require, require_count, require_fraction
+from fastiseat.fields import Only, check_types, require, require_count, require_fraction
 
 _MOST_EPOCHS = 100_000  # each has its row of the schedule
 
@@ -22,18 +22,18 @@ class Schedule:
     """How the learning rate goes. steps: down at lr_drops (paper). cosine: half a cosine down to 0 (RST). onecycle:
     at every step, a cosine up from lr/25 and one down to lr/250000, and momentum_cycle the other way, PyTorch's
     OneCycleLR (HAT)."""
-    lr_drops: tuple[float, ...] = (0.5, 0.75)
+    lr_drops: Annotated[tuple[float, ...], Only("steps")] = (0.5, 0.75)
     """Where lr_shape steps multiplies it by lr_factor. Paper: at 50% and 75% of the epochs."""
-    lr_factor: float = 0.1
+    lr_factor: Annotated[float, Only("steps")] = 0.1
     """What it is multiplied by. Paper: 0.1."""
-    lr_stages: tuple[float, ...] = ()
+    lr_stages: Annotated[tuple[float, ...], Only("steps")] = ()
     """In place of lr_factor: one factor for each of lr_drops, of the first learning rate. MART: 0.1 0.01 0.001."""
     lr_per_step: bool = False
     """Set it before each step, to its value at the step's end: a drop then comes one step before its epoch (Rice et
     al.), not with it (paper). onecycle is always set by the step."""
-    lr_warmup: float = 0.25
+    lr_warmup: Annotated[float, Only("onecycle")] = 0.25
     """First part of the run, in which onecycle rises. HAT: 0.25."""
-    momentum_cycle: tuple[float, float] | None = (0.95, 0.85)
+    momentum_cycle: Annotated[tuple[float, float] | None, Only("onecycle")] = (0.95, 0.85)
     """Of onecycle: momentum at both ends of the run and where lr is highest, by cosines in between; None keeps momentum
     as it is. PyTorch's default, and HAT: 0.95 0.85."""
     lam_from: float = 0.5

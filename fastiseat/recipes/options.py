@@ -10,17 +10,13 @@ from typing import Any
 
 from fastiseat.config import AWP, PGD, SGD, Config, Data, Objective, Schedule
 from fastiseat.errors import UserError
+from fastiseat.fields import only
 from fastiseat.recipes.table import METHODS
 
 OBJECTIVE = tuple(field.name for field in fields(Objective) if field.name != "method")
 """The options of methods: each is of those that declare it, ``Ingredients.options``."""
 # What belongs to the data set, and is there whether a method attacks or perturbs weights or not.
 _OF_ANY_METHOD = ("eps", "step_size", "gamma")
-# Of Schedule: what one shape of the learning rate alone goes by.
-_OF_SHAPE = {"lr_drops": "steps", "lr_factor": "steps", "lr_stages": "steps"} | {
-    "lr_warmup": "onecycle",
-    "momentum_cycle": "onecycle",
-}
 
 
 def check_options(objective: Objective) -> None:
@@ -69,10 +65,11 @@ def check_shape(config: Config, began: Config) -> None:
     ``began`` is the recipe, whose own settings nobody asked for.
     """
     plan, momentum = config.schedule, config.optimizer.momentum
-    for name, value in _asked_for(plan, _OF_SHAPE):
-        if _OF_SHAPE[name] != plan.lr_shape and value not in (None, getattr(began.schedule, name)):
+    shapes = only(Schedule)
+    for name, value in _asked_for(plan, shapes):
+        if plan.lr_shape not in shapes[name] and value not in (None, getattr(began.schedule, name)):
             raise UserError(
-                f"{name}={value}: lr_shape {plan.lr_shape} has none; it goes with lr_shape {_OF_SHAPE[name]}"
+                f"{name}={value}: lr_shape {plan.lr_shape} has none; it goes with lr_shape {' or '.join(shapes[name])}"
             )
     if plan.lr_shape == "onecycle" and plan.momentum_cycle is not None and momentum != SGD().momentum:
         ends, top = plan.momentum_cycle

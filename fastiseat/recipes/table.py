@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fastiseat.config import Config
+from fastiseat.config import Config, Objective
+from fastiseat.fields import only
 from fastiseat.names.networks import Variant
 from fastiseat.recipes.papers import (
     awp_wu,
@@ -39,7 +40,7 @@ class Ingredients:
     variant: Variant = "released"
     """Of its networks: those of the ISEAT authors' code, or the ``common`` ones of nearly all others."""
     options: tuple[str, ...] = ()
-    """The fields of :class:`fastiseat.config.Objective` that it reads."""
+    """The fields of :class:`fastiseat.config.Objective` that it reads; in the table here those whose notes name it."""
     needs: str = ""
     """The setting, one of ``NEEDED``, without which it can't be trained."""
     num_views: int = 1
@@ -70,9 +71,7 @@ NEEDED = {
 }
 """Files that some methods can't do without, and how one comes by them."""
 
-_ISEAT = ("lam", "weighting", "distance", "smoothness")
-
-METHODS = {
+_TABLE = {
     "none": Ingredients(
         summary="no defence: cross entropy on clean images",
         home="fastiseat.methods.standard:Standard",
@@ -87,14 +86,12 @@ METHODS = {
         summary="AT with weighted logit stability",
         home="fastiseat.methods.iseat:ISEAT",
         units=25,
-        options=_ISEAT,
         awp=None,
     ),
     "iseat": Ingredients(
         summary="AT with both: the paper's method",
         home="fastiseat.methods.iseat:ISEAT",
         units=28,
-        options=_ISEAT,
         awp=True,
     ),
     "at-rice": Ingredients(
@@ -121,7 +118,6 @@ METHODS = {
         home="fastiseat.methods.trades:TRADES",
         variant="common",
         units=27,
-        options=("beta",),
         constants=trades,
         published={"cifar10": ball(76)},
     ),
@@ -130,7 +126,6 @@ METHODS = {
         home="fastiseat.methods.trades:AdversarialFirst",
         variant="common",
         units=33,
-        options=("beta",),
         awp=True,
         constants=trades_awp,
     ),
@@ -139,7 +134,6 @@ METHODS = {
         home="fastiseat.methods.mart:MART",
         variant="common",
         units=26,
-        options=("beta",),
         constants=mart,
         published={"cifar10": mart_cifar10},
     ),
@@ -148,7 +142,6 @@ METHODS = {
         home="fastiseat.methods.mart:MART",
         variant="common",
         units=32,
-        options=("beta",),
         awp=True,
         constants=mart_awp,
         published={"cifar10": mart_cifar10},
@@ -158,7 +151,6 @@ METHODS = {
         home="fastiseat.methods.mart:SLOREMART",
         variant="common",
         units=26,
-        options=("beta", "reverse_from"),
         constants=mart,
         published={"cifar10": slore_cifar10},
     ),
@@ -167,7 +159,6 @@ METHODS = {
         home="fastiseat.methods.hat:HAT",
         variant="common",
         units=31,
-        options=("beta", "standard"),
         needs="standard",
         constants=hat,
         networks={"cifar10": "prn18"},
@@ -188,11 +179,19 @@ METHODS = {
         home="fastiseat.methods.trades:AdversarialFirst",
         variant="common",
         units=27,
-        options=("beta",),
         needs="extra",
         constants=rst,
         networks={"cifar10": "wrn-28-10"},
         published={"cifar10": rst_cifar10},
     ),
 }
+
+
+def _with_options(name: str, entry: Ingredients) -> Ingredients:
+    return replace(entry, options=tuple(option for option, methods in only(Objective).items() if name in methods))
+
+
+METHODS = {name: _with_options(name, entry) for name, entry in _TABLE.items()}
 """Every method by name; an entry more is all that one needs beside its own file."""
+_unknown = {method for methods in only(Objective).values() for method in methods} - METHODS.keys()
+assert not _unknown, f"options are of methods {_unknown}, which there are not"
