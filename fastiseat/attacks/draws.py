@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastiseat.kernels.core.philox import signed
+
 _GAMMA = 0x9E3779B97F4A7C15
 # Each round of the mix: how far the word is shifted onto itself, and by what it is multiplied then.
 _MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))
@@ -37,10 +39,10 @@ def draw(index: Tensor, round_: Tensor, clock: Tensor, *, seed: int, stage: int,
 
 def splitmix(number: Tensor, *, key: Tensor | int) -> Tensor:
     """The word of 64 bits, as int64, that follows ``number`` others in the stream of ``key``."""
-    word = (number + 1) * _signed(_GAMMA) + (_signed(key) if isinstance(key, int) else key)
+    word = (number + 1) * signed(_GAMMA, 64) + (signed(key, 64) if isinstance(key, int) else key)
     for shift, factor in _MIX:
         word = word ^ ((word >> shift) & (2 ** (64 - shift) - 1))  # the sign must not be shifted in
-        word = word * _signed(factor) if factor != 1 else word
+        word = word * signed(factor, 64) if factor != 1 else word
     return word
 
 
@@ -62,9 +64,3 @@ def _host_mix(seed: int) -> int:
     for shift, factor in _MIX:
         word = (word ^ (word >> shift)) * factor % 2**64
     return word
-
-
-def _signed(word: int) -> int:
-    """The same 64 bits as two's complement, which is what int64 holds."""
-    word %= 2**64
-    return word - 2**64 if word >= 2**63 else word

@@ -11,6 +11,7 @@ from fastiseat.kernels.augment import limits, native, reference
 from fastiseat.kernels.augment.arguments import Arguments, PadMode, check
 from fastiseat.kernels.core import triton_support
 from fastiseat.kernels.core.dispatch import Backend, Op
+from fastiseat.kernels.core.philox import signed
 from fastiseat.kernels.core.signature import takes
 from fastiseat.kernels.core.torch_ops import Registration
 
@@ -59,5 +60,5 @@ def augment(call: Arguments) -> Tensor:
         UserError: for an argument that is not as described.
     """
     check(call)
-    # The same 64 bits as a signed integer, which is what an op can take.
-    return _OP(replace(call, seed=call.seed - (call.seed >> 63 << 64)) if call.seed >> 63 else call)
+    # The schema's integers are signed; most seeds are as they are.
+    return _OP(replace(call, seed=signed(call.seed, 64)) if call.seed >> 63 else call)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastiseat.kernels.augment.arguments import Arguments
 from fastiseat.kernels.augment.limits import LAYOUTS, PAD_MODES, epoch_words, result
-from fastiseat.kernels.core.philox import Stream
+from fastiseat.kernels.core.philox import Stream, signed
 
 _BLOCK = 1024
 # Every thread draws the sample's fate anew: few threads, of 16 values each.
@@ -18,7 +18,6 @@ _ZERO, _REFLECT = tl.constexpr(PAD_MODES["zero"]), tl.constexpr(PAD_MODES["refle
 _CONTIGUOUS = tl.constexpr(LAYOUTS[torch.contiguous_format])
 _CHANNELS_LAST = tl.constexpr(LAYOUTS[torch.channels_last])
 _STREAM = tl.constexpr(int(Stream.AUGMENT))
-_WORD = 2**32
 # 1/255 in two parts. A level times the first is exact, so that the sum is the quotient correctly rounded, for each of
 # the 256 levels and whether or not a compiler fuses it; a division takes several times as long.
 _HIGH, _LOW = tl.constexpr(257 * 2.0**-16), tl.constexpr(8421505 * 2.0**-47)
@@ -40,9 +39,8 @@ def augment(call: Arguments) -> Tensor:
         places if epoch_tensor is None else epoch_tensor,
         out,
         len(call.images),
-        _signed(call.seed),
-        _signed(call.seed >> 32),
-        _signed(epoch),
+        # An argument that has one type for every seed is compiled once.
+        *(signed(word, 32) for word in (call.seed, call.seed >> 32, epoch)),
         HEIGHT=height,
         WIDTH=width,
         CHANNELS=channels,
@@ -57,11 +55,6 @@ def augment(call: Arguments) -> Tensor:
         num_warps=_NUM_WARPS,
     )
     return out
-
-
-def _signed(word: int) -> int:
-    """The low 32 bits as an int32, so that a kernel's argument has one type for every seed."""
-    return (word + _WORD // 2) % _WORD - _WORD // 2
 
 
 @triton.jit

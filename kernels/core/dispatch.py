@@ -15,7 +15,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Generic, TypeVar, cast
 
 import torch
@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels.core.launches import announce
-from fastiseat.kernels.core.signature import first_of, tensors_of
+from fastiseat.kernels.core.signature import tensors_of
 from fastiseat.kernels.core.torch_ops import Registration
 
 VARIABLE = "FASTISEAT_KERNELS"
@@ -81,11 +81,11 @@ class Op(Generic[A, R]):
         reference: Callable[[A], R],
         *backends: Backend[A, R],
         registration: Registration[A] | None = None,
-        for_reference: Callable[[A], bool] = lambda _: False,
+        for_reference: Callable[[A], bool] | None = None,
     ):
         self.name = name
         self.arguments = arguments
-        self.first = first_of(arguments)
+        self._first = fields(arguments)[0].name  # type: ignore[arg-type] # a dataclass
         self.reference = reference
         self.backends = backends
         self.for_reference = for_reference
@@ -111,6 +111,11 @@ class Op(Generic[A, R]):
             return cast(R, self._registered(call))
         finally:
             _fitted.call = _NOBODY
+
+    def first(self, call: A) -> Tensor:
+        """The argument that tells device and dtype."""
+        found: Tensor = getattr(call, self._first)
+        return found
 
     def choice(self, device: str | torch.device, dtype: torch.dtype, wanted: str = AUTO) -> Backend[A, R] | None:
         """The backend for a device and dtype, or None for the reference."""
@@ -153,16 +158,16 @@ class Op(Generic[A, R]):
 
     def _traceable(self, call: A) -> bool:
         """Whether a compiler may see one op: not where the reference is asked for, or has the only gradient."""
-        if self.first(call).dtype == torch.float64 or self.for_reference(call):
+        if self.first(call).dtype == torch.float64 or (self.for_reference and self.for_reference(call)):
             return False
         differentiated = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors_of(call))
         return self._has_gradient or not differentiated
 
     def _fitting(self, call: A) -> Backend[A, R] | None:
         """The backend for this call; None for the reference."""
-        if self.for_reference(call):
+        if self.for_reference is not None and self.for_reference(call):
             return None
-        first = self.first(call)
+        first = getattr(call, self._first)  # here and not by a call, since every call of an op comes here
         wanted = os.environ.get(VARIABLE) or AUTO
         backend = self.choice(first.device, first.dtype, wanted)
         if backend is None:

@@ -93,7 +93,10 @@ def call(name: str, first: Tensor, *arguments: Argument) -> None:
 
 def _launch(function: Callable[..., int], values: list[Any], first: Tensor) -> int:
     if first.device.type == "cpu":
+        # Asked at every call: who sets the number of threads means what runs next.
         return function(*values, ctypes.c_int32(torch.get_num_threads()))
+    # On the stream that PyTorch's own kernels take here: what they wrote is read after it was written, and memory that
+    # is freed after this returns is handed on to work of this stream alone, which comes later.
     with torch.cuda.device(first.device):
         return function(*values, ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
 

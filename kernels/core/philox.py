@@ -54,6 +54,11 @@ def philox(
     return torch.as_tensor(c0), torch.as_tensor(c1), torch.as_tensor(c2), torch.as_tensor(c3)
 
 
+def signed(word: int, bits: int) -> int:
+    """The low ``bits`` of an integer as two's complement: what a kernel's, an op's or a tensor's integers hold."""
+    return (word + (1 << bits - 1)) % (1 << bits) - (1 << bits - 1)
+
+
 def below(word: Tensor, bound: Word) -> Tensor:
     """Words as integers 0 … ``bound`` - 1: ``(word · bound) >> 32``, for a bound of at most 2**31.
 

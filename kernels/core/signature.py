@@ -50,15 +50,9 @@ def takes(arguments: Callable[P, A]) -> Callable[[Callable[[A], R]], Callable[P,
     return public
 
 
-def first_of(arguments: type[A]) -> Callable[[A], Tensor]:
-    """What gives a record's first field."""
-    name = fields(arguments)[0].name  # type: ignore[arg-type] # a dataclass
-    return lambda record: getattr(record, name)
-
-
 def tensors_of(record: Any) -> list[Tensor]:
     """The tensors among a record's fields."""
-    values = (getattr(record, name) for name in record.__dataclass_fields__)
+    values = [getattr(record, name) for name in record.__dataclass_fields__]
     return [value for value in values if isinstance(value, Tensor)]
 
 

@@ -52,6 +52,7 @@ class Registration(Generic[A]):
                 _note_writes([args[place] for place in written if place < len(args)])
             return result
 
+        # Below autograd and for every device: above it stands a formula for the gradient, or autograd's refusal.
         _LIBRARY.impl(name, kernel, "CompositeExplicitAutograd")
         qualified = f"{NAMESPACE}::{name}"
         torch.library.register_fake(qualified, lambda *args: self.fake(signature.record(args)), lib=_LIBRARY)

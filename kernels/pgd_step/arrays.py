@@ -55,6 +55,7 @@ def arrange(call: Arguments) -> Arrays:
         grad=grad,
         delta_out=torch.empty_like(images),
         x_adv=torch.empty_like(images),
+        # Kernels write nothing but true here, so that threads need not agree on it.
         nan_grad=torch.zeros((), dtype=torch.bool, device=images.device),
         num_samples=num_samples,
         sample_size=images.numel() // max(num_samples, 1),

@@ -104,6 +104,7 @@ def pgd_step_l2(
         g = tl.load(grad + at, mask=i < row_size, other=0.0).to(tl.float32).to(tl.float64)
         d = tl.load(delta + start + i, mask=i < row_size, other=0.0).to(tl.float64)
         moved = d + along * tl.where(usable, g, 0.0)
+        # Beyond the row g is 0; but an infinite step times 0 is NaN.
         squares += tl.where(i < row_size, moved * moved, 0.0)
     length = tl.sqrt(tl.sum(squares, axis=0))
     radius = number(eps, eps_tensor, row, EPS).to(tl.float64)

@@ -17,7 +17,7 @@ unsupported = native.unsupported
 def stability_loss(call: Arguments) -> Results:
     """``fastiseat.kernels.stability_loss`` for the calls that ``limits.unfit`` lets pass."""
     logits, clean_logits = call.logits.detach(), call.clean_logits.detach()
-    if logits.is_cpu:
+    if logits.is_cpu:  # logits are small: a copy costs less than a build of each loop for each dtype
         logits, clean_logits = logits.float(), clean_logits.float()
     results = new_results(logits)
     native.call(

@@ -135,7 +135,8 @@ FASTISEAT_CLONES void step_l2(const float *__restrict images, const float *__res
     }
 }
 
-// Σ (delta + along · grad)², in lanes that become a vector; without delta Σ grad².
+// Σ (delta + along · grad)², in lanes that become a vector; without delta Σ grad². The number of lanes is that of no
+// processor's vectors: the order of the additions, and so the bits, are the same on each.
 FASTISEAT_CLONES void add_squares(const float *delta, const float *grad, double along, int64_t count, double *lanes) {
     double sums[kLanes] = {};
     int64_t i = 0;

@@ -1,4 +1,4 @@
-/* Philox4x32-10, as kernels/philox.py defines it: four words as a function of a counter and a key. */
+/* Philox4x32-10, as kernels/core/philox.py defines it: four words as a function of a counter and a key. */
 #ifndef FASTISEAT_CPU_PHILOX_H
 #define FASTISEAT_CPU_PHILOX_H
 

@@ -50,6 +50,7 @@ void weigh(const Batch &batch, bool linear, int64_t num_weighted) {
     std::vector<size_t> order(m);
     std::iota(order.begin(), order.end(), size_t{0});
     for (size_t i = 0; i < m; ++i) vulnerability[i] = batch.losses[i] - batch.clean_losses[i];
+    // By index where all else is equal: there is one order, which no sort has to keep.
     std::sort(order.begin(), order.end(), [&](size_t i, size_t j) {
         const float v_i = vulnerability[i], v_j = vulnerability[j];
         const bool i_nan = v_i != v_i, j_nan = v_j != v_j;

@@ -72,6 +72,8 @@ __device__ __forceinline__ void store_pack(T *address, const Pack<T, VEC> &pack)
     }
 }
 
+// For every lane, and the same bits for each: in every turn both of a pair add the same two numbers. The order is
+// fixed, as nothing here is added by whoever comes first.
 template <typename T>
 __device__ __forceinline__ T warp_sum(T value) {
     for (int offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(0xFFFFFFFFu, value, offset);
@@ -90,7 +92,7 @@ __device__ T block_sum(T value, T *scratch) {
         value = warp_sum(lane < num_warps ? scratch[lane] : T(0));
         if (lane == 0) scratch[32] = value;
     }
-    __syncthreads();
+    __syncthreads();  // the threads outside of the first warp read what it wrote
     const T sum = scratch[32];
     __syncthreads();  // the next call may write scratch
     return sum;

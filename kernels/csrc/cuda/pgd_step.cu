@@ -8,6 +8,7 @@ namespace {
 using fastiseat::PgdStep;
 
 constexpr int kVec = 4;  // 16 bytes of floats
+// In the L2 ball a row is one block's alone, whatever its size: more threads go over it.
 constexpr unsigned kThreads = 256, kThreadsL2 = 512;
 
 bool aligned(const void *address, size_t size) {

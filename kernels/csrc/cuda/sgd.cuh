@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(kFlatThreads) sgd_kernel(SgdJob<G> job) {
     const int64 place = flat_place();
     const SgdPacks<G> packs(job, place);
     const int segment = job.block_segment[blockIdx.x];
+    // After the loads: few blocks stay as they are, and all others would wait for the flag before they read.
     if ((job.skip && *job.skip) || (job.active && !job.active[segment])) return;
     const float momentum = job.momentum.get(), lr = job.lr.get(), decay = job.ema_decay.get();
     Four step = sgd_step(job, packs, segment), theta = packs.theta;

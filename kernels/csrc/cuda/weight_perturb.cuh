@@ -13,6 +13,8 @@ __device__ __forceinline__ double square_sum(const Four &values, float *scratch,
 #pragma unroll
     for (int i = 0; i < kFlatVec; ++i) sum += values.items[i] * values.items[i];
     const float total = block_sum(sum, scratch);
+    // Squares below float's normal range are off by 1e-45 each at most: of such a sum that is less than its rounding.
+    // The condition is the same for the whole block, so that all of it comes to the second sum or none.
     if (total > 1e-33f && total < 3e38f) return total;
     double exact = 0.0;
 #pragma unroll
