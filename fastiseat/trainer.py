@@ -70,6 +70,8 @@ from fastiseat.threads import SMALL, Threads, as_begun, begun_with, computing_wi
 Row = dict[str, Any]
 # How many steps on a GPU may pass before a loss that is no number is noticed; a CPU looks at each.
 FINITE_EVERY = 50
+# Pixels of an image that the rehearsal looks at, from its corner.
+CORNER = 8
 # More would only hide that the settings do not work.
 MOST_ROLLBACKS = 3
 
@@ -364,6 +366,7 @@ class Trainer:
 
     def _rehearse(self) -> None:
         """The closing steps before the first one: weights written, read back, attacked on an image, results, a title.
+        Of the image a corner, which any network takes, and which costs a Wide ResNet on a CPU no seconds.
 
         What can't be done at the end, for want of space, rights or names, is told now, and leaves nothing.
         """
@@ -372,7 +375,8 @@ class Trainer:
             model = models.load_model(scratch.path / WEIGHTS["last"]).to(self.device)
             evaluator = Evaluator(model, engine="eager", say=lambda line: None)
             image, attack = self.data.test.take(np.arange(1)), attack_named("pgd", eps=0, steps=1)
-            scratch.write_metrics([{"accuracy": float(evaluator(image, attack).mean())}])
+            corner = replace(image, images=image.images[:, :CORNER, :CORNER])
+            scratch.write_metrics([{"accuracy": float(evaluator(corner, attack).mean())}])
             scratch.write_results([])
         draw_title(self.directory.path)
 

@@ -250,6 +250,7 @@ def test_every_entry_is_looked_at(expected):
     [
         lambda state: state["step"].update(steps_taken=-3),
         lambda state: state["step"].update(steps_taken=5),
+        lambda state: (state["step"].update(steps_taken=3), state["meter"].clear()),
         lambda state: state["step"].update(steps_taken=True),
         lambda state: state["step"].update(steps_taken=torch.tensor(4)),
         lambda state: state["step"].update(steps_taken=10**30),

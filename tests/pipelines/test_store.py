@@ -271,6 +271,16 @@ def test_a_killed_process_leaves_nothing_that_looks_finished(path):
     assert entries(path) == {"mine"}
 
 
+@pytest.mark.parametrize("place", [writer._temporary, writer._replaced])
+def test_a_link_in_the_place_of_what_was_left_is_not_followed(path, tmp_path, place):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis").touch()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    place(path).symlink_to(tmp_path / "precious")
+    prepare(path)
+    assert entries(path) == {"mine"} and (tmp_path / "precious" / "thesis").exists()
+
+
 def test_a_full_disk(path):
     done = in_a_child(path, "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))")
     assert not done.stderr
