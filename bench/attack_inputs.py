@@ -16,6 +16,7 @@ from torch import Tensor
 from fastiseat import models
 from fastiseat.bench.inputs import SEED
 from fastiseat.checkpoint import WEIGHTS
+from fastiseat.config import PGD
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Evaluator, attack_named
 from fastiseat.models.choices import Say
@@ -117,6 +118,9 @@ def _loaded(file: Path, case: AttackCase, device: torch.device, *, say: Say = _t
     for name, value in told.items():
         if value is None:
             raise UserError(f"{file}: does not tell what {name} it was trained with; give --{name}")
+    trained = metadata.get("norm", PGD().norm)
+    if case.eps is None and case.norm != trained:
+        raise UserError(f"{file}: its eps is that of norm {trained}; give --norm {trained}, or --eps")
     if not case.dataset and is_place(str(told["dataset"])):
         raise UserError(
             f"{file}: trained on {plain(told['dataset'])}, which a weights file alone can't choose: if that is what "

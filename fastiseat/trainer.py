@@ -34,7 +34,7 @@ from fastiseat.checkpoint.content import Expected
 from fastiseat.checkpoint.kept import KeptWeights
 from fastiseat.checkpoint.recorded import SHA256, require_recorded
 from fastiseat.checkpoint.turn import turn
-from fastiseat.config import Config, Execution, Network
+from fastiseat.config import PGD, Config, Execution, Network
 from fastiseat.engine import TrainStep
 from fastiseat.engine.borrow import deterministic, own_randomness
 from fastiseat.engine.precision import strict_float32
@@ -517,11 +517,12 @@ class Trainer:
 
     def _validate(self) -> Row:
         began = time.perf_counter()
-        split, name, eps = self.data.selection, self.data.selection_name, self.config.attack.eps
+        split, name, attack = self.data.selection, self.data.selection_name, self.config.attack
+        clean, pgd = (attack_named(each, eps=attack.eps, norm=attack.norm) for each in ("clean", "pgd"))
         try:
             row = {
-                f"{name}_clean": self._accuracy(self.evaluator, split, attack_named("clean", eps=eps)),
-                f"{name}_pgd10": self._accuracy(self.evaluator, split, attack_named("pgd", eps=eps)),
+                f"{name}_clean": self._accuracy(self.evaluator, split, clean),
+                f"{name}_pgd10": self._accuracy(self.evaluator, split, pgd),
             }
         except NotFiniteError as error:
             raise diverged(f"{error.finding}, in epoch {len(self.rows) + 1}'s validation") from error
@@ -571,6 +572,7 @@ class Trainer:
             dataset=self.config.data.dataset,
             method=self.config.objective.method,
             eps=repr(self.config.attack.eps),
+            **_ball(self.config.attack.norm),
             epoch=str(row["epoch"]),
             data_fingerprint=self.data.whole.fingerprint,
             **({} if run is None else {RUN: run}),
@@ -655,9 +657,15 @@ class Trainer:
         require_recorded(file)
         model = models.load_model(file).to(self.device)
         evaluator = Evaluator(model, engine="auto", say=self.observer.say)
-        eps, steps = self.config.attack.eps, self.config.run.final_steps
-        attacks = [attack_named("clean", eps=eps), attack_named("pgd", eps=eps)]
+        attack, steps = self.config.attack, self.config.run.final_steps
+        named = partial(attack_named, eps=attack.eps, norm=attack.norm)
+        attacks = [named("clean"), named("pgd")]
         if steps:
-            attacks.append(attack_named("pgd", eps=eps, steps=steps))
+            attacks.append(named("pgd", steps=steps))
         accuracies = {attack.name: self._accuracy(evaluator, self.data.test, attack) for attack in attacks}
         return {"weights": which, "epoch": chosen["epoch"], SHA256: chosen.get(SHA256), "accuracy": accuracies}
+
+
+def _ball(norm: str) -> dict[str, str]:
+    """For the weights' metadata, where one of the L∞ ball tells none, as all files of earlier versions."""
+    return {} if norm == PGD().norm else {"norm": norm}

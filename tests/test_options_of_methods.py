@@ -120,7 +120,9 @@ def test_so_is_when(method: str) -> None:
         check(changed_part(config_of(method), "schedule", "awp_from"))
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(PGD) if field.name not in ("eps", "step_size")])
+@pytest.mark.parametrize(
+    "name", [field.name for field in fields(PGD) if field.name not in ("eps", "step_size", "norm")]
+)
 def test_how_to_attack_is_refused_where_nothing_is_attacked(name: str) -> None:
     """But for the ball, which the network is tested in."""
     at = changed_part(config_of("at"), "attack", name)

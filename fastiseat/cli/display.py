@@ -16,6 +16,7 @@ from fastiseat.cli.machine import without_native
 from fastiseat.cli.progress import time_left
 from fastiseat.cli.tables import titled_table
 from fastiseat.cli.terminal import Terminal, print_line
+from fastiseat.names.balls import ball_words
 from fastiseat.report.marks import data_mark
 from fastiseat.trainer import Row, Trainer
 
@@ -152,7 +153,8 @@ def _data_mark(trainer: Trainer) -> str:
 def result_table(trainer: Trainer, results: list[dict[str, Any]]) -> Table:
     """Test accuracy of best and last weights, a column an attack."""
     config = trainer.config
-    title = f"{config.objective.method} on {config.data.dataset}, test accuracy, ε = {config.attack.eps:.4g}"
+    title = f"{config.objective.method} on {config.data.dataset}, test accuracy, "
+    title += f"{ball_words(config.attack.norm).lead}ε = {config.attack.eps:.4g}"
     table = titled_table(title + _data_mark(trainer))
     table.add_column("weights")
     table.add_column("epoch", justify="right")

@@ -72,5 +72,3 @@ def _check(arguments: Eval) -> None:
     if arguments.backend == "official" and ours:
         theirs = f"aa and its parts {', '.join(AUTOATTACK)}"
         raise UserError(f"--backend official: it has {theirs}, not {', '.join(ours)}; give --attack aa")
-    if arguments.norm == "l2" and arguments.eps is None and set(arguments.attacks) != {"clean"}:
-        raise UserError("--norm l2: give --eps; the ε that a weights file tells is that of the L∞ ball")

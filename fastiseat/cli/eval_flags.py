@@ -33,8 +33,9 @@ class Eval:
     the best wrong class; pgd-20 and cw-20, of so many steps; aa, also autoattack, the standard AutoAttack; apgd-ce,
     apgd-t, fab-t and square, its parts alone; aa-torchattacks, the weaker one that torchattacks runs since 3.3.
     fastiseat list attacks has them all."""
-    norm: Norm = "linf"
-    """The ball of all attacks: max |δ| ≤ ε, or ‖δ‖₂ ≤ ε, for which --eps is to be given."""
+    norm: Norm | None = None
+    """The ball of all attacks: max |δ| ≤ ε, or ‖δ‖₂ ≤ ε; default: the one that the network was trained in, as its file
+    says, else linf. For another one --eps is to be given."""
     steps: int = 50
     """Steps of pgd and cw."""
     step_size: Pixels | None = None
@@ -42,8 +43,7 @@ class Eval:
     restarts: int = 1
     """Runs of pgd and cw on each image: the first starts at the image, further ones at random in the ball."""
     eps: Pixels | None = None
-    """ε, in units of pixel values in [0, 1]; default: what the network was trained with, as its file says, which is
-    that of the L∞ ball."""
+    """ε, in units of pixel values in [0, 1]; default: what the network was trained with, as its file says."""
     weights: tuple[WhichWeights, ...] = ("best",)
     """Which weights of a run, one or more."""
     variant: Variant | None = None

@@ -20,6 +20,7 @@ from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, any_attack_named
 from fastiseat.evaluation.records import read
+from fastiseat.names.balls import ball_words
 from fastiseat.signals import raised_at_once
 
 _STOPPED = "between two verdicts: the same command goes on from those that are saved"
@@ -63,7 +64,7 @@ def _evaluation(subject: Subject, arguments: Eval, device: torch.device, progres
     evaluation = Evaluation(records=records, files=files, group=subject.weights.which if several else "")
     strongest = max(attacks, key=lambda attack: attack.eps)
     if strongest.eps > 0 and not arguments.no_sanity and evaluation.sanity is None:
-        checks = _sanity(attacker.evaluator, subject, strongest.eps, arguments, progress)
+        checks = _sanity(attacker.evaluator, subject, strongest, arguments, progress)
         for record, path in zip(records, files, strict=True):
             if record.facts["attack"]["eps"]:
                 record.sanity = checks
@@ -74,18 +75,25 @@ def _evaluation(subject: Subject, arguments: Eval, device: torch.device, progres
 
 def attacks_on(subject: Subject, arguments: Eval) -> list[Attack | EnsembleAttack]:
     """Those asked for, each once, with the network's own ε if no other is given."""
-    eps = 0.0
+    eps, norm = 0.0, arguments.norm or subject.trained_norm
     if set(arguments.attacks) != {"clean"}:
+        _require_same_ball(norm, subject.trained_norm, arguments.eps)
         eps = _number(told("eps", arguments.eps, subject.trained_eps))
     named = partial(
         any_attack_named,
         eps=eps,
-        norm=arguments.norm,
+        norm=norm,
         steps=arguments.steps,
         step_size=arguments.step_size,
         restarts=arguments.restarts,
     )
     return list(dict.fromkeys(map(named, arguments.attacks)))
+
+
+def _require_same_ball(norm: str, trained: str, eps: float | None) -> None:
+    if norm != trained and eps is None:
+        sign = ball_words(trained).sign
+        raise UserError(f"--norm {norm}: give --eps; the ε that a weights file tells is that of the {sign} ball")
 
 
 def _number(eps: float | str) -> float:
@@ -96,15 +104,19 @@ def _number(eps: float | str) -> float:
 
 
 def _sanity(
-    evaluator: Evaluator, subject: Subject, eps: float, arguments: Eval, progress: ConsoleProgress
+    evaluator: Evaluator,
+    subject: Subject,
+    attack: Attack | EnsembleAttack,
+    arguments: Eval,
+    progress: ConsoleProgress,
 ) -> list[dict[str, Any]]:
     from fastiseat.evaluation.sanity import sanity_checks
 
     checks = sanity_checks(
         evaluator,
         subject.split,
-        eps=eps,
-        norm=arguments.norm,
+        eps=attack.eps,
+        norm=attack.norm,
         num_classes=subject.model.spec.num_classes,
         seed=arguments.seed,
         progress=lambda attack: progress.busy(f"sanity checks: {attack}"),

@@ -14,8 +14,11 @@ from fastiseat.checkpoint import RUN, WEIGHTS, RunDirectory, RunImages, absolute
 from fastiseat.cli.believed import MEANT, differ, require_believable
 from fastiseat.cli.eval_flags import Eval
 from fastiseat.cli.target import weights_file
+from fastiseat.config import PGD
 from fastiseat.errors import UserError
+from fastiseat.fields import typed
 from fastiseat.models import Network
+from fastiseat.names.balls import Norm
 from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
 from fastiseat.pipelines.checksums import verified
@@ -49,6 +52,8 @@ class Subject:
     facts: dict[str, Any]
     """Which images these are."""
     trained_eps: str | None
+    trained_norm: Norm
+    """Of the ball of that ε."""
     run: str | None
     """The digest of the run that trained it, if its file tells."""
     verified: bool = True
@@ -114,6 +119,7 @@ def _loaded(weights: Weights, arguments: Eval, progress: Progress) -> Subject:
             "samples": subset or len(whole),
         },
         trained_eps=metadata.get("eps"),
+        trained_norm=typed("norm", metadata.get("norm", PGD().norm), Norm),
         verified=is_verified,
         run=metadata.get(RUN),
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from fastiseat.attacks.balls import Ball
 from fastiseat.errors import UserError
 from fastiseat.fields import full_name, shown
 
@@ -211,12 +212,12 @@ def check_values(images: Tensor, labels: Tensor, num_classes: int) -> None:
         )
 
 
-def check_in_ball(eps: float, **given: Tensor | None) -> None:
+def check_in_ball(eps: float, ball: Ball, **given: Tensor | None) -> None:
     """Perturbations by name, or None: in the attack's ball but for rounding; this waits for a GPU."""
     for name, perturbation in given.items():
         if perturbation is None:
             continue
-        longest = float(perturbation.detach().abs().amax())
+        longest = float(ball.length(perturbation.detach()).amax())
         if not isfinite(longest):
             raise UserError(f"{name} has entries that are no finite numbers: give others")
         if longest > eps + ROUNDING:

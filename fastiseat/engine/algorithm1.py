@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastiseat.attacks import pgd, random_start
+from fastiseat.attacks import pgd
+from fastiseat.attacks.balls import ball_named
+from fastiseat.attacks.record import AttackRecord
 from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.backward import Graph, Leaves
@@ -55,6 +57,8 @@ class Attacked(NamedTuple):
     """bool (): whether a gradient of the attack was NaN."""
     at_weights: Mapping[str, Tensor] | None = None
     """The gradients of its last step for the weights, where they are wanted."""
+    record: AttackRecord | None = None
+    """What the method has had kept of it."""
 
 
 @dataclass(kw_only=True)
@@ -117,6 +121,7 @@ class Algorithm1:
                 unperturbed=lambda images: leaves.of(self.passes.graph(images, theta), images),  # f(.; θ)
                 clean=self._clean_logits(attacked, leaves),  # f(x; θ)
                 frozen=self.frozen,
+                attack=attacked.record,
             )
             terms = method.objective(at, y)
             loss = torch.stack(list(terms.values())).sum()  # L
@@ -142,7 +147,8 @@ class Algorithm1:
             return Attacked(x, x)
         if given.delta is not None:
             return self._with_clean_pass(Attacked((x + given.delta.detach()).clamp(0, 1), x))
-        attack, start = self.settings.attack, self._start(x, given.start)
+        attack, watch = self.settings.attack, self.settings.trained.watch
+        start, clipped = self._start(x, given.start)
         in_train_mode = attack.bn_mode == "train"
         self.model.train(in_train_mode)
         gradient = InputGradient(
@@ -153,33 +159,39 @@ class Algorithm1:
             keep_graph=in_train_mode and self.settings.needs_clean and not self.recompute_clean,
             weights_at=attack.steps if self._takes_weight_gradients() else None,
             aside=self.overlap and self.settings.needs_clean,
+            tells=watch is not None,
         )
         rewind = self._rewind(x)
-        _, x_adv, nan = pgd(
+        _, x_adv, nan, record = pgd(
             gradient,
             x,
             start,
             eps=attack.eps,
             step_size=attack.step_size,
             steps=attack.steps,
-            clip_start=not attack.noise,
+            norm=attack.norm,
+            clip_start=clipped,
+            watch=watch,
+            labels=y,
         )
         self.model.train()
-        found = Attacked(x_adv, (x + start).clamp(0, 1), nan_gradient=nan, at_weights=gradient.at_weights)
-        if attack.noise:  # the first pass saw noise besides, which no paper's clean branch does
+        found = Attacked(
+            x_adv, (x + start).clamp(0, 1), nan_gradient=nan, at_weights=gradient.at_weights, record=record
+        )
+        if not clipped:  # the first pass saw noise besides, which no paper's clean branch does
             return self._with_clean_pass(found._replace(clean_x=x))
         # An eval-mode graph would not survive the update of the running statistics: a pass of its own.
         if not in_train_mode or gradient.first is None:
             return self._with_clean_pass(found)
         return self._with_clean_logits(found, gradient.first, rewind)
 
-    def _start(self, x: Tensor, given: Tensor | None) -> Tensor:
-        if given is not None:
-            return given.detach()
+    def _start(self, x: Tensor, given: Tensor | None) -> tuple[Tensor, bool]:
+        """The first δ, and whether x + δ is clipped before the first gradient."""
         attack = self.settings.attack
-        if attack.noise:
-            return attack.noise * torch.randn_like(x)
-        return random_start(x, eps=attack.eps) if attack.random_start else torch.zeros_like(x)
+        if given is not None:
+            return given.detach(), not attack.noise
+        start = self.settings.trained.start_under(attack)
+        return start(x, ball=ball_named(attack.norm), eps=attack.eps), start.clipped
 
     def _reference(self, x: Tensor) -> Tensor | None:
         """Clean logits that the attack compares with; they are the same in all of its steps."""
@@ -246,6 +258,7 @@ class Algorithm1:
                 perturbed=forward,
                 unperturbed=forward,
                 frozen=self.frozen,
+                attack=attacked.record and attacked.record.of_first(count),
             )
             loss = self.settings.trained.perturbation_loss(at, y[:count])
             return leaves.gradients(loss, self.loss_scale, weights)[0]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fastiseat.attacks.record import Look
 from fastiseat.engine.backward import Graph, check_replaced, input_gradients, no_grads_left
 from fastiseat.engine.place import Buffers, weights_in_place
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
@@ -175,24 +176,26 @@ class InputGradient:
         keep_graph: bool,
         weights_at: int | None = None,
         aside: bool = False,
+        tells: bool = False,
     ) -> None:
         self.passes, self.method, self.labels, self.reference = passes, method, labels, reference
         self.keep_graph, self.weights_at, self.aside = keep_graph, weights_at, aside
+        self.tells = tells
         self.calls = 0
         self.first: Graph | None = None
         """Its graph is there where it was to be kept."""
         self.at_weights: dict[str, Tensor] | None = None
         self.scale = FP16_ATTACK_SCALE if passes.precision == "fp16" else 1.0
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """The gradient at ``x``, up to a positive factor."""
+    def __call__(self, x: Tensor) -> Tensor | Look:
+        """The gradient at ``x``, up to a positive factor; where it ``tells``, the logits besides."""
         self.calls += 1
         if not (self.aside and self.calls == 1):
             return self._gradient(x)
         with second_stream(x.device) as beside, beside():
             return self._gradient(x)
 
-    def _gradient(self, x: Tensor) -> Tensor:
+    def _gradient(self, x: Tensor) -> Tensor | Look:
         x = x.detach().requires_grad_()
         weights = self.weights_too()
         graph = self.passes.graph(x, None if weights else self.passes.detached())
@@ -213,7 +216,7 @@ class InputGradient:
             self.at_weights = {name: other.to(x.dtype) for name, other in by_name if other is not None}
         if self.calls == 1:
             self.first = graph if keep else replace(graph, logits=graph.logits.detach())
-        return gradient
+        return Look(gradient, graph.logits.detach()) if self.tells else gradient
 
     def weights_too(self) -> Mapping[str, Tensor]:
         """Whose gradients this call computes beside that of the input."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastiseat.attacks.balls import ball_named
 from fastiseat.config import AWP, MOMENTUM, PGD, Optimizer
 from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
@@ -263,7 +264,12 @@ class TrainStep:
         accept.check_places(given.images, given.index, given.rows, views=views)
         if given.rows is None:
             accept.check_perturbations(given.images, given.delta, given.start, weight, views=views)
-        if given.delta is None and given.start is None:
+        if given.delta is not None and self.settings.trained.watch is not None:
+            raise UserError(
+                f"delta: {type(self.method).__name__} reads how its attack went, of which a finished perturbation "
+                "tells nothing: give a start, or neither"
+            )
+        if given.delta is None and given.start is None and not self.settings.trained.start.moves:
             self.settings.trained.require_start(self.settings.attack)
         twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
         if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
@@ -271,7 +277,7 @@ class TrainStep:
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)
-        accept.check_in_ball(self.attack.eps, delta=given.delta, start=given.start)
+        accept.check_in_ball(self.attack.eps, ball_named(self.attack.norm), delta=given.delta, start=given.start)
 
     def _try(self, given: Given) -> int:
         """Run the network once, leaving no trace; the number of classes."""

@@ -56,7 +56,7 @@ def _opening(source: Source) -> str:
     eps = facts.eps(source)
     if not eps or facts.method(source) == "none":
         return "An image classifier."
-    return f"An image classifier, trained to withstand changes of each pixel value by up to {eps} (L∞)."
+    return f"An image classifier, trained to withstand {facts.ball(source).changes.format(eps=eps)}."
 
 
 def _table(*tables: dict[str, str]) -> str:
@@ -70,7 +70,7 @@ def _accuracy(source: Source) -> str:
         return "Not evaluated: no result of these weights is known."
     rows = [f"| {facts.text(attack)} | {100 * share:.2f} |" for attack, share in found.items()]
     on = f"On {facts.images_tested(source)}, in %:"
-    return "\n".join((on, "", "| attack | accuracy |", "|---|---|", *rows, "", facts.ATTACK))
+    return "\n".join((on, "", "| attack | accuracy |", "|---|---|", *rows, "", facts.attacks(source)))
 
 
 def _loading_notes(source: Source, kind: Format, difference: float) -> str:

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastiseat.config import pixels_in_words
+from fastiseat.config import PGD, pixels_in_words
 from fastiseat.export.source import Source
+from fastiseat.names.balls import Ball, ball_words
 from fastiseat.names.networks import FORMS, family_of, title
 from fastiseat.recipes import METHODS
 
-ATTACK = (
-    "*clean*: unchanged images. *pgd-N*: N steps of ε/4 on the cross entropy from the image itself, L∞ ball of the "
-    "training's ε, in eval mode; an image counts where the last iterate is classified correctly."
-)
 _SGD = {
     "optimizer.lr": "learning rate",
     "optimizer.momentum": "momentum",
@@ -50,6 +47,20 @@ def dataset(source: Source) -> str:
 def eps(source: Source) -> str:
     """ε, in 255ths where it is some; empty where it is not told."""
     return _pixels(source.settings.get("attack.eps", ""))
+
+
+def ball(source: Source) -> Ball:
+    """Of that ε; files of earlier versions tell none, and are of the L∞ ball."""
+    return ball_words(str(source.settings.get("attack.norm", PGD().norm)))
+
+
+def attacks(source: Source) -> str:
+    """What the numbers are measured by."""
+    return (
+        "*clean*: unchanged images. *pgd-N*: N steps of ε/4 on the cross entropy from the image itself, "
+        f"{ball(source).sign} ball of the training's ε, in eval mode; an image counts where the last iterate is "
+        "classified correctly."
+    )
 
 
 def network(source: Source) -> dict[str, str]:
@@ -97,7 +108,10 @@ def images_tested(source: Source) -> str:
 
 def limits(source: Source) -> list[str]:
     """What the numbers do not say."""
-    found = ["Robust here means against small L∞ changes of pixels, not against other corruptions or other data."]
+    found = [
+        f"Robust here means against small {ball(source).sign} changes of pixels, not against other corruptions or "
+        "other data."
+    ]
     if accuracies(source):
         found.append("PGD gives an upper bound: a stronger attack, such as AutoAttack, finds more errors.")
     if accuracies(source) and source.result["weights"] == "best" and not source.settings.get("data.val_split"):
@@ -121,7 +135,7 @@ def _attack(source: Source) -> str:
     steps = [f"{settings['attack.steps']} steps"] if "attack.steps" in settings else []
     named = {"step": "attack.step_size", "λ": "objective.lam", "γ": "awp.gamma"}
     weighted = [f"{name} = {_pixels(settings[key])}" for name, key in named.items() if settings.get(key)]
-    return ", ".join([f"L∞, ε = {eps(source)}", *steps, *weighted])
+    return ", ".join([f"{ball(source).sign}, ε = {eps(source)}", *steps, *weighted])
 
 
 def _schedule(source: Source) -> dict[str, str]:

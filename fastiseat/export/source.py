@@ -60,7 +60,12 @@ class Source:
     def settings(self) -> dict[str, Any]:
         """The run's settings of all groups under ``group.name``; what the file tells where there is no run."""
         if not self.run:
-            told = {"method": "objective.method", "eps": "attack.eps", "dataset": "data.dataset"}
+            told = {
+                "method": "objective.method",
+                "eps": "attack.eps",
+                "norm": "attack.norm",
+                "dataset": "data.dataset",
+            }
             return {setting: self.metadata[name] for name, setting in told.items() if name in self.metadata}
         groups = [(group, found) for group, found in self.run["config"].items() if isinstance(found, Mapping)]
         return {f"{group}.{name}": value for group, found in groups for name, value in found.items()}

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastiseat.attacks.record import Watch
+from fastiseat.attacks.starts import AtImages, InBall, Noise, Start
 from fastiseat.config import PGD
 from fastiseat.errors import UserError
 from fastiseat.fields import check_types, require
@@ -33,6 +35,10 @@ class Method(ABC):
 
     default_attack: ClassVar[PGD] = PGD()
     """That of a step which is given none: its start and its BatchNorm mode are the paper's, ε and steps PGD's own."""
+    start: ClassVar[Start] = AtImages()
+    """Where its attack starts under settings that name no start, neither noise nor a random one."""
+    watch: ClassVar[Watch | None] = None
+    """What ``objective`` reads of the attack as ``Outputs.attack``."""
     views: ClassVar[int] = 1
     """How many augmentations of each image its batch holds: all of the first, then all of the second."""
 
@@ -50,6 +56,12 @@ class Method(ABC):
         A distance from the clean images' logits has none. What compares and is no such distance says False.
         """
         return self.needs_reference
+
+    def start_under(self, attack: PGD) -> Start:
+        """What ``attack`` names, or else the method's own."""
+        if attack.noise:
+            return Noise(attack.noise)
+        return InBall() if attack.random_start else self.start
 
     def require_start(self, attack: PGD) -> None:
         """:class:`UserError` where ``attack`` would begin at δ = 0 although the loss is flat there."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from fastiseat.attacks.record import AttackRecord
+
 Forward = Callable[[Tensor], Tensor]
 
 
@@ -37,6 +39,9 @@ class Outputs:
     """f(x; θ), (m, classes), where the method's ``needs_clean`` asks for it: the attack's first pass, not another."""
     frozen: Callable[[nn.Module, Tensor], Tensor] = answer
     """One of the method's ``networks`` and images to its logits (m, classes): in eval mode, and without a graph."""
+
+    attack: AttackRecord | None = None
+    """What the method's ``watch`` has had kept of the attack."""
 
     def __post_init__(self) -> None:
         self._adversarial: Tensor | None = None

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastiseat.attacks.starts import Noise, Start
 from fastiseat.config import PGD
 from fastiseat.fields import require_at_least
 from fastiseat.methods.base import Method
@@ -34,6 +35,7 @@ class TRADES(Method):
 
     beta: float = 6.0
     needs_reference: ClassVar[bool] = True
+    start: ClassVar[Start] = Noise(0.001)
     default_attack: ClassVar[PGD] = PGD(noise=0.001, bn_mode="eval")
 
     def __post_init__(self) -> None:

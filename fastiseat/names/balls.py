@@ -22,6 +22,8 @@ class Ball:
     """As the field writes it."""
     formula: str
     """What lies in it."""
+    changes: str
+    """Changes of an image that lie in it, in the words of a card, ``{eps}`` for ε."""
     most_eps: float = float("inf")
     """The largest ε that says anything, where pixels lie in [0, 1] and images have any size."""
     lead: str
@@ -35,12 +37,18 @@ BALLS: dict[str, Ball] = {
         home="fastiseat.attacks.balls.linf:Linf",
         sign="L∞",
         formula="max |δ| ≤ ε",
+        changes="changes of each pixel value by up to {eps} (L∞)",
         most_eps=1.0,
         lead="",
         in_autoattack="Linf",
     ),
     "l2": Ball(
-        home="fastiseat.attacks.balls.l2:L2", sign="L2", formula="‖δ‖₂ ≤ ε", lead="L2 ", in_autoattack="L2"
+        home="fastiseat.attacks.balls.l2:L2",
+        sign="L2",
+        formula="‖δ‖₂ ≤ ε",
+        changes="changes of length up to {eps} (L2)",
+        lead="L2 ",
+        in_autoattack="L2",
     ),
 }
 """Every ball by name."""

@@ -15,7 +15,7 @@ from fastiseat.names.data import own_kinds
 from fastiseat.names.networks import Initialization, Variant, family_of
 from fastiseat.recipes.datasets import DATASETS
 from fastiseat.recipes.fine_tuning import FINE_TUNING
-from fastiseat.recipes.options import check_images, check_options, check_parts, check_shape
+from fastiseat.recipes.options import check_ball, check_images, check_options, check_parts, check_shape
 from fastiseat.recipes.papers import unchanged
 from fastiseat.recipes.standard import standard_for
 from fastiseat.recipes.table import METHODS, NEEDED, Ingredients
@@ -171,6 +171,7 @@ def check(config: Config) -> Config:
     began = recipe_of(config)
     check_images(config.data, began.data)
     check_shape(config, began)
+    check_ball(config, began)
     if attack.eps and not attack.step_size and method != "none":
         raise UserError(f"step_size=0 with eps={attack.eps:.4g}: the attack would never move; use eps/4 or so")
     return config

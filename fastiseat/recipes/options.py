@@ -8,15 +8,16 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-from fastiseat.config import AWP, PGD, SGD, Config, Data, Objective, Schedule
+from fastiseat.config import AWP, PGD, SGD, Config, Data, Objective, Schedule, pixels_in_words
 from fastiseat.errors import UserError
 from fastiseat.fields import only
+from fastiseat.names.balls import ball_words
 from fastiseat.recipes.table import METHODS
 
 OBJECTIVE = tuple(field.name for field in fields(Objective) if field.name != "method")
 """The options of methods: each is of those that declare it, ``Ingredients.options``."""
 # What belongs to the data set, and is there whether a method attacks or perturbs weights or not.
-_OF_ANY_METHOD = ("eps", "step_size", "gamma")
+_OF_ANY_METHOD = {PGD: ("eps", "step_size", "norm"), AWP: ("gamma",)}
 
 
 def check_options(objective: Objective) -> None:
@@ -59,6 +60,23 @@ def check_images(data: Data, began: Data) -> None:
             )
 
 
+def check_ball(config: Config, began: Config) -> None:
+    """:class:`UserError` for lengths in another ball than the recipe's that are the recipe's own.
+
+    ``began`` is the recipe, whose own settings nobody asked for.
+    """
+    attack, theirs = config.attack, began.attack
+    needed = ("eps",) if config.objective.method == "none" else ("eps", "step_size")
+    for name in needed:
+        value = getattr(attack, name)
+        if attack.norm != theirs.norm and value == getattr(theirs, name) != 0:
+            raise UserError(
+                f"norm={attack.norm}: {name}={pixels_in_words(value)} is the recipe's, which is a length in the "
+                f"{ball_words(theirs.norm).sign} ball; give {' and '.join(needed)} too: in L2 on CIFAR-10 128/255 and "
+                "15/255 are common"
+            )
+
+
 def check_shape(config: Config, began: Config) -> None:
     """:class:`UserError` for settings of another shape than the schedule's, or a momentum that one-cycle passes over.
 
@@ -80,7 +98,7 @@ def check_shape(config: Config, began: Config) -> None:
 
 
 def _names(kind: type[Any]) -> list[str]:
-    return [field.name for field in fields(kind) if field.name not in _OF_ANY_METHOD]
+    return [field.name for field in fields(kind) if field.name not in _OF_ANY_METHOD[kind]]
 
 
 def _asked_for(part: Any, names: Any) -> list[tuple[str, object]]:

@@ -8,8 +8,11 @@ import pytest
 import torch
 
 from fastiseat.attacks import pgd, random_start
+from fastiseat.attacks.balls import BALLS
+from fastiseat.attacks.record import Look, Watch
+from fastiseat.errors import UserError
 
-NORMS = ["linf", "l2"]
+NORMS = list(BALLS)
 
 
 def generator(seed=0):
@@ -103,3 +106,109 @@ def test_starts_in_the_l2_ball_have_the_images_dtype_and_seed():
     assert (one.dtype, one.shape) == (x.dtype, x.shape)
     assert torch.equal(one, again)
     assert not torch.equal(one, other)
+
+
+def linear(seed=4, shape=(3, 2, 4, 4)):
+    """Images far from the borders, and a gradient that is the same everywhere."""
+    there = torch.Generator().manual_seed(seed)
+    x = 0.4 + 0.2 * torch.rand(shape, dtype=torch.float64, generator=there)
+    return x, torch.randn(shape, dtype=torch.float64, generator=there)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("shape", [(3,), (3, 1, 1, 1)])
+def test_each_sample_may_have_its_own_radius_and_step(norm, shape):
+    x, g = linear()
+    eps, alpha = torch.tensor([0.01, 0.02, 0.05]), torch.tensor([0.004, 0.01, 0.01])
+    found = pgd(
+        lambda _: g, x, torch.zeros_like(x), eps=eps.view(shape), step_size=alpha.view(shape), steps=4, norm=norm
+    )
+    for row in range(3):
+        one = slice(row, row + 1)
+        alone = pgd(
+            lambda _, one=one: g[one],
+            x[one],
+            torch.zeros_like(x[one]),
+            eps=eps[row],
+            step_size=alpha[row],
+            steps=4,
+            norm=norm,
+        )
+        assert torch.equal(found.delta[one], alone.delta)
+
+
+def test_each_pixel_may_have_its_own_radius_and_step_where_the_ball_bounds_each_alone():
+    x, g = linear()
+    eps = 0.05 * torch.rand(x.shape, dtype=x.dtype, generator=generator(5))
+    found = pgd(lambda _: g, x, torch.zeros_like(x), eps=eps, step_size=eps / 2, steps=3)
+    torch.testing.assert_close(found.delta, eps * g.sign(), rtol=0, atol=1e-15)
+    inside = random_start(x, eps=eps, generator=generator())
+    assert (inside.abs() <= eps).all()
+    with pytest.raises(UserError, match=r"eps is \(3, 2, 4, 4\): norm l2 has no ε for each pixel"):
+        pgd(lambda _: g, x, torch.zeros_like(x), eps=eps, step_size=0.01, steps=1, norm="l2")
+    steps = torch.full_like(x, 0.01)
+    by_pixel, by_one = (
+        pgd(lambda _: g, x, torch.zeros_like(x), eps=0.05, step_size=alpha, steps=3, norm="l2")
+        for alpha in (steps, 0.01)
+    )
+    torch.testing.assert_close(by_pixel.delta, by_one.delta)
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_methods_of_a_ball_are_what_its_kernel_computes(norm):
+    """One number a pixel, all alike, leaves the kernel; the result stays."""
+    x, g = linear()
+    kernel, ball = (
+        pgd(lambda _: g, x, torch.zeros_like(x), eps=0.03, step_size=alpha, steps=5, norm=norm)
+        for alpha in (0.01, torch.full_like(x, 0.01))
+    )
+    torch.testing.assert_close(kernel.x_adv, ball.x_adv, rtol=0, atol=1e-12)
+
+
+def crossing():
+    """Four images of one pixel, of class 0 below 0.5 and of class 1 from there on, and a gradient that goes up."""
+    x = torch.tensor([0.45, 0.485, 0.2, 0.6], dtype=torch.float64).view(4, 1, 1, 1)
+
+    def look(at):
+        value = at.flatten(1)[:, 0]
+        return Look(torch.ones_like(at), torch.stack((0.5 - value, value - 0.5), 1))
+
+    return look, x, torch.zeros(4, dtype=torch.int64)
+
+
+def test_kappa_counts_the_points_at_which_the_network_was_right():
+    look, x, y = crossing()
+    watch = Watch(kappa=True, logits=True, iterates=True)
+    found = pgd(look, x, torch.zeros_like(x), eps=0.1, step_size=0.02, steps=5, watch=watch, labels=y)
+    record = found.record
+    assert record.kappa.tolist() == [3, 1, 5, 0]  # at 0.45, 0.47, 0.49; at 0.485; always; never
+    assert record.clock.tolist() == [5] * 4
+    assert (record.logits.shape, record.iterates.shape) == ((5, 4, 2), (6, 4, 1, 1, 1))
+    assert torch.equal(record.iterates[-1], found.x_adv)
+    assert torch.equal(record.iterates[0], x)
+    assert torch.equal(record.logits[2], look(record.iterates[2]).logits)
+    first = record.of_first(2)
+    assert (first.kappa.tolist(), first.iterates.shape, first.logits.shape) == ([3, 1], (6, 2, 1, 1, 1), (5, 2, 2))
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+def test_an_image_rests_so_many_steps_after_it_is_misclassified(patience):
+    look, x, y = crossing()
+    watch = Watch(patience=patience)
+    found = pgd(look, x, torch.zeros_like(x), eps=0.2, step_size=0.02, steps=5, watch=watch, labels=y)
+    steps = [min(right + patience, 5) for right in (3, 1, 5, 0)]
+    assert found.record.clock.tolist() == steps
+    torch.testing.assert_close(found.delta.flatten(), 0.02 * torch.tensor(steps, dtype=torch.float64))
+    torch.testing.assert_close(found.x_adv, x + found.delta)
+    assert (found.record.kappa, found.record.logits, found.record.iterates) == (None, None, None)
+
+
+def test_a_watched_attack_is_the_same_attack():
+    look, x, y = crossing()
+    rest = {"eps": 0.1, "step_size": 0.02, "steps": 5}
+    plain = pgd(lambda at: look(at).gradient, x, torch.zeros_like(x), **rest)
+    watched = pgd(look, x, torch.zeros_like(x), **rest, watch=Watch(kappa=True), labels=y)
+    assert plain.record is None
+    assert torch.equal(plain.x_adv, watched.x_adv)
+    with pytest.raises(UserError, match="needs labels, and of each point a Look with the logits"):
+        pgd(lambda at: look(at).gradient, x, torch.zeros_like(x), **rest, watch=Watch(), labels=y)

@@ -8,10 +8,11 @@ from typing import ClassVar
 import pytest
 import tiny
 import torch
-from side_by_side import batch, delta, plain, small, step
+from side_by_side import assert_same, assert_same_metrics, batch, delta, plain, small, step
 from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, TrainStep, UserError
+from fastiseat.attacks.starts import AtImages, InBall, Noise, Start
 from fastiseat.methods import HAT, TRADES, Method, named
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 from fastiseat.trainer import Trainer
@@ -77,10 +78,36 @@ def test_the_flat_ones_are_some_and_not_all() -> None:
 
 
 @pytest.mark.parametrize("name", FLAT)
-def test_a_step_from_the_image_itself_is_refused(name: str) -> None:
-    one = step(small(), "eager", method=made(name), attack=PGD(steps=1, bn_mode="eval"), awp=AWP(gamma=0))
+def test_where_settings_name_no_start_a_method_has_its_own(name: str) -> None:
+    told, named_ = (
+        step(
+            small(), "eager", method=made(name), attack=PGD(steps=1, bn_mode="eval", noise=noise), awp=AWP(gamma=0)
+        )
+        for noise in (0.0, 0.001)
+    )
+    assert_same_metrics(told(*batch()), named_(*batch()))
+    assert_same(told, named_)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_settings_that_name_a_start_come_first(name: str) -> None:
+    method = made(name)
+    assert method.start_under(PGD(noise=0.25)) == Noise(0.25)
+    assert method.start_under(PGD(random_start=True)) == InBall()
+    assert method.start_under(PGD()) == method.start
+    assert method.start.moves or not method.flat_at_clean
+
+
+class AtTheImage(TRADES):
+    """Which has no start where it needs one."""
+
+    start: ClassVar[Start] = AtImages()
+
+
+def test_a_step_from_the_image_itself_is_refused() -> None:
+    one = step(small(), "eager", method=AtTheImage(), attack=PGD(steps=1, bn_mode="eval"), awp=AWP(gamma=0))
     before = {key: tensor.clone() for key, tensor in one.model.state_dict().items()}
-    with pytest.raises(UserError, match=REFUSED.format(kind(name).__name__)):
+    with pytest.raises(UserError, match=REFUSED.format("AtTheImage")):
         one(*batch())
     assert all(torch.equal(before[key], tensor) for key, tensor in one.model.state_dict().items())
     assert one.steps_taken == 0
@@ -99,11 +126,11 @@ def test_a_step_with_a_start_is_taken(attack: PGD | None) -> None:
     assert one(*batch())["loss"].isfinite()
 
 
-class Compared(TRADES):
+class Compared(AtTheImage):
     """A user's own."""
 
 
-class Bent(TRADES):
+class Bent(AtTheImage):
     """One that climbs the cross entropy as well."""
 
     flat_at_clean: ClassVar[bool] = False  # type: ignore[assignment]
