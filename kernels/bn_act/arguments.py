@@ -35,9 +35,13 @@ class Eval:
     """What :func:`bn_act_eval` takes.
 
     Args:
-        a: As :func:`bn_act` takes it; so are b, weight, bias and eps.
+        a: As :func:`bn_act` takes it.
+        b: Likewise.
+        weight: Likewise.
+        bias: Likewise.
         mean: The given mean, (C,) like ``weight``; gets no gradient.
         var: The given variance, likewise.
+        eps: Added to the variance.
     """
 
     a: Tensor

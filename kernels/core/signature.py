@@ -125,7 +125,10 @@ def _schema_type(hint: Any) -> str:
         return _TYPES[hint]
     if get_origin(hint) is Literal:
         return "str"
-    *others, last = get_args(hint)
-    if len(others) == 1 and last in (NoneType, Tensor):
-        return _schema_type(others[0]) + ("?" if last is NoneType else _OR_TENSOR)
-    raise TypeError(f"{hint} has no type in a schema")
+    match get_args(hint):
+        case (one, last) if last is NoneType:
+            return f"{_schema_type(one)}?"
+        case (one, last) if last is Tensor:
+            return f"{_schema_type(one)}{_OR_TENSOR}"
+        case _:
+            raise TypeError(f"{hint} has no type in a schema")

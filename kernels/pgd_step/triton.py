@@ -25,6 +25,7 @@ def number(value, tensor, row, KIND: tl.constexpr):
     elif KIND == 1:
         found = tl.load(tensor).to(tl.float32)
     else:
+        tl.static_assert(KIND == 2, "a choice that it does not serve")
         found = tl.load(tensor + row).to(tl.float32)
     return found
 
