@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +30,28 @@ class PlainNormReLU(nn.Module):
 
 
 def exported_program(source: Source) -> torch.export.ExportedProgram:
-    """Images (N, C, H, W) to logits for any N, H and W, in aten's operators alone."""
-    spec, dynamic = source.spec, torch.export.Dim.DYNAMIC
-    images = torch.zeros(2, spec.in_channels, 32, 32)
-    shapes = ({0: dynamic, 2: dynamic, 3: dynamic},)
+    """Images (N, C, H, W) to logits for any N, H and W, in aten's operators alone.
+
+    Of a network whose last features are a single pixel at the size of its own images, for that size alone.
+    """
+    program = _traced(source, 32, torch.export.Dim.DYNAMIC)
+    # torch tells a size of 1 from all others when it traces, and asserts what it saw.
+    return program if _takes(program, source) else _traced(source, source.side, torch.export.Dim.AUTO)
+
+
+def _takes(program: torch.export.ExportedProgram, source: Source) -> bool:
+    """Whether it runs on images of the source's own size."""
+    try:
+        with torch.no_grad():
+            program.module()(torch.zeros(2, source.spec.in_channels, source.side, source.side))
+    except AssertionError:
+        return False
+    return True
+
+
+def _traced(source: Source, side: int, free: Any) -> torch.export.ExportedProgram:
+    images = torch.zeros(2, source.spec.in_channels, side, side)
+    shapes = ({0: torch.export.Dim.DYNAMIC, 2: free, 3: free},)
     with torchs_own_warnings():
         program: torch.export.ExportedProgram = torch.export.export(
             _plain(source), (images,), dynamic_shapes=shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -77,8 +78,7 @@ def identify(state: Mapping[str, Tensor], spec: ModelSpec | None = None) -> Iden
 
 def _misfit(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
     """In which keys or shapes ``state`` is not that network's; empty where in none."""
-    with torch.device("meta"):  # where building draws no random number
-        expected = build_spec(spec).state_dict()
+    expected = _shapes(spec)
     missing = [key for key in expected if key not in state]
     surplus = [key for key in state if key not in expected]
     if missing or surplus:
@@ -86,13 +86,19 @@ def _misfit(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
             f"{spec.arch} is the nearest known network, but missing keys: {_few(missing)}; unexpected keys: "
             f"{_few(surplus)}; give a file with exactly that network's state dict"
         )
-    for key, tensor in expected.items():
-        if state[key].shape != tensor.shape:
+    for key, shape in expected.items():
+        if state[key].shape != shape:
             return (
-                f"{key} has shape {tuple(state[key].shape)}, but {tuple(tensor.shape)} in {spec.arch} with "
+                f"{key} has shape {tuple(state[key].shape)}, but {tuple(shape)} in {spec.arch} with "
                 f"{spec.in_channels} input channels and {spec.num_classes} classes; give a file of such a network"
             )
     return ""
+
+
+@lru_cache(maxsize=16)  # variants by turns, and the same file twice
+def _shapes(spec: ModelSpec) -> Mapping[str, torch.Size]:
+    with torch.device("meta"):  # where building draws no random number
+        return {key: tensor.shape for key, tensor in build_spec(spec).state_dict().items()}
 
 
 def _few(keys: Sequence[str], *, limit: int = 3) -> str:
