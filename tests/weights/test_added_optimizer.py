@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from side_by_side import assert_same, batch, everything, plain, recorded, step, twins
 
-from fastiseat import AWP, EMA, PGD, Standard, UserError
+from fastiseat import AWP, EMA, ISEAT, PGD, SGD, Standard, UserError
 from fastiseat.checkpoint.fileformat import encode, unpickle
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-an-optimizer.md"
@@ -74,6 +74,22 @@ def test_it_is_torch_optims() -> None:
     for name, weight in model.named_parameters():
         # The bias before BatchNorm has gradients of rounding alone, which Adam makes steps of the size of others.
         torch.testing.assert_close(one.weights[name], weight, rtol=0, atol=1e-8 if name == "conv.bias" else 1e-12)
+
+
+def test_it_steps_at_theta_nu_by_both_gradients() -> None:
+    """The first step of ISEAT: its gradient is what SGD's momentum begins with, its decay that of θ+ν."""
+    gamma, lr, decay = 0.3, 0.01, 0.5
+    usual = {"method": ISEAT(lam=0.5), "awp": AWP(gamma=gamma)}
+    sgd = step(plain(), "eager", optimizer=SGD(weight_decay=0), **usual)
+    without, ours = (step(plain(), "eager", optimizer=adamw(lr=lr, weight_decay=d), **usual) for d in (0.0, decay))
+    for one in (sgd, without, ours):
+        one(*batch(0))
+    for name, weight in plain().named_parameters():
+        gradient = sgd.momentum_buffers[name]
+        torch.testing.assert_close(ours.state_dict()["exp_avg"][name], 0.1 * gradient, rtol=1e-9, atol=1e-15)
+        theta_nu = (without.weights[name] - ours.weights[name]).detach() / (lr * decay)
+        moved, expected = (theta_nu - weight.detach()).norm(), gamma * weight.detach().norm() * (weight.dim() > 1)
+        torch.testing.assert_close(moved, expected, rtol=1e-9, atol=1e-9)
 
 
 @recorded
