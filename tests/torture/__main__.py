@@ -18,7 +18,7 @@ def main() -> int:
     """Run the campaigns that the command line asks for."""
     parser = argparse.ArgumentParser(prog="torture", description=__doc__)
     parser.add_argument("--tries", type=int, default=200, help="of each campaign")
-    parser.add_argument("--a-deed", type=int, default=10, help="of them on one command, then comes the next")
+    parser.add_argument("--a-deed", type=int, default=5, help="of them on one command, then comes the next")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
     parser.add_argument("--only", nargs="*", default=[], help="campaigns; all of them by default")
     parser.add_argument("--careless", action="store_true", help="write in place, to see that losses are found")

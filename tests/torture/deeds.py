@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiny
@@ -18,20 +19,13 @@ from fastiseat.names import ATTACKS
 from fastiseat.pipelines.loaders import LOADERS
 from fastiseat.recipes import METHODS
 from torture.child import HOME
+from torture.settings import FILES, Turns, told
 
 Results = Mapping[str, bytes]
 SHORT = (
     "--dataset", "digits", "--epochs", "2", "--batch-size", "20", "--limit-train", "40", "--limit-test", "20",
     "--final-steps", "1", "--threads", "1", "--quiet",
 )  # fmt: skip
-SETTINGS = (
-    ("--checkpoint-every", "1step"),
-    ("--checkpoint-every", "2steps", "--keep", "1"),
-    ("--val-split", "0.2"),
-    ("--checkpoint-every", "1step", "--amp", "--amp-dtype", "bf16"),
-    ("--on-nan", "rollback", "--max-steps", "3", "--checkpoint-every", "1step"),
-    ("--crop-padding", "1", "--flip", "--no-tf32", "--checkpoint-every", "3steps"),
-)
 _CLOCKS = {"seconds", "date", "sha256", "made"}
 
 
@@ -63,34 +57,50 @@ class Deed:
 
 
 def by_turns(run: Path) -> Iterator[Deed]:
-    """One of each kind after the other, for ever; ``run`` is a finished run's folder."""
-    kinds = [cycle(list(kind)) for kind in (trainings(run), evaluations(run), exports(run), preparations())]
-    training, *others = kinds
-    for other in cycle(others):
-        yield next(training)
-        yield next(other)
+    """All of each kind, spread over a round, and round after round; ``run`` is a finished run's folder."""
+    training = trainings(run)
+    others = [list(kind) for kind in (evaluations(run), exports(run), preparations())]
+    counts = [len(METHODS), *map(len, others)]
+    order = sorted(
+        ((turn + 0.5) / count, kind, turn) for kind, count in enumerate(counts) for turn in range(count)
+    )
+    for _, kind, turn in cycle(order):
+        yield others[kind - 1][turn] if kind else next(training)
+
+
+def in_a_round() -> int:
+    """After how many deeds each method, attack, format and kind of data set had its turn."""
+    return len(METHODS) + len(ATTACKS) + len(FORMATS) + len(KINDS)
 
 
 def trainings(run: Path) -> Iterator[Deed]:
     """Every method, while loaders and settings take turns."""
-    turns = zip(METHODS, cycle(LOADERS), cycle(SETTINGS), strict=False)
-    for method, loader, settings in turns:
-        needs = {
-            "": (),
-            "standard": ("--standard", str(run / "weights" / "best.safetensors")),
-            "extra": ("--extra", "{here}/extra.npz"),
-        }[METHODS[method].needs]
+    tried, turns = run.with_name("tried"), Turns(run.with_name("settings.json"))
+    tried.mkdir(exist_ok=True)
+    _place_extra(tried)
+    for method, loader, files in zip(cycle(METHODS), cycle(LOADERS), cycle(FILES), strict=False):
+        words = _training(run, method, loader, files)
+        settings = turns.of(tuple(word.format(here=tried) for word in words))
         yield Deed(
-            name=f"train {method} by {loader}, {' '.join(settings)}",
-            words=(
-                "train", "--method", method, *SHORT, "--loader", loader, "--data-dir", "{here}/data", *needs,
-                *_attack(method), *settings, "--out", "{here}/run",
-            ),
+            name=f"train {method} by {loader}, {' '.join(files)} {told(settings)}",
+            words=(*words, "--config", "{here}/settings.json"),
             again=("--resume",),
             seeded=("--seed", "7"),
-            place=_place_extra,
+            place=lambda here, settings=settings: _place_training(here, settings),
             results=trained,
-        )  # fmt: skip
+        )
+
+
+def _training(run: Path, method: str, loader: str, files: tuple[str, ...]) -> tuple[str, ...]:
+    needs = {
+        "": (),
+        "standard": ("--standard", str(run / "weights" / "best.safetensors")),
+        "extra": ("--extra", "{here}/extra.npz"),
+    }[METHODS[method].needs]
+    return (
+        "train", "--method", method, *SHORT, "--loader", loader, "--data-dir", "{here}/data", *needs,
+        *_attack(method), *files, "--out", "{here}/run",
+    )  # fmt: skip
 
 
 def evaluations(run: Path) -> Iterator[Deed]:
@@ -200,9 +210,14 @@ def _names(folder: Path) -> bytes:
     return "\n".join(sorted(stay)).encode()
 
 
+def _place_training(here: Path, settings: dict[str, dict[str, Any]]) -> None:
+    _place_extra(here)
+    (here / "settings.json").write_text(json.dumps(settings))
+
+
 def _place_extra(here: Path) -> None:
     np.savez(here / "extra.npz", image=pixels(20, 8, 1, seed=3), label=np.arange(20) % 10)
-    (here / "data").mkdir()
+    (here / "data").mkdir(exist_ok=True)
 
 
 def _place_source(kind: Kind, folder: Path) -> None:
