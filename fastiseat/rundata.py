@@ -60,6 +60,7 @@ def load_run_data(
     whole = datasets.load(
         config.data.dataset, data_dir=data_dir, prepared=prepared, expected=expected, progress=progress
     )
+    Augmentation.of(config.data, seed=config.run.seed).check(whole.train.images.shape[1:])
     used, test = _limit(whole.train, config.data.limit_train), limited(whole.test, config.data.limit_test)
     selection, name = test, "test"
     if config.data.val_split:

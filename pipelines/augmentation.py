@@ -12,6 +12,8 @@ from fastiseat.errors import UserError
 from fastiseat.fields import check_types, require, require_at_least
 from fastiseat.kernels import augment, idbh
 from fastiseat.kernels.augment import PadMode
+from fastiseat.kernels.augment.arguments import check_padding
+from fastiseat.kernels.idbh.arguments import check_shape
 
 _HALF = 2**31
 
@@ -56,6 +58,13 @@ class Augmentation:
         if data.augment.startswith(IDBH):
             return cls(seed=seed, policy=data.augment.removeprefix(IDBH))
         return cls(seed=seed, flip=data.flip, pad=data.crop_padding, pad_mode=data.padding_mode)
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """:class:`UserError` for images of a ``shape`` (H, W, C) that it can't be applied to."""
+        if self.policy is not None:
+            check_shape(shape, self.policy)
+        else:
+            check_padding(shape, self.pad, self.pad_mode)
 
     def __call__(
         self, images: Tensor, index: Tensor, rows: Tensor | None = None, *, dtype: torch.dtype = torch.float32

@@ -60,6 +60,9 @@ def _traced(source: Source, side: int, free: Any) -> torch.export.ExportedProgra
         program = program.run_decompositions({})
     foreign = {str(node.target) for node in program.graph.nodes if _is_foreign(node)}
     assert not foreign, f"{foreign} would not run without fastiseat"
+    for node in program.graph.nodes:
+        for told in ("from_node", "stack_trace"):  # of the exporter's own steps, numbered anew in each process
+            node.meta.pop(told, None)
     return program
 
 

@@ -114,7 +114,7 @@ def _from_safetensors(path: Path, entry: str | None) -> Weights:
             open_file(path, most=NETWORK) as regular,
             safe_open(_in_utf8(path, regular), framework="pt", device="cpu") as file,
         ):
-            metadata = dict(file.metadata() or {})
+            metadata = dict(sorted((file.metadata() or {}).items()))  # which come in any order
             raw = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no mapping)
     except SafetensorError as error:
         raise UserError(

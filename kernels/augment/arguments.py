@@ -53,7 +53,7 @@ def check(call: Arguments) -> None:
     check_tensors(call.images, call.index, call.epoch, call.rows)
     check_numbers(call.seed, call.epoch)
     _check_rows(call.images, call.rows)
-    _check_padding(call.images, call.pad, call.pad_mode)
+    check_padding(tuple(call.images.shape[1:]), call.pad, call.pad_mode)
     check_result(call.dtype, call.memory_format)
 
 
@@ -65,14 +65,16 @@ def _check_rows(images: Tensor, rows: Tensor | None) -> None:
         raise UserError(f"rows lie in {lowest} … {highest}; those of images are 0 … {len(images) - 1}")
 
 
-def _check_padding(images: Tensor, pad: int, pad_mode: str) -> None:
+def check_padding(shape: tuple[int, ...], pad: int, pad_mode: str) -> None:
+    """Raise UserError where images of ``shape`` (H, W, C) can't be padded so."""
     if pad_mode not in get_args(PadMode):
         raise unknown("pad_mode", pad_mode, get_args(PadMode))
     if pad < 0:
         raise UserError(f"pad={pad} must not be negative; 0 turns the crop off")
-    smaller = min(images.shape[1:3])
+    height, width, _ = shape
+    smaller = min(height, width)
     if pad_mode == "reflect" and 0 < smaller <= pad:
         raise UserError(
-            f"pad={pad}: images of {images.shape[1]}×{images.shape[2]} pixels reflect at most {smaller - 1}; "
+            f"pad={pad}: images of {height}×{width} pixels reflect at most {smaller - 1}; "
             'take a smaller pad, or pad_mode="zero"'
         )

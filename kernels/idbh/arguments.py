@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels.core.checks import check_numbers, check_result, check_tensors
-from fastiseat.kernels.idbh.policies import POLICIES, Policy
+from fastiseat.kernels.idbh.policies import POLICIES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,19 @@ def check(call: Arguments) -> None:
         raise unknown("policy", call.policy, POLICIES)
     check_tensors(call.images, call.index, call.epoch)
     check_numbers(call.seed, call.epoch)
-    _check_shape(call.images, call.policy, POLICIES[call.policy])
+    check_shape(tuple(call.images.shape[1:]), call.policy)
     check_result(call.dtype, call.memory_format)
 
 
-def _check_shape(images: Tensor, name: str, policy: Policy) -> None:
-    _, height, width, channels = images.shape
+def check_shape(shape: tuple[int, ...], name: str) -> None:
+    """Raise UserError where images of ``shape`` (H, W, C) are not such as the policy ``name`` was made for."""
+    height, width, channels = shape
     if channels != 3:
         raise UserError(
             f"images have {channels} channels; policy={name} changes colours and needs 3, red, green and blue: "
             "repeat a grey channel three times, or take augment"
         )
-    _, needed = policy.crop_shift
+    _, needed = POLICIES[name].crop_shift
     if min(height, width) < needed:
         raise UserError(
             f"images are {height}×{width} pixels; policy={name} cuts off up to {needed - 1} of a side and needs "

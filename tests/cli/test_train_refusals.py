@@ -220,6 +220,8 @@ REFUSED = [
     ["--loader", "residnet"],
     ["--loader", "ffcv"],
     ["--loader", "dali"],
+    ["--augment", "idbh-cifar10-weak"],
+    ["--crop-padding", "8", "--padding-mode", "reflect"],
     ["--images", "jpeg"],
     ["--images", "jpeg", "--loader", "resident", "--dataset", "tinyimagenet"],
     ["--device", "cpu", "--engine", "graph"],

@@ -12,7 +12,7 @@ import torch
 from network_forms import pairs
 from torch import nn
 
-from fastiseat.export import FORMATS, export, plain_networks, robustbench
+from fastiseat.export import FORMATS, export, formats, plain_networks, read_source, robustbench
 from fastiseat.export.plain import exported_program
 from fastiseat.models import VARIANTS, build, read_weights
 
@@ -134,6 +134,16 @@ def test_float64_stays_in_our_format_and_is_rounded_in_others(source, run_snippe
     logits = torch.as_tensor(found["logits"])
     assert logits.dtype == (torch.float64 if to == "safetensors" else torch.float32)
     assert network.dtype == torch.float64  # the source is as it was
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_a_file_is_the_same_bytes_each_time(source, to, monkeypatch):
+    """Whoever exports a network, the SHA-256 in its card is that one."""
+    alive, made = [], formats.exported_program
+    monkeypatch.setattr(formats, "exported_program", lambda of: alive.append(made(of)) or alive[-1])
+    source(dataset="digits", method="at", eps="0.1")
+    first, second = (FORMATS[to].encode(read_source(Path("from/weights.safetensors"))) for _ in range(2))
+    assert first == second
 
 
 def test_safetensors_are_the_same_bytes_each_time(source):
