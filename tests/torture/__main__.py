@@ -32,14 +32,12 @@ def main() -> int:
 
 
 def _report(tallies, seed: int) -> int:
-    losses = [loss for tally in tallies for loss in tally.losses]
-    print("\n".join(losses))
     print(f"\nseed {seed}\n{HEAD}")
     for each in tallies:
         print(
             f"{each.name:<16}{each.kills:>7}{each.inputs:>8}{len(each.losses):>8}{each.bits:>11}{each.seconds:>9.0f}"
         )
-    return int(bool(losses))
+    return int(any(tally.losses for tally in tallies))
 
 
 @contextmanager

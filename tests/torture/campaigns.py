@@ -34,7 +34,8 @@ def _kill(trial: Trial, tally: Tally, at: int, *, again: bool) -> str:
     ended = trial.once(Machine(luck=Luck.KILL, at=at), again=again)
     tally.inputs += 1
     tally.kills += ended.code == KILLED
-    if ended.code not in (0, KILLED):
+    done_already = again and ended.refused  # by the first one, to its end; what it made is compared then
+    if ended.code not in (0, KILLED) and not done_already:
         tally.lose(f"{trial.deed.name}, to be killed at {at}", str(ended))
     return str(at)
 

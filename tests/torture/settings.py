@@ -63,8 +63,8 @@ class Turns:
     def _taken(self, words: tuple[str, ...]) -> list[Choice]:
         taken: list[Choice] = []
         for choice in self.waiting:
-            wanted = [*taken, *_with_needs(choice)]
-            if len(taken) < _AT_ONCE and _are_different(wanted) and _takes(words, wanted, self._file):
+            wanted = [*taken, *with_needs(choice)]
+            if len(taken) < _AT_ONCE and _are_different(wanted) and takes(words, wanted, self._file):
                 taken = wanted
         return taken
 
@@ -82,16 +82,21 @@ def told(taken: dict[str, dict[str, Any]]) -> str:
     return " ".join(f"{name}={value}" for group in taken.values() for name, value in group.items())
 
 
-def _with_needs(choice: Choice) -> list[Choice]:
-    """What means something with another one alone comes with it."""
-    return [("run", "amp", True), choice] if choice[1] == "amp_dtype" else [choice]
+def with_needs(choice: Choice) -> list[Choice]:
+    """What means something with others alone comes with them."""
+    match choice[:2]:
+        case "run", "amp_dtype":
+            return [("run", "amp", True), choice]
+        case "attack", "norm":  # lengths are its own
+            return [choice, ("attack", "eps", 1.0), ("attack", "step_size", 0.25)]
+    return [choice]
 
 
 def _are_different(taken: list[Choice]) -> bool:
     return len({choice[:2] for choice in taken}) == len(taken)
 
 
-def _takes(words: tuple[str, ...], taken: list[Choice], file: Path) -> bool:
+def takes(words: tuple[str, ...], taken: list[Choice], file: Path) -> bool:
     file.write_text(json.dumps(as_file(taken)))
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         try:

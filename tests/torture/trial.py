@@ -25,6 +25,7 @@ class Tally:
         """Note a loss."""
         self.bits += bits
         self.losses.append(f"{where}: {what}")
+        print(self.losses[-1], flush=True)
 
 
 class Trial:
