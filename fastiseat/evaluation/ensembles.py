@@ -6,7 +6,9 @@ attacks". Parts and constants are those of the authors' ``version="standard"``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from fastiseat.attacks.apgd import APGD
 from fastiseat.attacks.fab import FAB
@@ -51,17 +53,18 @@ def ensemble_named(name: str, *, norm: str, num_classes: int, seed: int = 0) -> 
     iterations, wanted = (100, _STANDARD_TARGETS) if standard else (10, num_classes - 1)
     targets = min(wanted, num_classes - 1)
     targeted = "dlr-t" if num_classes >= _DLR_CLASSES else "margin-t"
-    ce, at_target = (
-        APGD(loss=loss, norm=norm, iterations=iterations, seed=seed, stage=stage)
-        for stage, loss in enumerate(("ce", targeted))
+    apgd = partial(APGD, norm=norm, iterations=iterations, seed=seed)
+    makes: dict[str, Callable[[], Search]] = {  # those that are not asked for may have no such ball
+        "apgd-ce": partial(apgd, loss="ce", stage=0),
+        "apgd-t": partial(apgd, loss=targeted, stage=1),
+        "fab-t": partial(FAB, norm=norm, iterations=iterations),
+        "square": partial(Square, norm=norm, rescaled=not standard, seed=seed, stage=3),
+    }
+    parts = tuple(
+        Part(name=part, search=make(), rounds=targets if part.endswith("-t") else 1)
+        for part, make in makes.items()
+        if name in (part, *ENSEMBLES)
     )
-    all_parts = (
-        Part(name="apgd-ce", search=ce),
-        Part(name="apgd-t", search=at_target, rounds=targets),
-        Part(name="fab-t", search=FAB(norm=norm, iterations=iterations), rounds=targets),
-        Part(name="square", search=Square(norm=norm, rescaled=not standard, seed=seed, stage=3)),
-    )
-    parts = tuple(part for part in all_parts if name in (part.name, *ENSEMBLES))
     return Ensemble(name=name, parts=parts, notes=tuple(_notes(parts, num_classes, targets, wanted)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -26,9 +27,32 @@ def random(seed: int, *, normal: bool = False) -> Tensor:
     return make(SHAPE, dtype=torch.float64, generator=generator)
 
 
+LENGTHS: dict[str, Callable[[Tensor], Tensor]] = {
+    "linf": lambda flat: flat.abs().amax(1),
+    "l2": lambda flat: flat.square().sum(1).sqrt(),
+}
+DUALS: dict[str, Callable[[Tensor], Tensor]] = {"linf": lambda flat: flat.abs().sum(1), "l2": LENGTHS["l2"]}
+# Of a pixel of four on the surface, the mean of its square: in L∞ one of four is ±1, the others are uniform.
+MOMENTS = {"linf": 0.25 + 0.75 / 3, "l2": 0.25}
+
+
 def length(norm: str, delta: Tensor) -> Tensor:
-    flat = delta.flatten(1)
-    return flat.abs().amax(1) if norm == "linf" else flat.square().sum(1).sqrt()
+    """By its formula; of a ball that has none here by its own, which a test of norms looks at."""
+    if norm in LENGTHS:
+        return LENGTHS[norm](delta.flatten(1))
+    return ball_named(norm).length(delta).flatten()
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_a_length_is_a_norm(norm: str) -> None:
+    ball, one, other = ball_named(norm), random(5, normal=True), random(6, normal=True)
+    assert ball.length(one).shape == (64, 1, 1, 1)
+    torch.testing.assert_close(ball.length(one).flatten(), length(norm, one))
+    torch.testing.assert_close(ball.length(-2.5 * one), 2.5 * ball.length(one))
+    assert (ball.length(one + other) <= ball.length(one) + ball.length(other) + 1e-12).all()
+    assert ball.length(torch.zeros(1, 1, 2, 2)).item() == 0
+    names = [name for name in NORMS if torch.allclose(ball_named(name).length(one), ball.length(one))]
+    assert names == [norm]
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -47,9 +71,13 @@ def test_the_steepest_way_has_length_one_and_climbs_as_far_as_any(norm: str) -> 
     ball, gradient = ball_named(norm), random(2, normal=True)
     way = ball.steepest(gradient)
     torch.testing.assert_close(length(norm, way), torch.ones(64, dtype=torch.float64))
-    flat = gradient.flatten(1)
-    dual = flat.abs().sum(1) if norm == "linf" else flat.square().sum(1).sqrt()
-    torch.testing.assert_close((gradient * way).flatten(1).sum(1), dual)
+    climbs = (gradient * way).flatten(1).sum(1)
+    if norm in DUALS:
+        torch.testing.assert_close(climbs, DUALS[norm](gradient.flatten(1)))
+    index = torch.arange(64)
+    for round_ in range(20):
+        words = draw(index, index * 0 + round_, index * 0, seed=0, stage=0, count=ball.words_for(18))
+        assert (climbs >= (gradient * ball.border(words, gradient)).flatten(1).sum(1) - 1e-12).all()
     assert ball.steepest(torch.zeros(1, 1, 2, 2)).eq(0).all(), "nowhere without a gradient, and no NaN"
     assert ball.steepest(torch.full((1, 1, 2, 2), torch.nan)).eq(0).all()
 
@@ -67,7 +95,7 @@ def test_starts_lie_on_the_surface_in_all_directions(norm: str, dtype: torch.dty
     moments = flat.T @ flat / 4000
     off = moments - torch.diag(moments.diag())
     assert off.abs().max() < 0.05, "pixels know nothing of one another"
-    expected = 0.25 if norm == "l2" else 0.25 + 0.75 / 3  # one of four is ±1, the others are uniform
+    expected = MOMENTS.get(norm, moments.diag().mean())  # all pixels alike
     assert (moments.diag() - expected).abs().max() < 0.02
 
 
