@@ -104,8 +104,9 @@ class Ascent:
         if isinstance(self.eps, Tensor) and self.eps.shape[1:].numel() > 1 and not ball.per_pixel:
             shape = tuple(self.eps.shape)
             raise UserError(f"eps is {shape}: norm {self.norm} has no ε for each pixel; give (m, 1, 1, 1)")
-        ahead = images + delta + self.step_size * ball.steepest(gradient.to(images.dtype))
-        x_adv = ball.project(images, ahead, self.eps)
+        eps, step_size = (_broadcastable(value, images) for value in (self.eps, self.step_size))
+        ahead = images + delta + step_size * ball.steepest(gradient.to(images.dtype))
+        x_adv = ball.project(images, ahead, eps)
         return {"delta": x_adv - images, "x_adv": x_adv, "nan_grad": gradient.isnan().any()}
 
 
@@ -146,6 +147,14 @@ def _for_kernel(value: float | Tensor, images: Tensor) -> float | Tensor | None:
     if not isinstance(value, Tensor) or value.dim() <= 1:
         return value
     return value.flatten() if value.shape[1:].numel() == 1 else None
+
+
+def _broadcastable(value: float | Tensor, images: Tensor) -> float | Tensor:
+    """One a sample as (m, 1, 1, 1), in the images' dtype, which a float64 ε would change."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(images.dtype)
+    return value.view(-1, *[1] * (images.dim() - 1)) if value.dim() == 1 else value
 
 
 def _clocks(images: Tensor, watch: Watch) -> State:
