@@ -26,9 +26,9 @@ from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import Split
 from fastiseat.pipelines.places import is_place
 from fastiseat.recipes import recipe
-from fastiseat.rundata import limited
+from fastiseat.run.data import limited
+from fastiseat.run.trainer import Trainer
 from fastiseat.safe import one_line, open_file, plain
-from fastiseat.trainer import Trainer
 
 PARTS = tuple(AUTOATTACK)
 """Of the standard AutoAttack, in their order."""

@@ -17,7 +17,7 @@ from fastiseat.bench.subjects import Subject
 from fastiseat.config import Config
 from fastiseat.pipelines.order import Order
 from fastiseat.pipelines.torch import TorchLoader
-from fastiseat.rundata import network_batch
+from fastiseat.run.data import network_batch
 
 FIXED = "one fixed batch"
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fastiseat.diagnosis.extras import version_of
-from fastiseat.provenance import commit
+from fastiseat.run.provenance import commit
 from fastiseat.version import __version__
 
 

@@ -27,7 +27,7 @@ from fastiseat.config import Config
 from fastiseat.errors import UserError
 from fastiseat.pipelines.progress import SILENT, Progress
 from fastiseat.recipes import recipe
-from fastiseat.trainer import build_network
+from fastiseat.run.networks import build_network
 
 MODES_TITLE = ", modes"
 """Ends the title of a case that has other than plain steps of ours: it is no later measurement of the plain one."""

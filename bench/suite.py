@@ -19,7 +19,7 @@ from fastiseat.bench.machine import Clocks, machine
 from fastiseat.bench.steps import Case, Plan
 from fastiseat.bench.variants import NECESSARY, Variant
 from fastiseat.errors import UserError, unknown
-from fastiseat.trainer import build_network
+from fastiseat.run.networks import build_network
 
 FORMAT = 1
 

@@ -10,8 +10,8 @@ from fastiseat.cli import COMMANDS
 from fastiseat.cli.help_text import wrapped
 from fastiseat.errors import UserError, unknown
 from fastiseat.outlasting import forget, outlasting, tell
+from fastiseat.run.signals import Stopped
 from fastiseat.shortage import is_shortage
-from fastiseat.signals import Stopped
 from fastiseat.version import __version__
 from fastiseat.waiting import wait_briefly
 

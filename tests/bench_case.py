@@ -14,7 +14,7 @@ from fastiseat.bench.inputs import batch, images_of
 from fastiseat.bench.steps import Case, Plan
 from fastiseat.bench.variants import VARIANTS, EngineSubject, Variant
 from fastiseat.config import Config
-from fastiseat.trainer import build_network
+from fastiseat.run.networks import build_network
 
 CPU = torch.device("cpu")
 CASE = Case(arch="small", dataset="digits", batch_size=12)

@@ -9,7 +9,7 @@ from tiny_releases import pixels
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.mix import EXTRA_INDEX
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("ffcv")
 

@@ -7,7 +7,7 @@ import tiny
 
 from fastiseat.errors import UserError
 from fastiseat.pipelines.loaders import LOADERS
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("ffcv")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from fastiseat.errors import UserError
-from fastiseat.metrics import (
+from fastiseat.run.metrics import (
     DivergedError,
     EpochMeter,
     caveats,

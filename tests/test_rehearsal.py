@@ -12,6 +12,7 @@ from fastiseat import models
 from fastiseat.config import Data, Network, Objective
 from fastiseat.errors import UserError
 from fastiseat.report.curves import draw_curves
+from fastiseat.run.opening import rehearse
 
 BYTES = os.fsdecode(b"run-\xff\xfe-$x$-\x1b[1m")
 """A folder's name that is no UTF-8, no formula and no command to a terminal."""
@@ -45,7 +46,7 @@ def refused(*_, **__):
         ("fastiseat.safe.writing._write_new", full),
         ("fastiseat.checkpoint.directory.to_safetensors", refused),
         ("fastiseat.models.load_model", refused),
-        ("fastiseat.trainer.draw_title", refused),
+        ("fastiseat.run.opening.draw_title", refused),
         ("fastiseat.checkpoint.directory.RunDirectory.write_results", refused),
     ],
 )
@@ -65,7 +66,7 @@ def test_it_leaves_nothing_and_draws_no_number(tmp_path):
     trainer = tiny.trainer(tiny.config("iseat", epochs=1), tmp_path / "run")
     state = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
     drawn = torch.random.get_rng_state()
-    trainer._rehearse()
+    rehearse(trainer)
     assert tiny.same_weights(trainer.model.state_dict(), state)
     assert torch.random.get_rng_state().equal(drawn)
     assert not list((tmp_path / "run").iterdir())

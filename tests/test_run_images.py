@@ -13,14 +13,14 @@ import safetensors.torch
 import tiny
 from tiny_releases import pixels, write_cifar
 
-from fastiseat import recipe, trainer
+from fastiseat import recipe
 from fastiseat.__main__ import main
 from fastiseat.checkpoint import RunDirectory, RunImages, absolute
 from fastiseat.checkpoint.placed import PATHS, absolute_json
 from fastiseat.cli import eval_target
 from fastiseat.config import Config
 from fastiseat.pipelines.prepare import find_store
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 SHORT = (
     *("--method", "at", "--arch", "small", "--steps", "1", "--epochs", "2", "--max-steps", "2"),
@@ -34,7 +34,7 @@ def home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.delenv("FASTISEAT_DATA", raising=False)
     monkeypatch.setattr(os, "fsync", lambda file: None)
-    monkeypatch.setattr(trainer, "draw_curves", lambda *rest, **more: None, raising=False)
+    monkeypatch.setattr("fastiseat.report.live.draw_curves", lambda *rest, **more: None)
     return folder
 
 

@@ -18,7 +18,8 @@ from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.cli.target import weights_file
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
-from fastiseat.trainer import Trainer
+from fastiseat.run import loop, resume, scores
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -221,7 +222,7 @@ def expected(run):
     few = {name: state["model"][name] for name in names}
     momentum = {"conv1.weight": state["step"]["momentum_buffers"]["conv1.weight"]}
     state |= {"meter": metrics, "model": few, "step": state["step"] | {"momentum_buffers": momentum}}
-    return replace(trained._expected(), model=dict(few)), state
+    return replace(resume.expected(trained), model=dict(few)), state
 
 
 def test_every_entry_is_looked_at(expected):
@@ -388,7 +389,7 @@ def test_a_best_that_nobody_can_restore_is_given_up_on_request(run, monkeypatch)
         trainer(out, resume=True).run()
     assert content(out) == before
     resumed = trainer(out, resume=True, resume_anyway=True, observer=watcher)
-    monkeypatch.setattr(resumed, "_score", lambda row: 1.0 if row["epoch"] < 2 else 0.0)
+    monkeypatch.setattr(scores, "score", lambda run, row: 1.0 if row["epoch"] < 2 else 0.0)
     results = resumed.run()
     assert watcher.said == [
         f"{out / WEIGHTS['best']} is not what its epoch wrote, and no checkpoint holds it: the best is one of the "
@@ -413,12 +414,12 @@ def test_a_kill_between_weights_and_their_record_is_no_alarm(run, runs, monkeypa
     """And where the epoch comes out otherwise the second time, the best weights are still those of a row."""
     out = run("stopped")
 
-    def stop(self):
+    def stop(run):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_write_checkpoint", stop)
-        patch.setattr(Trainer, "_score", lambda self, row: row["epoch"])
+        patch.setattr(loop, "write_checkpoint", stop)
+        patch.setattr(scores, "score", lambda run, row: row["epoch"])
         with pytest.raises(KeyboardInterrupt):
             trainer(out, resume=True).run()
     assert len(read_metrics(out)) == 2
@@ -427,12 +428,12 @@ def test_a_kill_between_weights_and_their_record_is_no_alarm(run, runs, monkeypa
     again = Path(shutil.copytree(out, out.with_name("again")))
     watcher = tiny.Watcher()
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_score", lambda self, row: row["epoch"])
+        patch.setattr(scores, "score", lambda run, row: row["epoch"])
         trainer(out, resume=True, observer=watcher).run()
     assert watcher.said == []
     trained = trainer(again, resume=True, observer=watcher)
     best = [row["epoch"] for row in trained.rows if row["best"]][-1]
-    monkeypatch.setattr(trained, "_score", lambda row: -row["epoch"] if row["epoch"] > best else 1)
+    monkeypatch.setattr(scores, "score", lambda run, row: -row["epoch"] if row["epoch"] > best else 1)
     results = trained.run()
     told = f"{again / WEIGHTS['best']} was not what epoch {best + 1} wrote: restored from "
     assert watcher.said == [f"{told}{checkpoint(again, 2 * best + 2)}"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastiseat import UserError, recipe
 from fastiseat.config import Data
 from fastiseat.pipelines.base import Batch, balanced_subset
-from fastiseat.rundata import load_run_data, network_batch
+from fastiseat.run.data import load_run_data, network_batch
 
 
 def loaded(**changed):

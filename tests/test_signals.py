@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.signals import EXIT_CODES, Interruptions, Stopped
+from fastiseat.run.signals import EXIT_CODES, Interruptions, Stopped
 
 
 def send(number):

@@ -10,13 +10,14 @@ import pytest
 import tiny
 import torch
 
-from fastiseat import threads, waiting
+from fastiseat import waiting
 from fastiseat.cli.machine import without_native
 from fastiseat.config import Execution
 from fastiseat.errors import UserError
 from fastiseat.kernels.core import native
-from fastiseat.threads import Threads, as_begun, begun_with, computing_with, faster
-from fastiseat.trainer import Trainer
+from fastiseat.run import threads
+from fastiseat.run.threads import Threads, as_begun, begun_with, computing_with, faster
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -78,7 +79,7 @@ def test_a_trial_leaves_no_trace(two_threads, tmp_path):
 
 
 def test_who_has_chosen_is_not_measured_again(two_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr("fastiseat.trainer.faster", lambda _: pytest.fail("measured"))
+    monkeypatch.setattr("fastiseat.run.trial.faster", lambda _: pytest.fail("measured"))
     given = made(tmp_path / "run", count=1)
     given.choose_threads()
     assert given.threads == Threads(count=1, why="1, as given")
@@ -89,7 +90,7 @@ def test_who_has_chosen_is_not_measured_again(two_threads, tmp_path, monkeypatch
     made(tmp_path / "run").choose_threads()
     monkeypatch.delenv("OMP_NUM_THREADS")
     large = made(tmp_path / "run")
-    monkeypatch.setattr("fastiseat.trainer.SMALL", 1)
+    monkeypatch.setattr("fastiseat.run.trial.SMALL", 1)
     large.choose_threads()
     assert large.threads == Threads(count=2)
 

@@ -9,12 +9,14 @@ import tiny
 from PIL import Image
 from safetensors.torch import load_file
 
-from fastiseat import trainer as module
-from fastiseat.metrics import NEED_CLEAN_LOGITS
+from fastiseat.evaluation import Evaluator
 from fastiseat.models import load_model, read_weights
 from fastiseat.pipelines.formats import digits
 from fastiseat.recipes import METHODS
 from fastiseat.report.reader import read_metrics
+from fastiseat.run.epoch import train_epoch
+from fastiseat.run.metrics import NEED_CLEAN_LOGITS
+from fastiseat.run.scores import final
 
 FILES = [
     "checkpoints/step-000000004.ckpt",
@@ -79,7 +81,7 @@ def test_clean_losses_and_av_are_there_or_said_not_to_be(tmp_path, method):
     """Of every method by its own recipe; those of images that an attack started from elsewhere are said to be."""
     config = tiny.config(method, epochs=1, attack={"steps": 1}, data={"limit_train": 50}, run={"final_steps": 0})
     trainer = tiny.trainer(config, tmp_path / "run")
-    (row,) = [trainer._train_epoch(0)]
+    (row,) = [train_epoch(trainer, 0)]
     nulls = {name for name in NEED_CLEAN_LOGITS if row[name] is None}
     said = " ".join(row["caveats"])
     assert all(name in said for name in nulls)
@@ -91,7 +93,7 @@ def test_clean_losses_and_av_are_there_or_said_not_to_be(tmp_path, method):
 def test_an_attack_in_eval_mode_gives_no_clean_logits_until_lam_is_on(tmp_path, lam_from, missing):
     config = tiny.config(epochs=1, attack={"steps": 1, "bn_mode": "eval"}, run={"final_steps": 0})
     config = replace(config, schedule=replace(config.schedule, lam_from=lam_from))
-    row = tiny.trainer(config, tmp_path / "run")._train_epoch(0)
+    row = train_epoch(tiny.trainer(config, tmp_path / "run"), 0)
     assert (row["av_step_sd"] is None) == bool(row["caveats"]) == missing
 
 
@@ -112,7 +114,7 @@ def scripted(monkeypatch, **accuracies):
         value = next(told[attack.name], 0) if attack.name in told else 0
         return np.arange(10) < round(10 * value)
 
-    monkeypatch.setattr(module.Evaluator, "__call__", verdicts)
+    monkeypatch.setattr(Evaluator, "__call__", verdicts)
 
 
 def best_epochs(out):
@@ -140,7 +142,7 @@ def test_results_are_those_of_the_written_weights(tmp_path, monkeypatch):
     trainer.run()
     monkeypatch.undo()
     tiny.install(monkeypatch)
-    best, last = (trainer._final(which) for which in ("best", "last"))
+    best, last = (final(trainer, which) for which in ("best", "last"))
     first = load_file(tmp_path / "run" / "weights" / "best.safetensors")
     assert not tiny.same_weights(first, trainer.model.state_dict())
     assert best["accuracy"] != last["accuracy"]

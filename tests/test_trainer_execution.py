@@ -13,7 +13,7 @@ from fastiseat.engine.algorithm1 import Algorithm1
 from fastiseat.engine.engines import ENGINES
 from fastiseat.engine.step import CLEAN_GRAPHS
 from fastiseat.errors import UserError
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 AUGMENTED = {"flip": True, "crop_padding": 1}
 

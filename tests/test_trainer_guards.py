@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from fastiseat.config import SGD, Network
 from fastiseat.errors import UserError
-from fastiseat.metrics import DivergedError
 from fastiseat.models import build, export_state_dict, load_model, metadata
-from fastiseat.trainer import build_network
+from fastiseat.run.metrics import DivergedError
+from fastiseat.run.networks import build_network
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from fastiseat import UserError
 from fastiseat.config import Execution, Network
 from fastiseat.models import export_state_dict, load_model, metadata
 from fastiseat.models.normalization import Normalization, Normalize
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.config import Schedule
 from fastiseat.pipelines import datasets
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from fastiseat.config import SGD
 from fastiseat.engine.passes import InputGradient
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
-from fastiseat.trainer import Trainer
+from fastiseat.run import scores
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +150,7 @@ def test_nan_in_the_gradient_of_an_attack_is_a_divergence(tmp_path, monkeypatch,
 def test_a_network_at_chance_is_reported_after_three_epochs(tmp_path, monkeypatch):
     run = trainer(tiny.config("at", epochs=6), tmp_path / "run")
     accuracies = iter([0.2, 0.05, 0.1, 0.04, 0.09, 0.03, 0.1, 0.05])
-    monkeypatch.setattr(run, "_accuracy", lambda *_: next(accuracies))
+    monkeypatch.setattr(scores, "accuracy", lambda *_: next(accuracies))
     with pytest.raises(UserError, match="for 3 epochs the network is no better than chance"):
         run.run()
     assert len(read_metrics(tmp_path / "run")) == 4
@@ -158,7 +159,7 @@ def test_a_network_at_chance_is_reported_after_three_epochs(tmp_path, monkeypatc
 def test_a_network_that_predicts_one_class_is_reported_after_three_epochs(tmp_path, monkeypatch):
     run = trainer(tiny.config("at", epochs=6), tmp_path / "run")
     share = max((run.data.selection.labels == label).mean() for label in range(10))
-    monkeypatch.setattr(run, "_accuracy", lambda *_: float(share))
+    monkeypatch.setattr(scores, "accuracy", lambda *_: float(share))
     with pytest.raises(UserError, match="for 3 epochs the network predicts one class for everything"):
         run.run()
     assert len(read_metrics(tmp_path / "run")) == 3

@@ -11,7 +11,7 @@ from fastiseat import lock
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -129,7 +129,7 @@ def test_a_run_that_waits_goes_on_where_the_other_ended(tmp_path, monkeypatch):
         # Another run comes to its end meanwhile, but for the lock, which it gives up last.
         waits = Trainer(config, out, device=tiny.CPU, observer=tiny.Watcher(), resume=True, wait=True)
         with monkeypatch.context() as patch:
-            patch.setattr("fastiseat.trainer.locked", lambda *_, **__: nullcontext())
+            patch.setattr("fastiseat.run.loop.locked", lambda *_, **__: nullcontext())
             first = tiny.trainer(config, out)
             first.run()
         monkeypatch.setattr(lock.time, "sleep", lambda seconds: other.close())

@@ -10,11 +10,12 @@ import tiny
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fastiseat import trainer
 from fastiseat.config import Execution
 from fastiseat.report import live
+from fastiseat.run import epoch, loop
+from fastiseat.run.signals import Stopped
+from fastiseat.run.trainer import Trainer
 from fastiseat.schedule import scalars_of_step
-from fastiseat.signals import Stopped
 
 EPOCHS, STEPS = 3, 4
 SHAPES = [
@@ -34,11 +35,7 @@ class Run:
         self.rates = []
         watcher = tiny.Watcher(on_step=self.look)
         execution = Execution(engine=engine)
-        self.trainer = trainer.Trainer(
-            config, out, device=tiny.CPU, observer=watcher, resume=resume, execution=execution
-        )
-        self.trainer._validate = lambda: {"test_clean": 0.5, "test_pgd10": 0.5}
-        self.trainer._final = lambda which: {}
+        self.trainer = Trainer(config, out, device=tiny.CPU, observer=watcher, resume=resume, execution=execution)
         self.stop = stop
         if stop is None:
             self.trainer.run()
@@ -76,6 +73,8 @@ def few_digits():
     with pytest.MonkeyPatch.context() as patch:
         tiny.install(patch)
         patch.setattr(live, "draw_curves", lambda path: None)
+        patch.setattr(loop, "validate", lambda run: {"test_clean": 0.5, "test_pgd10": 0.5})
+        patch.setattr(loop, "final", lambda run, which: {})
         yield
 
 
@@ -100,10 +99,8 @@ def test_of_an_epoch_cut_short_it_is_the_last_step_taken(tmp_path):
 
 def test_where_it_is_one_an_epoch_no_step_sets_it(tmp_path, monkeypatch):
     calls = []
-    honest = trainer.Trainer._scalars
-    monkeypatch.setattr(
-        trainer.Trainer, "_scalars", lambda self, *place: calls.append(place) or honest(self, *place)
-    )
+    honest = epoch.scalars_of
+    monkeypatch.setattr(epoch, "scalars_of", lambda run, *place: calls.append(place) or honest(run, *place))
     Run(tmp_path / "run", config_of({}))
     assert calls == [(epoch, STEPS - 1) for epoch in range(EPOCHS)]
 

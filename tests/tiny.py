@@ -9,7 +9,7 @@ import torch
 
 from fastiseat.pipelines import datasets
 from fastiseat.recipes import recipe
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 CPU = torch.device("cpu")
 # Whatever the clock and the machine say, which no two runs agree in.

@@ -15,9 +15,9 @@ from fastiseat.config import Config
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import pixels
 from fastiseat.recipes import recipe
+from fastiseat.run.threads import begun_with
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
-from fastiseat.threads import begun_with
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from fastiseat.cli.tables import titled_table
 from fastiseat.cli.terminal import Terminal, print_line
 from fastiseat.names.balls import ball_words
 from fastiseat.report.marks import data_mark
-from fastiseat.trainer import Row, Trainer
+from fastiseat.run.observer import Row
+from fastiseat.run.trainer import Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
 TERMINAL_INTERVAL, PLAIN_INTERVAL = 1.0, 10.0
@@ -26,7 +27,7 @@ _AFTER_TRAINING = "test set"
 
 
 class Display:
-    """A :class:`fastiseat.trainer.Observer` for people."""
+    """A :class:`fastiseat.run.observer.Observer` for people."""
 
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self.console = console or Terminal()

@@ -21,7 +21,7 @@ from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, any_attack_named
 from fastiseat.evaluation.records import read
 from fastiseat.names.balls import ball_words
-from fastiseat.signals import raised_at_once
+from fastiseat.run.signals import raised_at_once
 
 _STOPPED = "between two verdicts: the same command goes on from those that are saved"
 

@@ -23,7 +23,7 @@ from fastiseat.pipelines import datasets
 from fastiseat.pipelines.base import DataSet, Split
 from fastiseat.pipelines.checksums import verified
 from fastiseat.pipelines.progress import Progress
-from fastiseat.rundata import limited
+from fastiseat.run.data import limited
 from fastiseat.safe import resolved
 from fastiseat.shortage import enough_memory
 

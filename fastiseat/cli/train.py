@@ -138,7 +138,7 @@ def _train(arguments: Train, taken: list[str]) -> None:
     from fastiseat.cli.terminal import print_line
     from fastiseat.cli.train_standard import with_standard
     from fastiseat.pipelines.writer import in_bytes
-    from fastiseat.trainer import Trainer
+    from fastiseat.run.trainer import Trainer
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
@@ -183,8 +183,8 @@ def _train(arguments: Train, taken: list[str]) -> None:
 
 def _planned(arguments: Train, say: Say) -> dict[str, object]:
     """What ``--dry-run`` prints; refused what the run would be, in its words. Nothing is written."""
-    from fastiseat.beforehand import check, precision_of
     from fastiseat.cli.machine import choose_device
+    from fastiseat.run.beforehand import check, precision_of
 
     config, anyway = arguments.config, arguments.resume_anyway
     device = choose_device(arguments.device)
@@ -259,7 +259,7 @@ def plan(
     """
     from fastiseat.checkpoint import as_json, changes
     from fastiseat.methods import from_config
-    from fastiseat.trainer import build_network, load_standard
+    from fastiseat.run.networks import build_network, load_standard
 
     in_channels, num_classes, steps = _sizes(config, data_dir, resident)
     model = build_network(
@@ -302,7 +302,7 @@ def _sizes(config: Config, data_dir: Path | None, resident: torch.device | None)
     from fastiseat.pipelines.order import Order
     from fastiseat.pipelines.prepare import find_store
     from fastiseat.pipelines.releases import RELEASES
-    from fastiseat.rundata import load_run_data
+    from fastiseat.run.data import load_run_data
 
     release = RELEASES.get(config.data.dataset)
     if release is not None:

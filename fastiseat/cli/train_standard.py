@@ -17,10 +17,10 @@ from fastiseat.cli.progress import ConsoleProgress
 from fastiseat.config import Config
 from fastiseat.pipelines.progress import Progress
 from fastiseat.recipes import METHODS, standard_for
-from fastiseat.rundata import RunData, load_run_data
+from fastiseat.run.data import RunData, load_run_data
+from fastiseat.run.signals import Stopped
+from fastiseat.run.trainer import Trainer
 from fastiseat.safe import resolved
-from fastiseat.signals import Stopped
-from fastiseat.trainer import Trainer
 
 if TYPE_CHECKING:
     from fastiseat.cli.train_flags import Train

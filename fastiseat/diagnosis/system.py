@@ -30,7 +30,7 @@ def system_finding() -> Finding:
 
 def processor_finding() -> Finding:
     """Cores, what wants them now, and how PyTorch's threads go about it."""
-    from fastiseat.threads import cores, named
+    from fastiseat.run.threads import cores, named
 
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     parts = [

@@ -15,7 +15,7 @@ from fastiseat.cli.train import parse
 from fastiseat.cli.train_flags import Train
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 # Settings that no recipe has, so that a default in their place would show.
 ODD = ("--method", "at", "--epochs", 3, "--batch-size", 30, "--steps", 2, "--lr", 0.07, "--seed", 5, "--val-split", 0.2,

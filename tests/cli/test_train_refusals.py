@@ -106,7 +106,7 @@ def test_a_machine_without_memory_to_spare(fastiseat, monkeypatch, error):
             "fastiseat.checkpoint.store.Snapshot",
             "while a checkpoint is copied: give the run more, or take a smaller",
         ),
-        ("fastiseat.trainer.load_run_data", "while the images are read: give the run more, or fewer images"),
+        ("fastiseat.run.assemble.load_run_data", "while the images are read: give the run more, or fewer images"),
     ],
 )
 def test_out_of_memory_says_in_what(fastiseat, monkeypatch, place, told, error):
@@ -253,7 +253,7 @@ def test_ranks_are_refused_either_way(fastiseat, monkeypatch, dry):
 
 
 def test_a_dry_run_tells_what_a_device_would_emulate(fastiseat, monkeypatch):
-    monkeypatch.setattr("fastiseat.beforehand.precision_for_amp", lambda device: "full")
+    monkeypatch.setattr("fastiseat.run.beforehand.precision_for_amp", lambda device: "full")
     words = ("train", *SHORT, "--amp", "--device", "cpu", "--dry-run")
     assert "training in float32" in fastiseat(*words).err
     assert "would emulate it" in fastiseat(*words, "--amp-dtype", "bf16").err

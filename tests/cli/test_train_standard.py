@@ -14,7 +14,7 @@ from fastiseat import UserError
 from fastiseat.cli import train_standard
 from fastiseat.config import AWP, Objective
 from fastiseat.recipes import check, recipe, standard_for
-from fastiseat.trainer import Trainer
+from fastiseat.run import loop
 
 HAT = ("train", *SHORT, "--method", "hat", "--steps", 2)
 
@@ -83,15 +83,15 @@ def test_another_seed_network_or_data_has_another(planned, monkeypatch):
 def test_an_interrupted_one_goes_on(fastiseat, monkeypatch):
     whole = fastiseat(*HAT, "--epochs", 2, "--out", "whole/run")
     assert whole.code == 0
-    run = Trainer._finish_epoch
+    finish = loop.finish_epoch
 
-    def stop(self, row):
-        run(self, row)
+    def stop(run, row):
+        finish(run, row)
         signal.raise_signal(signal.SIGTERM)
 
     words = (*HAT, "--epochs", 2, "--out", "parts/run")
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_finish_epoch", stop)
+        patch.setattr(loop, "finish_epoch", stop)
         stopped = fastiseat(*words)
     assert stopped.code == 143
     assert "in the standard network's training, after a checkpoint; the same command goes on" in stopped.err

@@ -11,7 +11,7 @@ import torch
 
 from fastiseat import AWP, ISEAT, TrainStep, models
 from fastiseat.config import Execution
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 pytestmark = pytest.mark.gpu
 

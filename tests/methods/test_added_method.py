@@ -15,7 +15,7 @@ from side_by_side import assert_same, assert_same_metrics, batch, delta, small, 
 from fastiseat import AT, AWP, PGD, methods
 from fastiseat.recipes import METHODS, check, recipe
 from fastiseat.report import live
-from fastiseat.signals import Stopped
+from fastiseat.run.signals import Stopped
 
 PAGE = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 

@@ -24,7 +24,7 @@ from fastiseat.methods import Consistency
 from fastiseat.methods.consistency import js_divergence
 from fastiseat.pipelines.augmentation import Augmentation
 from fastiseat.recipes import METHODS, recipe
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 ATTACK = PGD(steps=3, bn_mode="eval", random_start=True)
 CROPS = Augmentation(seed=4, flip=True, pad=2)

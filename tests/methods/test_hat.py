@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fastiseat import AWP, PGD, SGD, TrainStep, UserError, models
 from fastiseat.config import Execution, Objective
 from fastiseat.methods import HAT, METHODS, TRADES, from_config
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 EVAL = PGD(steps=3, bn_mode="eval", noise=0.001)
 M = 6

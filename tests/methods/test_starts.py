@@ -15,7 +15,7 @@ from fastiseat import AWP, PGD, TrainStep, UserError
 from fastiseat.attacks.starts import AtImages, InBall, Noise, Start
 from fastiseat.methods import HAT, TRADES, Method, named
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 NAMES = sorted(METHODS)
 # A step by its name alone wants an argument of these.

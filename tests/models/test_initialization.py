@@ -11,7 +11,7 @@ from fastiseat.config import Network
 from fastiseat.errors import UserError
 from fastiseat.models import VARIANTS, build, export_state_dict
 from fastiseat.names.networks import INITIALIZATIONS
-from fastiseat.trainer import build_network
+from fastiseat.run.networks import build_network
 
 
 def modules(model, kind):

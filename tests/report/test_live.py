@@ -13,7 +13,7 @@ from fastiseat.errors import UserError
 from fastiseat.report import curves, live
 from fastiseat.report.live import LiveCurves
 from fastiseat.report.reader import read_metrics
-from fastiseat.trainer import Trainer
+from fastiseat.run.trainer import Trainer
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ def test_an_interrupt_waits_for_no_further_picture(tmp_path, drawn, monkeypatch)
 
 
 def test_after_a_rollback_files_and_picture_are_of_the_epochs_that_count(tmp_path, drawn, monkeypatch):
-    from fastiseat.metrics import DivergedError
+    from fastiseat.run.metrics import DivergedError
 
     monkeypatch.setattr(live, "MOST_OF_THE_TIME", 1e9)
     failures = iter([DivergedError("no number.")])
