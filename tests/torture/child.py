@@ -74,6 +74,8 @@ def start(
 ) -> int:
     """As :func:`run`, and don't wait; its process' number."""
     sys.stdout.flush()
+    for file in (said(folder), _errors(folder)):  # what the one before said is nobody's to read now
+        file.write_bytes(b"")
     number = os.fork()
     if number:
         return number
@@ -91,7 +93,7 @@ def start(
 def _in_child(words: tuple[str, ...], folder: Path, machine: Machine, poor: Callable[[], object]) -> int:
     from fastiseat.__main__ import main
 
-    for stream, path in ((1, os.devnull), (2, _errors(folder))):
+    for stream, path in ((1, said(folder)), (2, _errors(folder))):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.environ["HOME"] = str(folder / HOME)
     os.environ.pop(ENVIRONMENT, None)
@@ -115,6 +117,11 @@ def _wait(number: int) -> int | None:
     os.kill(number, signal.SIGKILL)
     os.waitpid(number, 0)
     return None
+
+
+def said(folder: Path) -> Path:
+    """The file with what the last command in ``folder`` has printed."""
+    return folder.with_name(f"{folder.name}.said")
 
 
 def _errors(folder: Path) -> Path:
