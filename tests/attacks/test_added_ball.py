@@ -45,6 +45,13 @@ eager = trained("eager")
 found = torch.cat(lengths)
 assert 2 < found.median() <= found.max() <= 3 + 1e-5, found  # a pixel's border may come first
 assert all(map(torch.equal, eager, trained("tape")))
+
+from fastiseat.attacks import pgd
+x, g = 0.5 + torch.zeros(3, 1, 4, 4), torch.randn(3, 1, 4, 4)
+of_each = torch.tensor([0.1, 0.2, 0.3])
+for eps in (of_each, of_each.view(3, 1, 1, 1)):
+    delta = pgd(lambda _: g, x, torch.zeros_like(x), eps=eps, step_size=eps / 2, steps=3, norm="l1").delta
+    torch.testing.assert_close(delta.abs().flatten(1).sum(1), of_each)
 """
 AS_COMMANDS = """
 from fastiseat.__main__ import main
