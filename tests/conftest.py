@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 
 import hypothesis
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 # Triton reads this when a kernel is made: where no card compiles kernels, its interpreter runs them.
@@ -16,6 +18,10 @@ if not torch.cuda.is_available():
 
 # cuBLAS reads this once, when it is first used, and refuses to be deterministic without.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+# Whoever starts the suite with nohup has every process ignore it, and tests send it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 hypothesis.settings.register_profile("dev", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
@@ -91,6 +97,23 @@ def poisoned_memory() -> Iterator[None]:
         patch.setattr(torch, "empty", _poisoned(torch.empty))
         patch.setattr(torch, "empty_like", _poisoned(torch.empty_like))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def blank_pictures() -> Iterator[Callable[..., Figure]]:
+    """Runs leave the curves out of their picture, whose drawing is a third of a short run's time; what draws them."""
+    from fastiseat.report import curves
+
+    drawing = curves._figure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(curves, "_figure", lambda rows, *, title: Figure(figsize=(1, 1)))
+        yield drawing
+
+
+@pytest.fixture
+def drawn_pictures(blank_pictures: Callable[..., Figure], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures as users get them."""
+    monkeypatch.setattr("fastiseat.report.curves._figure", blank_pictures)
 
 
 def _global_settings() -> dict[str, object]:

@@ -35,7 +35,7 @@ def few_digits(monkeypatch):
     tiny.install(monkeypatch)
 
 
-def test_the_files_of_a_run(tmp_path):
+def test_the_files_of_a_run(tmp_path, drawn_pictures):
     watcher = tiny.Watcher()
     config = tiny.config(epochs=3)
     trainer = tiny.trainer(config, tmp_path / "run", observer=watcher)

@@ -12,6 +12,8 @@ from fastiseat.errors import UserError
 from fastiseat.report.curves import LOSSES, VULNERABILITY, _figure, draw_curves
 from fastiseat.report.reader import read_metrics
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 ROW = {
     "lr": 0.1,
     "train_loss_adversarial": 2.0,

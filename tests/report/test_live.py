@@ -15,6 +15,8 @@ from fastiseat.report.live import LiveCurves
 from fastiseat.report.reader import read_metrics
 from fastiseat.run.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("drawn_pictures")
+
 
 @pytest.fixture(autouse=True)
 def few_digits(monkeypatch):
