@@ -17,6 +17,7 @@ from fastiseat.bench.attack_inputs import AttackCase, Target
 from fastiseat.bench.baselines.autoattack import OfficialAutoAttack
 from fastiseat.bench.inputs import SEED
 from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation.ensembles import ensemble_named
 from fastiseat.models import Network
 
 
@@ -81,7 +82,7 @@ def ours(
         laps = Laps(device=device)
         attack = EnsembleAttack(name="aa", eps=eps, norm=case.norm)
         fresh = evaluator()  # whose recordings, if any, take their part of the time
-        whole = fresh.ensemble(attack, num_classes=model.spec.num_classes, seed=SEED)
+        whole = ensemble_named("aa", norm=case.norm, num_classes=model.spec.num_classes, seed=SEED)
         ensemble = replace(whole, parts=tuple(part for part in whole.parts if part.name in case.parts))
         standing = Standing.fresh(len(target.split))
         fresh.withstand(

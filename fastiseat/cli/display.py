@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from torch import Tensor
 
@@ -43,6 +43,9 @@ class Display:
             speed_estimate_period=float("inf"),  # or a validation of 30 seconds would leave it nothing to go by
             disable=quiet or not self.console.is_terminal,
         )
+        self._epochs = self._batches = self._images = self._first = self._total = 0
+        self._began = self._shown = self._heard = self._evaluation_began = time.perf_counter()
+        self._where, self._evaluated, self._task = _AFTER_TRAINING, "", TaskID(0)
 
     @contextmanager
     def showing(self, trainer: Trainer) -> Iterator[None]:

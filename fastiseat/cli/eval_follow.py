@@ -49,7 +49,7 @@ def saved_whatever_comes(record: Record, path: Path, say: Callable[[str], None])
     began, before = time.perf_counter(), record.seconds
 
     def save() -> None:
-        record.seconds = before + time.perf_counter() - began
+        record.lasted(before + time.perf_counter() - began)
         record.save(path)
 
     try:

@@ -67,7 +67,7 @@ def _evaluation(subject: Subject, arguments: Eval, device: torch.device, progres
         checks = _sanity(attacker.evaluator, subject, strongest, arguments, progress)
         for record, path in zip(records, files, strict=True):
             if record.facts["attack"]["eps"]:
-                record.sanity = checks
+                record.checked(checks)
                 record.save(path)
     subject.model.cpu()
     return evaluation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -78,6 +78,20 @@ class Algorithm1:
     overlap: bool = False
     """Whether the clean pass runs on a second stream, so that its backward, which follows it there, can share the
     device with that of the adversarial images."""
+    settings: Settings = field(init=False)
+    """Of the batch under way."""
+
+    def recompute(self) -> None:
+        """From now on make the clean graph a second time."""
+        self.recompute_clean = True
+
+    def run_on(self, *, streams: int) -> None:
+        """From now on overlap, on two streams, or do not, on one."""
+        self.overlap = streams == 2
+
+    def tried(self, *, draws: bool) -> None:
+        """The network has been run once, which has told whether it draws random numbers."""
+        self.draws = draws
 
     def __call__(self, settings: Settings, given: Given) -> dict[str, Tensor]:
         """Train on one batch; metrics as device tensors."""

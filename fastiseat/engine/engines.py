@@ -68,7 +68,7 @@ class Compiled(Eager):
 
     def __init__(self, algorithm: Algorithm1) -> None:
         super().__init__(algorithm)
-        algorithm.recompute_clean = True
+        algorithm.recompute()
         algorithm.passes.compile()
 
 
@@ -82,6 +82,9 @@ class Recorded:
         self._algorithm, self._surroundings = algorithm, surroundings
         self._recorder = Recorder(capturer)
         self._settings: Settings | None = None
+        self._structure: Hashable = None
+        self._bound: Settings | None = None
+        """The settings, their numbers in the tensors that recordings read."""
         self._numbers: dict[str, float] = {}
         self._tensors: dict[str, Tensor] = {}
         self._written: dict[Hashable, tuple[Collection[str], Collection[str]]] = {}
@@ -124,6 +127,7 @@ class Recorded:
         self._bound = settings.with_tensors({name: self._tensors[name] for name in self._numbers})
 
     def _program(self, key: Hashable, resident: Tensors, inputs: Tensors) -> Mapping[str, Tensor]:
+        assert self._bound is not None
         with modes_restored(self._algorithm.model):
             metrics = self._algorithm(self._bound, Given(**resident, **inputs))
         self._written.pop(key, None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class GraphCapturer:
         self._stream = torch.cuda.Stream(device)
         self._graph = torch.cuda.CUDAGraph()
         self._pool = torch.cuda.graph_pool_handle()
+        self._on_stream: AbstractContextManager[object] = nullcontext()
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:

@@ -85,6 +85,11 @@ class Recording:
         self._inputs = {name: tensor.clone(memory_format=torch.preserve_format) for name, tensor in inputs.items()}
         self.draws = False
         """Whether it draws random numbers."""
+        self._persistent: list[Tensor] = []
+        self._results: dict[str, tuple[Kind, torch.Size]] = {}
+        """Of each result its kind and shape."""
+        self._packed: dict[Kind, Tensor] = {}
+        self._sizes: dict[Kind, list[int]] = {}
 
     def record(self, program: Program, world: World, *, seed: int) -> None:
         """Warm up and record; what a call changes is put back exactly, whatever happens."""

@@ -150,12 +150,12 @@ class TrainStep:
             update=self._update,
             loss_scale=self._loss_scale,
             frozen=Frozen(precision=precision, device=self._device),
+            recompute_clean=clean_graph == "recompute",
         )
-        self._algorithm.recompute_clean = clean_graph == "recompute"
         self._may_recompute = clean_graph == "auto"
         self._may_fall_back = engine == "auto"
         self.engine: Engine = engine_named(engine, self._algorithm, self._surroundings)
-        self._algorithm.overlap = overlap and self.engine.name == "graph"
+        self._algorithm.run_on(streams=2 if overlap and self.engine.name == "graph" else 1)
         if overlap and (idle := self._not_overlapping()):
             say(f"overlap changes nothing: {idle}")
 
@@ -289,7 +289,7 @@ class TrainStep:
             logits = self._first_logits(x, given.images)
             now = random_state(self._device)
             answers = [self._algorithm.frozen(network, x) for network in self.settings.trained.networks]
-        self._algorithm.draws = not all(map(torch.equal, before, now))
+        self._algorithm.tried(draws=not all(map(torch.equal, before, now)))
         num_classes = accept.count_classes(logits, len(y))
         for answer in answers:
             accept.check_same_classes(answer, len(y), num_classes)
@@ -313,7 +313,8 @@ class TrainStep:
                     f"engine={self.engine.name}: this step cannot be recorded: {reason}; take engine eager"
                 ) from error
         self._say(f"engine=auto takes eager: this step cannot be recorded: {reason}")
-        self.engine, self._algorithm.overlap = engine_named("eager", self._algorithm, self._surroundings), False
+        self.engine = engine_named("eager", self._algorithm, self._surroundings)
+        self._algorithm.run_on(streams=1)
         return self._run_in_memory(given, seed)
 
     def _run_in_memory(self, given: Given, seed: int) -> dict[str, Tensor]:
@@ -332,7 +333,8 @@ class TrainStep:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
         self._say("clean_graph=auto takes recompute: two graphs do not fit into memory at once")
-        self._algorithm.recompute_clean, self._may_recompute = True, False
+        self._algorithm.recompute()
+        self._may_recompute = False
         return self.engine(self.settings, given, seed=seed)
 
     def __reduce__(self) -> tuple[Callable[..., TrainStep], tuple[object, ...]]:

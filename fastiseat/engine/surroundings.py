@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from itertools import chain, starmap
 from typing import Any
 
@@ -38,6 +38,17 @@ class State:
 class Surroundings:
     """The module's tree, hooks, attributes, and where its tensors lie."""
 
+    # What :meth:`_walk` found, to be looked at again without a walk.
+    _all: list[nn.Module]
+    _attributes: list[dict[str, Any]]
+    _dicts: list[dict[str, Any]]
+    _hooks: list[Any]
+    _getters: list[Callable[[dict[str, Any]], Any]]
+    _containers: list[Any]
+    _tensors: list[Tensor]
+    _objects: list[Any]
+    _plain: Any
+
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.latest = self._walk()
@@ -56,7 +67,7 @@ class Surroundings:
     def _walk(self) -> State:
         modules = list(self.model.modules())
         self._all, self._attributes = modules, [vars(module) for module in modules]
-        self._dicts: list[dict[str, Any]] = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
+        self._dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
         self._hooks = [attributes[name] for attributes in self._attributes for name in _HOOKS]
         names = [[name for name in attributes if name not in STANDARD] for attributes in self._attributes]
         self._getters = [operator.itemgetter(*_DICTS, *own) for own in names]

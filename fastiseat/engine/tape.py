@@ -63,6 +63,9 @@ class Tape(TorchDispatchMode):
         self._own: dict[int, Tensor] = {}
         self._depth = 0
         self._reads = _Reads()
+        self._persistent = _Ranges([])
+        self._thread = get_ident()
+        self._numbers = torch.get_rng_state()
 
     def warming_up(self) -> AbstractContextManager[object]:
         """Anywhere."""

@@ -19,12 +19,13 @@ class Answers(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.passes = model, Passes(model=model, strict=False)
-        self.begin(instead=0)
+        self.instead = 0
+        self.lost = torch.zeros((), dtype=torch.bool, device=pixels_of(model).device)
 
     def begin(self, *, instead: int) -> None:
         """From here on; ``lost``, bool (), tells whether there have been such answers since."""
         self.instead = instead
-        self.lost = torch.zeros((), dtype=torch.bool, device=pixels_of(self.model).device)
+        self.lost = torch.zeros_like(self.lost)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (m, classes)."""

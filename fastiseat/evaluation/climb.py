@@ -84,6 +84,10 @@ class _Watch:
     loss: str
     labels: Tensor
     right: list[Tensor] = field(default_factory=list)
+    useless: Tensor = field(init=False)
+    """bool (m,): of the first pass, whose gradient is zero or no number."""
+    logits: Tensor = field(init=False)
+    """Of the last pass."""
 
     def __call__(self, x: Tensor) -> Tensor:
         there = self.passes.ascent(x, lambda z: losses_of(self.loss, z, self.labels, self.labels))

@@ -24,6 +24,7 @@ from fastiseat.engine.trainable import check_module
 from fastiseat.errors import UserError
 from fastiseat.evaluation.arguments import AnyAttack, Choices, attacks_given, length_given
 from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
+from fastiseat.evaluation.ensembles import ensemble_named
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
@@ -137,10 +138,8 @@ def _verdicts(
 ) -> Verdicts:
     if isinstance(attack, Attack):
         return Verdicts(robust=torch.from_numpy(evaluator(samples, attack, seed=seed)))
-    ensemble, standing = (
-        evaluator.ensemble(attack, num_classes=num_classes, seed=seed),
-        Standing.fresh(len(samples)),
-    )
+    ensemble = ensemble_named(attack.name, norm=attack.norm, num_classes=num_classes, seed=seed)
+    standing = Standing.fresh(len(samples))
     evaluator.withstand(samples, attack, ensemble, standing, seed=seed)
     names = ("clean", *(part.name for part in ensemble.parts), "")
     return Verdicts(

@@ -70,6 +70,14 @@ class Record:
         self.standing.broken_by[~robust] = broken_by
         self.standing.part[:] = len(self.parts)
 
+    def lasted(self, seconds: float) -> None:
+        """So long have the attacks taken in all."""
+        self.seconds = seconds
+
+    def checked(self, sanity: list[dict[str, Any]]) -> None:
+        """What was found about the network's own gradients."""
+        self.sanity = sanity
+
     def save(self, path: Path) -> None:
         """Write the file, whole or not at all, and not through a link in its folder's place."""
         OwnFolder(path.parent.parent).write(Path(path.parent.name, path.name), encode(self))

@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
 from fastiseat.engine.precision import DTYPES, autocast
-from fastiseat.engine.recorder import UnrecordableError
 from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
-from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
+from fastiseat.evaluation.ensembles import Ensemble
 from fastiseat.evaluation.finite import require_answers
 from fastiseat.evaluation.passes import Passes, pixels_of
-from fastiseat.evaluation.runners import Eager, Runner, runner_named
+from fastiseat.evaluation.runners import Eager, Recovering, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
 from fastiseat.evaluation.trial import Trial
@@ -120,8 +119,8 @@ class Evaluator:
         autocast(precision, torch.device("cpu"))  # refuses an unknown one at once
         _check_precision(precision, model)
         self.model, self.precision, self.batch_size = model, precision, batch_size
-        self.engine = runner_named(engine, model)
-        self._strict, self._say = strict, say
+        self.engine = Recovering(runner_named(engine, model), say)
+        self._strict = strict
 
     def __call__(
         self, split: Split | Samples, attack: Attack, *, seed: int = 0, progress: Callable[[int], None] = _silent
@@ -145,10 +144,6 @@ class Evaluator:
         require_answers(answered)
         return correct.cpu().numpy()
 
-    def ensemble(self, attack: EnsembleAttack, *, num_classes: int, seed: int = 0) -> Ensemble:
-        """The parts of ``attack`` for a network of so many classes."""
-        return ensemble_named(attack.name, norm=attack.norm, num_classes=num_classes, seed=seed)
-
     def withstand(
         self,
         split: Split | Samples,
@@ -167,7 +162,7 @@ class Evaluator:
         verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
         """
         passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
-        withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed, say=self._say)
+        withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed)
         with evaluating(self.model), own_randomness(pixels_of(self.model).device, seed):  # judges may draw
             withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told, beat=beat)
 
@@ -180,20 +175,13 @@ class Evaluator:
             precision=self.precision,
             strict=self._strict,
         )
-        # A recording for the rest of a split would cost more than its one run.
-        run = self.engine if len(given["labels"]) == self.batch_size else Eager()
-        try:
+
+        def by(run: Runner) -> tuple[Tensor, Tensor]:
             return correct_under(trial, run, given, attack, seed=seed)
-        except (UnrecordableError, torch.OutOfMemoryError) as error:
-            if isinstance(run, Eager):
-                raise
-            reason = " ".join(str(error).split())
-        # Out of the handler, whose traceback holds the tensors of the failed recording.
-        self._say(f"evaluation takes engine eager: this attack cannot be recorded: {reason}")
-        self.engine = Eager()
-        if given["images"].is_cuda:
-            torch.cuda.empty_cache()
-        return correct_under(trial, self.engine, given, attack, seed=seed)
+
+        # A recording for the rest of a split would cost more than its one run.
+        is_rest = len(given["labels"]) != self.batch_size
+        return by(Eager()) if is_rest else self.engine.attempt("this attack", by)
 
 
 def _samples(split: Split | Samples) -> Samples:

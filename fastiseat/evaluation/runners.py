@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from fastiseat.engine.borrow import fastest_convolutions, own_randomness
 from fastiseat.engine.engines import CAPTURERS, capturer, chosen_engine, switches
-from fastiseat.engine.recorder import Capturer, Recorder, World
+from fastiseat.engine.recorder import Capturer, Recorder, UnrecordableError, World
 from fastiseat.engine.surroundings import Surroundings
 from fastiseat.models.undo import PythonState
+
+Result = TypeVar("Result")
 
 
 class Program(Protocol):
@@ -70,3 +73,35 @@ def runner_named(name: str, model: nn.Module) -> Runner:
     device = next(model.parameters()).device
     chosen = chosen_engine(name, device)
     return Recorded(chosen, capturer(chosen, device), model) if chosen in CAPTURERS else Eager()
+
+
+class Recovering:
+    """A runner and, from the first program on that it can't record, call by call in its place, which is said."""
+
+    def __init__(self, runner: Runner, say: Callable[[str], None]) -> None:
+        self._runner, self._say = runner, say
+
+    @property
+    def name(self) -> str:
+        """Of the runner in use."""
+        return self._runner.name
+
+    @property
+    def records(self) -> bool:
+        """Whether programs are recorded still."""
+        return not isinstance(self._runner, Eager)
+
+    def attempt(self, called: str, work: Callable[[Runner], Result]) -> Result:
+        """``work`` by the runner in use; done a second time, call by call, where it asks for what can't be recorded."""
+        try:
+            return work(self._runner)
+        except (UnrecordableError, torch.OutOfMemoryError) as error:
+            if not self.records:
+                raise
+            reason = " ".join(str(error).split())
+        # Out of the handler, whose traceback holds the tensors of the failed recording.
+        self._say(f"evaluation takes engine eager: {called} cannot be recorded: {reason}")
+        self._runner = Eager()
+        if torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        return work(self._runner)

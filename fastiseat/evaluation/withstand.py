@@ -13,12 +13,11 @@ from torch import Tensor
 from fastiseat.attacks.search import State
 from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, count_classes, layout_of
-from fastiseat.engine.recorder import UnrecordableError
 from fastiseat.evaluation.ensembles import Ensemble, Part
 from fastiseat.evaluation.finite import require_answers
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.pursuit import Ints, Pursuit, Steps
-from fastiseat.evaluation.runners import Eager, Runner
+from fastiseat.evaluation.runners import Eager, Recovering, Runner
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
 
@@ -54,13 +53,11 @@ class Withstand:
     are left have the whole ensemble before them, in the parameters' own precision.
     """
 
-    def __init__(
-        self, passes: Passes, runner: Runner, *, batch_size: int, seed: int, say: Callable[[str], None]
-    ) -> None:
-        """``passes`` search; verdicts are in full precision. ``runner`` is given up where it can't record."""
+    def __init__(self, passes: Passes, runner: Recovering, *, batch_size: int, seed: int) -> None:
+        """``passes`` search; verdicts are in full precision."""
         self._passes = passes
         self._judge = Passes(model=passes.model)
-        self._runner, self._batch_size, self._seed, self._say = runner, batch_size, seed, say
+        self._runner, self._batch_size, self._seed = runner, batch_size, seed
         self._like = pixels_of(passes.model)
 
     def __call__(
@@ -93,31 +90,21 @@ class Withstand:
                 course.standing.ended(row, number, round_, rounds=part.rounds, broken=broken)
                 course.told(part, course.standing)
 
-        def run() -> None:
-            pursuit = self._pursuit(part, course.victims, passes)
+        def by(runner: Runner) -> None:
+            pursuit = self._pursuit(runner, part, course.victims, passes)
             pursuit(course.standing.jobs(number), ended, partial(course.beat, part))
 
-        try:
-            run()
-            return
-        except (UnrecordableError, torch.OutOfMemoryError) as error:
-            if isinstance(self._runner, Eager):
-                raise
-            reason = " ".join(str(error).split())
-        # Out of the handler, whose traceback holds the tensors of the failed recording.
-        self._say(f"evaluation takes engine eager: {part.name} cannot be recorded: {reason}")
-        self._runner = Eager()
-        if self._like.is_cuda:
-            torch.cuda.empty_cache()
-        run()
+        self._runner.attempt(part.name, by)
 
-    def _pursuit(self, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes) -> Pursuit:
-        recorded = not isinstance(self._runner, Eager)
+    def _pursuit(
+        self, runner: Runner, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes
+    ) -> Pursuit:
+        recorded = not isinstance(runner, Eager)
         repeat = _STEPS_A_REPLAY if recorded else 1
         return Pursuit(
             Steps(search=part.search, passes=passes, repeat=repeat),
             victims,
-            self._runner,
+            runner,
             judge=self._judge,
             rounds=part.rounds,
             sizes=_sizes(self._batch_size, recorded),

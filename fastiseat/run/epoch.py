@@ -37,12 +37,12 @@ def train_epoch(run: Run, epoch: int) -> Row:
         if run.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
             require_finite(metrics["loss"], run.meter.nan_gradient, epoch=epoch, step=number)
         run.observer.step(epoch=epoch, step=number, images=images, metrics=metrics)
-        run.seconds = time.perf_counter() - began
+        run.timed(time.perf_counter() - began)
         if run.every.after_step(run.step.steps_taken):
             write_checkpoint(run)
         heed_signals(run)
     require_finite_network(run.model, epoch=epoch)
-    run.seconds = time.perf_counter() - began
+    run.timed(time.perf_counter() - began)
     return _row(run, epoch, steps, scalars)
 
 

@@ -46,7 +46,7 @@ def rehearse(run: Run) -> None:
 
 def begin(run: Run) -> None:
     """Have ``config.json`` say what is trained, where and with what."""
-    run.digests = _digests(run)
+    run.begun_under(_digests(run))
     if run.step.steps_taken:
         # The checkpoint decides: the file lacks its last row if the run was stopped between writing the two.
         run.write_metrics()

@@ -42,7 +42,7 @@ def roll_back(run: Run, error: DivergedError) -> None:
     if run.on_nan != "rollback" or rollbacks >= MOST_ROLLBACKS or latest(run) is None:
         raise error
     restore(run)
-    run.rollbacks = rollbacks + 1
+    run.rolled_back(rollbacks + 1)
     restore_weights(run, anew=True)
     run.write_metrics()
     run.reshuffle()

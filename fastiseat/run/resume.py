@@ -8,7 +8,6 @@ from fastiseat.checkpoint import Found, digests
 from fastiseat.checkpoint.content import Expected
 from fastiseat.checkpoint.turn import turn
 from fastiseat.errors import UserError
-from fastiseat.run.metrics import EpochMeter
 from fastiseat.run.provenance import extra_fingerprint, network_fingerprint
 from fastiseat.run.state import Run
 from fastiseat.run.threads import as_begun, begun_with
@@ -29,19 +28,14 @@ def restore(run: Run) -> None:
     _require_same_images(run)
     found = latest(run)
     assert found is not None
-    run.restored = newest
     for line in found.skipped:
         run.observer.say(line)
-    if run.device.type == "cpu" and not run.threads.why and (count := begun_with(run.directory.stored())):
-        run.threads = as_begun(count)
+    threads = run.threads
+    if run.device.type == "cpu" and not threads.why and (count := begun_with(run.directory.stored())):
+        threads = as_begun(count)
     run.model.load_state_dict(found.state["model"])
     run.step.load_state_dict(found.state["step"])
-    run.rows = found.state["rows"]
-    run.meter = EpochMeter()
-    run.meter.load_state_dict(found.state.get("meter", {}), run.device)
-    run.seconds, run.rollbacks = found.state.get("seconds", 0.0), found.state.get("rollbacks", 0)
-    if run.rollbacks:
-        run.reshuffle()
+    run.restored_from(newest, found.state, threads)
 
 
 def restore_weights(run: Run, *, anew: bool = False) -> None:

@@ -137,6 +137,27 @@ class Run:
         """Measure anew."""
         self.meter, self.seconds = EpochMeter(), 0.0
 
+    def timed(self, seconds: float) -> None:
+        """So long has the epoch under way taken by now."""
+        self.seconds = seconds
+
+    def begun_under(self, digests: list[str]) -> None:
+        """All settings that it has had are known."""
+        self.digests = digests
+
+    def restored_from(self, file: Path, state: dict[str, Any], threads: Threads) -> None:
+        """It stands where a checkpoint says, and computes with so many threads."""
+        self.restored, self.threads, self.rows = file, threads, state["rows"]
+        self.next_epoch()
+        self.meter.load_state_dict(state.get("meter", {}), self.device)
+        self.seconds, self.rollbacks = state.get("seconds", 0.0), state.get("rollbacks", 0)
+        if self.rollbacks:
+            self.reshuffle()
+
+    def rolled_back(self, times: int) -> None:
+        """It has gone back to a checkpoint ``times`` in all."""
+        self.rollbacks = times
+
     def reshuffle(self) -> None:
         """Have the images come in the order of the latest rollback."""
         self.loading = self.load(shuffle=self.rollbacks)

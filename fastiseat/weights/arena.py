@@ -28,6 +28,15 @@ class Arena:
     stays where it is until :meth:`refresh` says otherwise.
     """
 
+    # Of one layout; a copy has none but these and how it was asked for.
+    _layout: Layout
+    _flats: dict[str, Tensor]
+    _pieces: dict[str, tuple[Tensor, Tensor]]
+    _views: dict[str, dict[str, Tensor]]
+    _active: dict[frozenset[str], Tensor]
+    _homes: dict[str, Tensor]
+    _addresses: dict[str, int]
+
     def __init__(
         self,
         weights: Mapping[str, nn.Parameter],
@@ -183,11 +192,9 @@ class Arena:
     def _allocate(self, layout: Layout) -> None:
         self._layout = layout
         device, length = self.segments.perturbed.device, self.segments.num_elements
-        self._flats: dict[str, Tensor] = {}
-        self._pieces: dict[str, tuple[Tensor, Tensor]] = {}
+        self._flats, self._pieces = {}, {}
         self.hold(WEIGHTS, torch.zeros(length, dtype=layout.dtype, device=device))
-        self._views: dict[str, dict[str, Tensor]] = {}
-        self._active: dict[frozenset[str], Tensor] = {}
+        self._views, self._active = {}, {}
         self._homes = self.alone(self.weights)
         self._addresses = {name: home.data_ptr() for name, home in self._homes.items()}
 

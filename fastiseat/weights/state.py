@@ -46,6 +46,9 @@ class NamedState:
     def __init__(self, arena: Arena, parts: Iterable[Stateful]) -> None:
         """The first of ``parts`` is the optimizer; :class:`UserError` where two have a name in common."""
         self._arena, self._parts = arena, list(parts)
+        self._of: dict[Stateful, State] = {}
+        self._tensors: State = {}
+        self._by_weight: dict[str, dict[str, Tensor]] = {}
         self._make()
         self._touched: dict[str, set[str]] = {
             name: set() for name in self._of[self._parts[0]] if self.by_weight(name)
@@ -55,8 +58,7 @@ class NamedState:
     def _make(self) -> None:
         weights = self._arena.weights
         self._of = {part: part.init(weights) for part in self._parts}
-        self._tensors: State = {}
-        self._by_weight: dict[str, dict[str, Tensor]] = {}
+        self._tensors, self._by_weight = {}, {}
         for name, tensor in (pair for state in self._of.values() for pair in state.items()):
             if name in (*self._tensors, *ALWAYS):
                 raise UserError(f"state {name}: two parts of the step keep something of this name; rename one")

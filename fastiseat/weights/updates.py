@@ -45,6 +45,9 @@ class Update:
         self.written: tuple[Collection[str], Collection[str]] = ((), ())
         """Names and weights of the last :meth:`descend` that Python ran, which an engine passes to ``kept.touch``."""
         self._weights = weights
+        self._half: torch.dtype | None = None
+        self._nu: Nu | None = None
+        self._theta_nu: Mapping[str, Tensor] | None = None
         self.begin()
 
     def refresh(self, weights: Mapping[str, nn.Parameter]) -> None:
@@ -59,8 +62,7 @@ class Update:
         ``half`` is what its passes compute in where they can take weights of that dtype: the shadow is cast anew.
         """
         self._half = half if self.optimizer.takes_half else None
-        self._nu: Nu | None = None  # that of a step which never came to its descent is void
-        self._theta_nu: Mapping[str, Tensor] | None = None
+        self._nu = self._theta_nu = None  # those of a step which never came to its descent are void
         if self._half is not None:
             self.arena.shadow(self._half)
 

@@ -15,6 +15,7 @@ from fastiseat.attacks.verdict import is_right
 from fastiseat.errors import UserError
 from fastiseat.evaluation import ATTACKS, Evaluator, NotFiniteError, any_attack_named, sanity_checks
 from fastiseat.evaluation.confirm import confirmed
+from fastiseat.evaluation.ensembles import ensemble_named
 from fastiseat.evaluation.official import Official
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.standing import Standing
@@ -154,7 +155,7 @@ def test_an_unfinished_evaluation_marks_nobody_as_wrong() -> None:
     images, labels = images_for((4,))
     standing = Standing.fresh(5)
     evaluator, attack = Evaluator(Unbreakable(perturbed=False), batch_size=2), any_attack_named("aa", eps=0.1)
-    ensemble = evaluator.ensemble(attack, num_classes=5)  # type: ignore[arg-type]
+    ensemble = ensemble_named("aa", norm="linf", num_classes=5)
     with pytest.raises(NotFiniteError):
         evaluator.withstand(Samples(images, 1 - labels), attack, ensemble, standing)  # type: ignore[arg-type]
     assert standing.broken_by.tolist() == [-1] * 5

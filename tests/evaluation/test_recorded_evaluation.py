@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from trials import CLASSES, small, split_of, watch
 
 from fastiseat.attacks import random_start
+from fastiseat.attacks.apgd import APGD
 from fastiseat.engine.borrow import counter_seed
 from fastiseat.errors import UserError
-from fastiseat.evaluation import Attack, Evaluator, attack_named, evaluate_split, trial
+from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing, attack_named, evaluate_split, trial
+from fastiseat.evaluation.ensembles import Ensemble, Part
 
 EPS = 0.06
 ATTACKS = [
@@ -172,6 +174,19 @@ class Reading(Counting):
     def forward(self, x: Tensor) -> Tensor:
         logits = self.layer(x.flatten(1))
         return logits if logits.sum() > 0 else 2 * logits
+
+
+def test_what_an_ensemble_can_not_record_is_known_to_its_evaluator() -> None:
+    """Said once, and nothing is tried to be recorded after it."""
+    torch.manual_seed(0)
+    model, said = Reading(), []
+    split, part = split_of(model), Part(name="apgd-ce", search=APGD(loss="ce", norm="linf", iterations=1))
+    evaluator, ensemble = recorded(model, say=said.append), Ensemble(name="short", parts=(part,))
+    for _ in range(2):
+        evaluator.withstand(split, EnsembleAttack(name="short", eps=EPS), ensemble, Standing.fresh(len(split)))
+    evaluator(split, ATTACKS[1])
+    assert [line.split(": ")[1] for line in said] == ["apgd-ce cannot be recorded"]
+    assert evaluator.engine.name == "eager"
 
 
 def test_a_network_that_can_not_be_recorded_is_evaluated_all_the_same() -> None:
