@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, TrainStep, evaluate
+from fastiseat.models.trace import trace
 from fastiseat.models.turns import taking_turns
 
 SHARED = torch.Generator().manual_seed(0)
@@ -94,6 +95,19 @@ def test_the_same_bits_as_one_after_the_other() -> None:
     assert torch.equal(torch.get_rng_state(), numbers[0])
     assert random.getstate() == numbers[1]
     assert torch.get_float32_matmul_precision() == switches
+
+
+@pytest.mark.usefixtures("restless")
+def test_tracing_by_itself() -> None:
+    bodies = [made(seed).body for seed in range(8)]
+
+    def traced(body: nn.Module) -> list[Tensor]:
+        nodes = [len(trace(body, [body]).nodes) for _ in range(5)]
+        return [torch.tensor(nodes)]
+
+    found = at_once([partial(traced, body) for body in bodies])
+    assert not [task for task in found if isinstance(task, BaseException)]
+    assert all(task[0].eq(7).all() for task in found), "of five modules, the images and the answer"  # type: ignore[index]
 
 
 @pytest.mark.usefixtures("restless")
