@@ -56,7 +56,8 @@ def _campaign(name: str, finished: Path, scratch: Path, asked: Namespace) -> Tal
         campaign(Trial(deed, scratch), tally, asked.a_deed, draw)
         taken = time.monotonic() - began
         tally.seconds += taken
-        print(f"{name:<14}{taken:6.1f} s  {len(tally.losses):3} losses  {deed.name}", file=sys.stderr, flush=True)
+        counts = f"{tally.kills:5} kills {tally.inputs:5} inputs {len(tally.losses):3} losses"
+        print(f"{name:<14}{counts} {taken:6.1f} s  {deed.name}", file=sys.stderr, flush=True)
     return tally
 
 
