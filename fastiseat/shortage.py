@@ -7,8 +7,14 @@ from contextlib import contextmanager
 
 from fastiseat.errors import UserError
 
-# In bare RuntimeErrors: of torch on a CPU, and of NVIDIA's libraries.
-_MARKS = ("DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+# In bare RuntimeErrors: of torch on a CPU, of NVIDIA's libraries, and of whoever has no room for a thread's stack.
+_MARKS = (
+    "DefaultCPUAllocator",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't start new thread",
+    "Resource temporarily unavailable",
+)
 # Of torch on a GPU; of Rust's libraries, whose panics derive from BaseException alone.
 _KINDS = ("OutOfMemoryError", "PanicException")
 
