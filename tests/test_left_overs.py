@@ -68,7 +68,7 @@ WRITERS = {
 }
 NO_WRITERS = {
     "fastiseat/lock.py": "locks",
-    "fastiseat/beforehand.py": "asks whether one could",
+    "fastiseat/run/beforehand.py": "asks whether one could",
     "fastiseat/cli/bench.py": "asks whether one could",
 }
 
