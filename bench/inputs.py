@@ -11,10 +11,10 @@ from torch import Tensor
 
 from fastiseat.errors import UserError
 from fastiseat.names.data import named_sets
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.base import Split
-from fastiseat.pipelines.places import BUNDLED
-from fastiseat.pipelines.releases import RELEASES
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.data.locations import BUNDLED
+from fastiseat.pipelines.protocol.base import Split
+from fastiseat.pipelines.protocol.releases import RELEASES
 
 SEED = 0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from fastiseat.bench.machine import slug
+from fastiseat.bench.steps.targets import judged
 from fastiseat.bench.suite import FORMAT, PARTS
 from fastiseat.bench.tables import markdown, tables
-from fastiseat.bench.targets import judged
 from fastiseat.errors import UserError
 from fastiseat.safe import LEFT_BEHIND, OwnFolder, read_file
 from fastiseat.safe.reading import TEXT

@@ -8,16 +8,21 @@ from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
-from fastiseat.bench import attack, epochs, kernels, loaders, steps, targets
-from fastiseat.bench import ceiling as ceilings
-from fastiseat.bench.attack import Attacks
-from fastiseat.bench.ceiling import Ceiling
+from fastiseat.bench.attack import suite as attack
+from fastiseat.bench.attack.suite import Attacks
 from fastiseat.bench.inputs import SEED, images_of
-from fastiseat.bench.limits import require_supported
-from fastiseat.bench.loader_inputs import source
+from fastiseat.bench.kernels import suite as kernels
+from fastiseat.bench.loaders import epochs
+from fastiseat.bench.loaders import suite as loaders
+from fastiseat.bench.loaders.inputs import source
 from fastiseat.bench.machine import Clocks, machine
-from fastiseat.bench.steps import Case, Plan
-from fastiseat.bench.variants import NECESSARY, Variant
+from fastiseat.bench.steps import ceiling as ceilings
+from fastiseat.bench.steps import suite as steps
+from fastiseat.bench.steps import targets
+from fastiseat.bench.steps.ceiling import Ceiling
+from fastiseat.bench.steps.limits import require_supported
+from fastiseat.bench.steps.suite import Case, Plan
+from fastiseat.bench.steps.variants import NECESSARY, Variant
 from fastiseat.errors import UserError, unknown
 from fastiseat.run.networks import build_network
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from fastiseat.bench import attack_tables
-from fastiseat.bench.targets import judged
+from fastiseat.bench.attack import tables as attack_tables
+from fastiseat.bench.steps.targets import judged
 from fastiseat.bench.words import (
     NONE,
     Document,

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 
 from fastiseat.cli import COMMANDS
-from fastiseat.cli.help_text import wrapped
+from fastiseat.cli.console.help import wrapped
 from fastiseat.errors import UserError, unknown
 from fastiseat.outlasting import forget, outlasting, tell
 from fastiseat.run.signals import Stopped

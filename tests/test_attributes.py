@@ -20,10 +20,13 @@ CONTEXT = "ctx"
 # The attribute and who may write it where it is not its own: why.
 EXCEPTIONS = {
     ("checkpoint_blocks", "fastiseat.run.trainer"): "a network's switch, documented as one",
-    ("checkpoint_blocks", "fastiseat.bench.subjects"): "a network's switch, documented as one",
-    ("lam", "fastiseat.bench.subjects"): "the baselines are written as their authors' code, whose loop sets it",
-    ("gamma", "fastiseat.bench.subjects"): "the same",
-    ("normalize", "fastiseat.models.transfer"): "a module's part is put in its place by assigning it",
+    ("checkpoint_blocks", "fastiseat.bench.steps.subjects"): "a network's switch, documented as one",
+    (
+        "lam",
+        "fastiseat.bench.steps.subjects",
+    ): "the baselines are written as their authors' code, whose loop sets it",
+    ("gamma", "fastiseat.bench.steps.subjects"): "the same",
+    ("normalize", "fastiseat.models.files.transfer"): "a module's part is put in its place by assigning it",
 }
 
 Sources = list[tuple[str, ast.Module]]

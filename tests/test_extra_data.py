@@ -8,8 +8,8 @@ import tiny
 from tiny_releases import pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.loaders import LOADERS
-from fastiseat.pipelines.mix import EXTRA_INDEX
+from fastiseat.pipelines.loaders.choose import LOADERS
+from fastiseat.pipelines.loaders.mix import EXTRA_INDEX
 from fastiseat.run.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("ffcv")

@@ -12,9 +12,9 @@ from tiny_releases import jpeg, pixels
 
 from fastiseat.__main__ import main
 from fastiseat.errors import UserError
-from fastiseat.pipelines.beton import Beton
-from fastiseat.pipelines.checksums import checksum
-from fastiseat.pipelines.encoded_store import EncodedStore
+from fastiseat.pipelines.stores.beton import Beton
+from fastiseat.pipelines.stores.checksums import checksum
+from fastiseat.pipelines.stores.encoded_store import EncodedStore
 
 pytestmark = [  # FFCV compiles as it is first used
     pytest.mark.xdist_group("ffcv"),

@@ -21,22 +21,22 @@ from tiny_releases import python2_pickle as pickled
 
 from fastiseat.bench import results as bench_results
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
-from fastiseat.cli.config_file import read_settings
+from fastiseat.cli.train.config_file import read_settings
 from fastiseat.errors import UserError
-from fastiseat.evaluation import records
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.verdicts import records
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
 from fastiseat.export import read_source as read_export
 from fastiseat.models import build, metadata, read_weights
-from fastiseat.pipelines.beton import Beton, write_beton
-from fastiseat.pipelines.changes import reader as digests
-from fastiseat.pipelines.encoded_store import EncodedStore
-from fastiseat.pipelines.formats.extra import read_extra
-from fastiseat.pipelines.freshness import read_record
-from fastiseat.pipelines.prepare import prepare
-from fastiseat.pipelines.prepare_encoded import prepare_encoded
-from fastiseat.pipelines.progress import SILENT
-from fastiseat.pipelines.readers import read_source
-from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.data.changes import reader as digests
+from fastiseat.pipelines.data.formats.extra import read_extra
+from fastiseat.pipelines.data.freshness import read_record
+from fastiseat.pipelines.data.prepare import prepare
+from fastiseat.pipelines.data.prepare_encoded import prepare_encoded
+from fastiseat.pipelines.data.readers import read_source
+from fastiseat.pipelines.protocol.progress import SILENT
+from fastiseat.pipelines.stores.beton import Beton, write_beton
+from fastiseat.pipelines.stores.encoded_store import EncodedStore
+from fastiseat.pipelines.stores.store import Store
 from fastiseat.recipes import recipe
 from fastiseat.report.reader import read_metrics
 

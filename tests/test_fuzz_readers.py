@@ -33,17 +33,17 @@ from tiny_releases import (
 )
 
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
-from fastiseat.cli.config_file import read_settings, settle
+from fastiseat.cli.train.config_file import read_settings, settle
 from fastiseat.errors import UserError
 from fastiseat.models import build, load_model, metadata
-from fastiseat.pipelines.beton import Beton
-from fastiseat.pipelines.encoded_store import EncodedStore
-from fastiseat.pipelines.formats.extra import read_extra
-from fastiseat.pipelines.freshness import examine
-from fastiseat.pipelines.jpeg import decode_file
-from fastiseat.pipelines.prepare import prepare, read_source
-from fastiseat.pipelines.prepare_encoded import prepare_encoded
-from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.data.formats.extra import read_extra
+from fastiseat.pipelines.data.freshness import examine
+from fastiseat.pipelines.data.prepare import prepare, read_source
+from fastiseat.pipelines.data.prepare_encoded import prepare_encoded
+from fastiseat.pipelines.loaders.jpeg import decode_file
+from fastiseat.pipelines.stores.beton import Beton
+from fastiseat.pipelines.stores.encoded_store import EncodedStore
+from fastiseat.pipelines.stores.store import Store
 from fastiseat.recipes import recipe
 from fastiseat.report.reader import read_metrics
 

@@ -26,6 +26,7 @@ LAYERS = [
     ["fields", "names"],
     ["config", "schedule", "recipes"],
     ["pipelines"],
+    ["fusion"],
     ["models"],
     ["attacks", "weights"],
     ["methods"],
@@ -221,7 +222,7 @@ def test_planted_violations_are_caught(module, source, complaint):
         ("fastiseat.config", "from fastiseat.names.networks import ARCHS", False),
         ("fastiseat.bench.run", "from fastiseat.run.trainer import Trainer\nimport numpy", False),
         ("fastiseat.kernels.core.dispatch", "import os\nfrom fastiseat.errors import UserError", False),
-        ("fastiseat.cli.train", "from fastiseat import __version__", False),
+        ("fastiseat.cli.train.command", "from fastiseat import __version__", False),
     ],
 )
 def test_allowed_imports_pass(module, source, is_package):

@@ -10,9 +10,9 @@ from source_kinds import KINDS
 
 from fastiseat import __file__ as package
 from fastiseat.bench.results import save
-from fastiseat.evaluation import records
-from fastiseat.evaluation.standing import Standing
-from fastiseat.pipelines.prepare import current_store
+from fastiseat.evaluation.verdicts import records
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.pipelines.data.prepare import current_store
 
 LEFT = ".left.0123456789abcdef.tmp"
 LONG_AGO = 1_000_000_000
@@ -62,14 +62,14 @@ WRITERS = {
     "fastiseat/checkpoint/directory.py": a_run,
     "fastiseat/checkpoint/store.py": a_run,
     "fastiseat/report/curves.py": a_run,
-    "fastiseat/evaluation/records.py": verdicts,
+    "fastiseat/evaluation/verdicts/records.py": verdicts,
     "bench/results.py": measurements,
-    "pipelines/freshness.py": prepared,
+    "pipelines/data/freshness.py": prepared,
 }
 NO_WRITERS = {
     "fastiseat/lock.py": "locks",
     "fastiseat/run/beforehand.py": "asks whether one could",
-    "fastiseat/cli/bench.py": "asks whether one could",
+    "fastiseat/cli/bench/command.py": "asks whether one could",
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.loaders import LOADERS
+from fastiseat.pipelines.loaders.choose import LOADERS
 from fastiseat.run.trainer import Trainer
 
 pytestmark = pytest.mark.xdist_group("ffcv")

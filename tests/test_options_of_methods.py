@@ -16,7 +16,7 @@ from fastiseat import TrainStep, UserError
 from fastiseat.config import AWP, PGD, SGD, Config, Objective, Schedule
 from fastiseat.engine.settings import SCALARS, Settings
 from fastiseat.methods import from_config
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import FINE_TUNING, METHODS, check, recipe
 from fastiseat.schedule import scalars_of_step
 

@@ -22,7 +22,7 @@ from fastiseat import AWP, EMA, PGD, SGD, TrainStep, UserError, config
 from fastiseat.engine.settings import SCALARS
 from fastiseat.evaluation import Attack, EnsembleAttack
 from fastiseat.methods import Method
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 
 OBJECT = object()
 WRONG: dict[str, Any] = {

@@ -13,7 +13,7 @@ import pytest
 from published import ELSEWHERE, ROWS, Row, Setting
 
 from fastiseat.bench.tables import PAPER
-from fastiseat.cli.train import parse
+from fastiseat.cli.train.command import parse
 from fastiseat.config import Config
 from fastiseat.recipes import METHODS, recipe_of
 

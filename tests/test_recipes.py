@@ -9,7 +9,7 @@ import pytest
 from fastiseat import methods
 from fastiseat.config import AWP, PGD, SGD, Config, Data, Network, Objective, Schedule
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, check, recipe
 
 NAMED = [f"{kind}:somewhere" if kind in OWN_DATA else kind for kind in DATASETS]

@@ -17,9 +17,9 @@ from fastiseat import recipe
 from fastiseat.__main__ import main
 from fastiseat.checkpoint import RunDirectory, RunImages, absolute
 from fastiseat.checkpoint.placed import PATHS, absolute_json
-from fastiseat.cli import eval_target
+from fastiseat.cli.eval import target as eval_target
 from fastiseat.config import Config
-from fastiseat.pipelines.prepare import find_store
+from fastiseat.pipelines.data.prepare import find_store
 from fastiseat.run.trainer import Trainer
 
 SHORT = (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fastiseat import UserError, recipe
 from fastiseat.config import Data
-from fastiseat.pipelines.base import Batch, balanced_subset
+from fastiseat.pipelines.protocol.base import Batch, balanced_subset
 from fastiseat.run.data import load_run_data, network_batch
 
 

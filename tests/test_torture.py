@@ -13,7 +13,7 @@ from torture import deeds, settings
 from fastiseat.export.formats import FORMATS
 from fastiseat.kernels.idbh.policies import POLICIES
 from fastiseat.names import ATTACKS
-from fastiseat.pipelines.loaders import LOADERS
+from fastiseat.pipelines.loaders.choose import LOADERS
 from fastiseat.recipes import METHODS
 
 HERE = Path(__file__).parent

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from fastiseat.evaluation import Evaluator
 from fastiseat.models import load_model, read_weights
-from fastiseat.pipelines.formats import digits
+from fastiseat.pipelines.data.formats import digits
 from fastiseat.recipes import METHODS
 from fastiseat.report.reader import read_metrics
 from fastiseat.run.epoch import train_epoch

@@ -10,7 +10,7 @@ import torch
 
 from fastiseat.config import Execution
 from fastiseat.engine.algorithm1 import Algorithm1
-from fastiseat.engine.engines import ENGINES
+from fastiseat.engine.recording.engines import ENGINES
 from fastiseat.engine.step import CLEAN_GRAPHS
 from fastiseat.errors import UserError
 from fastiseat.run.trainer import Trainer

@@ -9,7 +9,7 @@ import torch
 
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.config import Schedule
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 from fastiseat.run.trainer import Trainer
 
 

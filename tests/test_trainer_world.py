@@ -9,7 +9,7 @@ import tiny
 import torch
 from devices import DEVICES, random_state
 
-from fastiseat.engine.borrow import deterministic
+from fastiseat.engine.restore import deterministic
 
 
 @pytest.fixture(autouse=True)

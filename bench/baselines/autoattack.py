@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiseat.engine.borrow import own_randomness
-from fastiseat.evaluation.official import standard_attack
+from fastiseat.engine.restore import own_randomness
+from fastiseat.evaluation.ensemble.official import standard_attack
 
 # The attribute that runs each part.
 _ATTACKS = {"apgd-ce": "apgd", "apgd-t": "apgd_targeted", "fab-t": "fab", "square": "square"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastiseat.attacks.search import at_class
+from fastiseat.attacks.search.protocol import at_class
 from fastiseat.errors import unknown
 
 LOSSES = ("ce", "dlr-t", "margin-t", "margin")

@@ -21,7 +21,7 @@ from fastiseat.checkpoint.turn import turn
 from fastiseat.config import Config, WhichWeights
 from fastiseat.errors import UserError
 from fastiseat.models import export_state_dict
-from fastiseat.models.checksum import with_checksum
+from fastiseat.models.files.checksum import with_checksum
 from fastiseat.safe import OwnFolder, read_file
 from fastiseat.safe.reading import TEXT
 from fastiseat.shortage import enough_memory

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import torch
 
-from fastiseat.models.torch_file import damage, may_nest_deeply
+from fastiseat.models.files.torch_file import damage, may_nest_deeply
 from fastiseat.safe import open_file
 from fastiseat.safe.reading import NETWORK
 

@@ -15,7 +15,7 @@ from fastiseat.checkpoint.identity import RUN
 from fastiseat.checkpoint.recorded import SHA256, is_recorded, row_of
 from fastiseat.checkpoint.store import Check
 from fastiseat.errors import UserError
-from fastiseat.models.checksum import Told, told
+from fastiseat.models.files.checksum import Told, told
 
 Row = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Any, get_args, get_type_hints
 
 from fastiseat.config import Config
 from fastiseat.errors import UserError
-from fastiseat.models.shipped import shipped
-from fastiseat.pipelines import datasets
+from fastiseat.models.files.shipped import shipped
+from fastiseat.pipelines.data import datasets
 from fastiseat.safe import expanded
 
 

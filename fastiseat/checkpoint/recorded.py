@@ -9,7 +9,7 @@ from typing import Any
 from fastiseat.checkpoint.directory import WEIGHTS, RunDirectory
 from fastiseat.checkpoint.identity import RUN, digests, short
 from fastiseat.errors import UserError
-from fastiseat.models.checksum import Told, told
+from fastiseat.models.files.checksum import Told, told
 from fastiseat.report.reader import read_metrics
 
 SHA256 = "weights_sha256"

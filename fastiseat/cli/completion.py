@@ -12,7 +12,7 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from fastiseat.cli import COMMANDS
-from fastiseat.cli.flags import command_line, registry
+from fastiseat.cli.console.flags import command_line, registry
 
 
 @dataclass(frozen=True, kw_only=True)

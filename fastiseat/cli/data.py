@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg, subcommand
 
-from fastiseat.cli.flags import command_line
-from fastiseat.cli.output import show
+from fastiseat.cli.console.flags import command_line
+from fastiseat.cli.console.output import show
 from fastiseat.errors import UserError
 from fastiseat.names.data import prepared_in_help
-from fastiseat.pipelines.places import BUNDLED, roots
-from fastiseat.pipelines.releases import verdict
+from fastiseat.pipelines.data.locations import BUNDLED, roots
+from fastiseat.pipelines.protocol.releases import verdict
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from fastiseat.pipelines.base import DataSet
-    from fastiseat.pipelines.beton_format import Kind
-    from fastiseat.pipelines.progress import Progress
-    from fastiseat.pipelines.store import Store
+    from fastiseat.pipelines.protocol.base import DataSet
+    from fastiseat.pipelines.protocol.progress import Progress
+    from fastiseat.pipelines.stores.beton_format import Kind
+    from fastiseat.pipelines.stores.store import Store
 
 
 Format = Literal["resident", "jpeg", "ffcv", "ffcv-jpeg"]
@@ -103,10 +103,10 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare(command: Prepare) -> None:
-    from fastiseat.cli.progress import ConsoleProgress
-    from fastiseat.pipelines.beton import PREPARED_AS
-    from fastiseat.pipelines.prepare import prepare
-    from fastiseat.pipelines.prepare_encoded import encode
+    from fastiseat.cli.console.progress import ConsoleProgress
+    from fastiseat.pipelines.data.prepare import prepare
+    from fastiseat.pipelines.data.prepare_encoded import encode
+    from fastiseat.pipelines.stores.beton import PREPARED_AS
 
     with ConsoleProgress() as progress:
         if command.name in BUNDLED:
@@ -130,8 +130,8 @@ def _prepare(command: Prepare) -> None:
 
 
 def _prepare_for_ffcv(command: Prepare, images: Kind, progress: Progress) -> None:
-    from fastiseat.pipelines import datasets
-    from fastiseat.pipelines.loaders import ensure_beton
+    from fastiseat.pipelines.data import datasets
+    from fastiseat.pipelines.loaders.choose import ensure_beton
 
     whole = datasets.load(command.name, data_dir=command.data_dir)
     beton = ensure_beton(whole, images, data_dir=command.data_dir, force=command.force, progress=progress)
@@ -142,8 +142,8 @@ def _verify(command: Verify) -> None:
     if command.name in BUNDLED:
         show(f"{command.name} comes with {BUNDLED[command.name]}: there is nothing to verify")
         return
-    from fastiseat.cli.progress import ConsoleProgress
-    from fastiseat.pipelines.freshness import examine, settle
+    from fastiseat.cli.console.progress import ConsoleProgress
+    from fastiseat.pipelines.data.freshness import examine, settle
 
     store = _store(command.name, command.data_dir)
     with ConsoleProgress() as progress:
@@ -166,7 +166,7 @@ def _summary(store: Store) -> str:
 
 
 def _store(name: str, data_dir: Path | None) -> Store:
-    from fastiseat.pipelines.prepare import find_store
+    from fastiseat.pipelines.data.prepare import find_store
 
     store = find_store(name, data_dir=data_dir)
     if store is None:
@@ -178,8 +178,8 @@ def _store(name: str, data_dir: Path | None) -> Store:
 
 
 def _info(command: Info) -> None:
-    from fastiseat.cli.terminal import Terminal
-    from fastiseat.pipelines import datasets
+    from fastiseat.cli.console.terminal import Terminal
+    from fastiseat.pipelines.data import datasets
 
     store = None if command.name in BUNDLED else _store(command.name, command.data_dir)
     data = datasets.load(command.name) if store is None else store.open()
@@ -189,7 +189,7 @@ def _info(command: Info) -> None:
 def _table(data: DataSet, store: Store | None) -> Table:
     from rich.text import Text
 
-    from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.console.tables import titled_table
 
     table = titled_table(data.name, show_header=False)
     for name, value in _facts(data, store).items():
@@ -219,7 +219,7 @@ def _some(names: Sequence[str]) -> Sequence[str]:
 
 def _forms_told(store: Store) -> str:
     """The names of ``--format`` that lie beside the packed arrays."""
-    from fastiseat.pipelines.forms import is_current, other_forms
+    from fastiseat.pipelines.data.forms import is_current, other_forms
 
     forms = other_forms(store).items()
     told = [form if is_current(path, store) else f"{form} (of what was prepared before)" for form, path in forms]
@@ -227,8 +227,8 @@ def _forms_told(store: Store) -> str:
 
 
 def _facts_of_store(store: Store) -> dict[str, str]:
-    from fastiseat.pipelines.freshness import examine
-    from fastiseat.pipelines.writer import in_bytes
+    from fastiseat.pipelines.data.freshness import examine
+    from fastiseat.pipelines.stores.writer import in_bytes
 
     info, source = store.info, examine(store)
     return {

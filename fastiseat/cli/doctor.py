@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from tyro.conf import FlagCreatePairsOff, arg
 
-from fastiseat.cli.flags import command_line
-from fastiseat.cli.output import show_json
+from fastiseat.cli.console.flags import command_line
+from fastiseat.cli.console.output import show_json
 from fastiseat.version import __version__
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     if arguments.as_json:
         show_json(as_json(diagnosis, chosen))
         return
-    from fastiseat.cli.terminal import Terminal
+    from fastiseat.cli.console.terminal import Terminal
 
     console = Terminal()
     console.print(_findings_table(diagnosis))
@@ -80,7 +80,7 @@ def _choices(diagnosis: Diagnosis) -> Choices | None:
 def _findings_table(diagnosis: Diagnosis) -> Table:
     from rich.text import Text
 
-    from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.console.tables import titled_table
 
     table = titled_table(f"fastiseat {__version__} on this machine")
     table.add_column("part", no_wrap=True)
@@ -117,7 +117,7 @@ def _gpu_details(gpu: Gpu) -> Iterator[str]:
 def _choices_table(chosen: Choices) -> Table:
     from rich.text import Text
 
-    from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.console.tables import titled_table
 
     table = titled_table("What auto will choose")
     for name in ("setting", "choice", "why"):
@@ -133,7 +133,7 @@ def _kernels_table(kernels: Sequence[Choice]) -> Table:
     """A row for all the kernels of a device that are served alike for the same reason."""
     from rich.text import Text
 
-    from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.console.tables import titled_table
 
     alike: dict[tuple[str, str, str], list[str]] = {}
     for kernel in kernels:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from fastiseat.cli.flags import command_line
-from fastiseat.cli.output import show
+from fastiseat.cli.console.flags import command_line
+from fastiseat.cli.console.output import show
 from fastiseat.cli.target import weights_file
 from fastiseat.names.networks import Variant
 from fastiseat.safe import resolved

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from tyro.conf import FlagCreatePairsOff, Positional, arg
 
-from fastiseat.cli.eval_flags import Eval
-from fastiseat.cli.flags import command_line
-from fastiseat.cli.output import show_json
+from fastiseat.cli.console.flags import command_line
+from fastiseat.cli.console.output import show_json
+from fastiseat.cli.eval.flags import Eval
 from fastiseat.config import pixels_in_words
 from fastiseat.names import ALSO_CALLED, ATTACKS
 from fastiseat.names.data import written
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     if arguments.as_json:
         show_json(rows)
         return
-    from fastiseat.cli.terminal import Terminal
+    from fastiseat.cli.console.terminal import Terminal
 
     Terminal().print(_table(_title(arguments), rows))
 
@@ -159,7 +159,7 @@ def _table(title: str, rows: list[Row]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.text import Text
 
-    from fastiseat.cli.tables import titled_table
+    from fastiseat.cli.console.tables import titled_table
 
     table = titled_table(title)
     table.box, table.padding = SIMPLE_HEAD, (0, 1, 0, 0)  # ten columns of numbers fit a terminal of 80

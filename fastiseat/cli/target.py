@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fastiseat.errors import UserError
-from fastiseat.models.shipped import shipped
+from fastiseat.models.files.shipped import shipped
 
 
 def weights_file(target: Path, which: str) -> Path:

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import torch
 
 from fastiseat.diagnosis.finding import Choice, Choices, Gpu
-from fastiseat.engine import engines
 from fastiseat.engine.precision import precision_for_amp
+from fastiseat.engine.recording import engines
 from fastiseat.errors import UserError
 from fastiseat.kernels import FIRST_DTYPES, ops
 from fastiseat.kernels.core.dispatch import AUTO, VARIABLE
-from fastiseat.pipelines.loaders import auto_in_words
+from fastiseat.pipelines.loaders.choose import auto_in_words
 
 
 def choices(device: torch.device, gpus: Sequence[Gpu]) -> Choices:

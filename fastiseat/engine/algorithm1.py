@@ -18,15 +18,15 @@ from fastiseat.attacks.record import AttackRecord
 from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.backward import Graph, Leaves
-from fastiseat.engine.borrow import Rewind, fastest_convolutions
 from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import InputGradient, Passes, second_stream
 from fastiseat.engine.place import Buffers
 from fastiseat.engine.precision import LossScale, autocast
+from fastiseat.engine.restore import Rewind, fastest_convolutions
 from fastiseat.engine.settings import Settings
 from fastiseat.engine.weight_hooks import through_hooks, without_hooks
 from fastiseat.methods import Outputs
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.weights import perturbable
 from fastiseat.weights.updates import Update
 

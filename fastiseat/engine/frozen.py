@@ -7,9 +7,9 @@ from collections.abc import Hashable, Sequence
 import torch
 from torch import Tensor, nn
 
-from fastiseat.engine.borrow import modes_restored
 from fastiseat.engine.passes import Passes
-from fastiseat.engine.surroundings import Surroundings
+from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.restore import modes_restored
 
 
 class Frozen:

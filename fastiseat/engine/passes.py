@@ -17,12 +17,12 @@ from fastiseat.engine.backward import Graph, check_replaced, input_gradients, no
 from fastiseat.engine.place import Buffers, weights_in_place
 from fastiseat.engine.precision import DTYPES, FP16_ATTACK_SCALE, autocast
 from fastiseat.errors import UserError
+from fastiseat.fusion.fuse import fuse
+from fastiseat.fusion.trace import saved_tensors_hooks
 from fastiseat.methods import Method
 from fastiseat.models import Network
 from fastiseat.models.answers import logits_of
 from fastiseat.models.factory import is_as_built, needs_no_autocast
-from fastiseat.models.fuse import fuse
-from fastiseat.models.trace import saved_tensors_hooks
 from fastiseat.weights import full_precision_names, perturbable
 
 # Of one network under torch.compile: by mode, settings, precision, batch size, and which gradients are wanted.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.errors import UserError
-from fastiseat.models.undo import refill
+from fastiseat.fusion.undo import refill
 
 
 @contextmanager

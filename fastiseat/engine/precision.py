@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.errors import unknown
-from fastiseat.models.turns import taking_turns
+from fastiseat.fusion.turns import taking_turns
 
 # ``full`` is the parameters' own dtype, float32 or float64.
 DTYPES = {"full": None, "bf16": torch.bfloat16, "fp16": torch.float16}

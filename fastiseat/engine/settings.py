@@ -14,7 +14,7 @@ from fastiseat.config import AWP, PGD, SGD, Optimizer
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import typed
 from fastiseat.methods import ISEAT, Method, named
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import step_parts
 
 # Which part each number that may change belongs to.

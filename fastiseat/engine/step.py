@@ -14,23 +14,23 @@ from fastiseat.attacks.balls import ball_named
 from fastiseat.config import AWP, MOMENTUM, PGD, Optimizer
 from fastiseat.engine import accept
 from fastiseat.engine.algorithm1 import Algorithm1, Given
-from fastiseat.engine.borrow import counter_seed, own_randomness, random_state
-from fastiseat.engine.engines import Engine, engine_named
 from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import Passes
 from fastiseat.engine.precision import LossScale
-from fastiseat.engine.recorder import Snapshot, UnrecordableError
+from fastiseat.engine.recording.engines import Engine, engine_named
+from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.recorder import Snapshot, UnrecordableError
+from fastiseat.engine.restore import counter_seed, own_randomness, random_state
 from fastiseat.engine.settings import Settings
 from fastiseat.engine.state import check_state
-from fastiseat.engine.surroundings import Surroundings
 from fastiseat.engine.trainable import check_held, trainable
 from fastiseat.errors import UserError, unknown
 from fastiseat.fields import require, shown, typed
+from fastiseat.fusion.turns import taking_turns
+from fastiseat.fusion.undo import tensors_of, undone
 from fastiseat.methods import Method
 from fastiseat.models.answers import logits_of
-from fastiseat.models.turns import taking_turns
-from fastiseat.models.undo import tensors_of, undone
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.safe import one_line
 from fastiseat.weights import Average, Update
 

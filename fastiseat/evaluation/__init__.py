@@ -7,11 +7,11 @@ from fastiseat.evaluation.attack import (
     any_attack_named,
     attack_named,
 )
-from fastiseat.evaluation.finite import NotFiniteError
-from fastiseat.evaluation.masking import Check
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluate_split
-from fastiseat.evaluation.sanity import sanity_checks
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.sanity.masking import Check
+from fastiseat.evaluation.sanity.signs import sanity_checks
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.finite import NotFiniteError
 
 __all__ = [
     "ATTACKS",

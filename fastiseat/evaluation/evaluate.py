@@ -19,17 +19,17 @@ from fastiseat.engine.accept import (
     count_classes,
     outside_inference,
 )
-from fastiseat.engine.borrow import own_randomness
+from fastiseat.engine.restore import own_randomness
 from fastiseat.engine.trainable import check_module
 from fastiseat.errors import UserError
 from fastiseat.evaluation.arguments import AnyAttack, Choices, attacks_given, length_given
 from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
-from fastiseat.evaluation.ensembles import ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.sanity import sanity_checks
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.sanity.signs import sanity_checks
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
 from fastiseat.names import attack_called
 from fastiseat.names.balls import Norm
 from fastiseat.safe import one_line

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fastiseat.attacks.search import Ascent
+from fastiseat.attacks.search.protocol import Ascent
 from fastiseat.engine.accept import count_classes, layout_of
 from fastiseat.engine.backward import grad
 from fastiseat.engine.precision import FP16_ATTACK_SCALE, autocast, strict_float32
@@ -50,7 +50,7 @@ class Passes:
             return self.forward(x)
 
     def ascent(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Ascent:
-        """See :class:`fastiseat.attacks.search.Network`."""
+        """See :class:`fastiseat.attacks.search.protocol.Network`."""
         x = x.detach().requires_grad_()
         # Backwards of what autocast has cast run in half precision by themselves.
         with self._arithmetic(), torch.enable_grad(), autocast("full", x.device):

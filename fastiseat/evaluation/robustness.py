@@ -12,20 +12,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fastiseat.engine.borrow import counter_seed, modes_restored, own_randomness
 from fastiseat.engine.precision import DTYPES, autocast
+from fastiseat.engine.restore import counter_seed, modes_restored, own_randomness
 from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
-from fastiseat.evaluation.ensembles import Ensemble
-from fastiseat.evaluation.finite import require_answers
+from fastiseat.evaluation.ensemble.ensembles import Ensemble
+from fastiseat.evaluation.ensemble.evaluator import Beat, Told, Withstand
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.runners import Eager, Recovering, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.standing import Standing
 from fastiseat.evaluation.trial import Trial
-from fastiseat.evaluation.withstand import Beat, Told, Withstand
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.finite import require_answers
 from fastiseat.models import Network
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 from fastiseat.safe import one_line
 
 BATCH_SIZE = 512
@@ -127,7 +127,7 @@ class Evaluator:
     ) -> npt.NDArray[np.bool_]:
         """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done.
 
-        :class:`~fastiseat.evaluation.finite.NotFiniteError` where the network has no answer to an image itself. One
+        :class:`~fastiseat.evaluation.verdicts.finite.NotFiniteError` where the network has no answer to an image itself. One
         to x' that is no finite number is wrong.
         """
         samples, like = _samples(split), pixels_of(self.model)

@@ -8,11 +8,11 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastiseat.engine.borrow import fastest_convolutions, own_randomness
-from fastiseat.engine.engines import CAPTURERS, capturer, chosen_engine, switches
-from fastiseat.engine.recorder import Capturer, Recorder, UnrecordableError, World
-from fastiseat.engine.surroundings import Surroundings
-from fastiseat.models.undo import PythonState
+from fastiseat.engine.recording.engines import CAPTURERS, capturer, chosen_engine, switches
+from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.recorder import Capturer, Recorder, UnrecordableError, World
+from fastiseat.engine.restore import fastest_convolutions, own_randomness
+from fastiseat.fusion.undo import PythonState
 
 Result = TypeVar("Result")
 

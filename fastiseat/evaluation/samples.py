@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 
 Ints = npt.NDArray[np.int64]
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastiseat.export.source import Source
-from fastiseat.models.norm import BatchNormReLU
+from fastiseat.fusion.norm import BatchNormReLU
 
 
 class PlainNormReLU(nn.Module):
-    """What :class:`fastiseat.models.norm.BatchNormReLU` computes in eval mode."""
+    """What :class:`fastiseat.fusion.norm.BatchNormReLU` computes in eval mode."""
 
     def __init__(self, bn: BatchNormReLU) -> None:
         super().__init__()

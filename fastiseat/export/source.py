@@ -13,7 +13,7 @@ import torch
 from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.errors import UserError
 from fastiseat.models import ModelSpec, Network, load_model, read_weights
-from fastiseat.models.choices import Numbers, Say
+from fastiseat.models.files.choices import Numbers, Say
 from fastiseat.names.data import DATA
 from fastiseat.names.networks import family_of
 from fastiseat.safe import read_file

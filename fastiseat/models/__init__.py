@@ -19,24 +19,30 @@ from fastiseat.names.networks import (
 
 if TYPE_CHECKING:
     from fastiseat.models.factory import build
-    from fastiseat.models.files import Weights, read_weights
+    from fastiseat.models.files.read import Weights, read_weights
+    from fastiseat.models.files.transfer import (
+        export_state_dict,
+        init_from,
+        load_model,
+        metadata,
+        set_normalization,
+    )
     from fastiseat.models.network import Network
     from fastiseat.models.preact_resnet import PreActResNet
-    from fastiseat.models.transfer import export_state_dict, init_from, load_model, metadata, set_normalization
     from fastiseat.models.wide_resnet import WideResNet
 
 _LAZY = {
     "Network": "network",
     "PreActResNet": "preact_resnet",
     "WideResNet": "wide_resnet",
-    "Weights": "files",
+    "Weights": "files.read",
     "build": "factory",
-    "export_state_dict": "transfer",
-    "init_from": "transfer",
-    "load_model": "transfer",
-    "metadata": "transfer",
-    "read_weights": "files",
-    "set_normalization": "transfer",
+    "export_state_dict": "files.transfer",
+    "init_from": "files.transfer",
+    "load_model": "files.transfer",
+    "metadata": "files.transfer",
+    "read_weights": "files.read",
+    "set_normalization": "files.transfer",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from fastiseat.models.norm import Addends, BatchNormReLU
+from fastiseat.fusion.norm import Addends, BatchNormReLU
 from fastiseat.names.networks import FORMS, Variant
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastiseat.fusion.rewrite import has_hooks
 from fastiseat.models.homes import home_of
 from fastiseat.models.initialization import initialize
 from fastiseat.models.network import Network
-from fastiseat.models.rewrite import has_hooks
 from fastiseat.names.networks import (
     ModelSpec,
     canonical_arch,

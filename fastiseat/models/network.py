@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastiseat.fusion.norm import Addends
+from fastiseat.fusion.rewrite import has_hooks
 from fastiseat.models.blocks import PreActBlock
-from fastiseat.models.norm import Addends
 from fastiseat.models.normalization import Normalize
 from fastiseat.models.recompute import checkpointed
-from fastiseat.models.rewrite import has_hooks
 from fastiseat.names.networks import ModelSpec
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from fastiseat.fusion.norm import Addends, BatchNormReLU, one_pass
 from fastiseat.models import plain as written
 from fastiseat.models.blocks import PreActBlock, classify, conv3x3, stage, summed
 from fastiseat.models.homes import Recognised, State
 from fastiseat.models.network import Network
-from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 from fastiseat.names.networks import FORMS, ModelSpec, variants_of
 
 SIZES: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from fastiseat.fusion.norm import Addends, BatchNormReLU, norm_tensors, normalise, remember
+from fastiseat.fusion.rewrite import has_hooks
 from fastiseat.models.blocks import PreActBlock
-from fastiseat.models.norm import Addends, BatchNormReLU, norm_tensors, normalise, remember
-from fastiseat.models.rewrite import has_hooks
 
 # And a convolution in the shortcut, or none.
 _PARTS = [BatchNormReLU, nn.Conv2d, BatchNormReLU, nn.Conv2d, nn.Sequential]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from fastiseat.errors import UserError
+from fastiseat.fusion.norm import Addends, BatchNormReLU, one_pass
 from fastiseat.models import plain as written
 from fastiseat.models.blocks import PreActBlock, classify, conv3x3, stage
+from fastiseat.models.files.layouts import layout_of
 from fastiseat.models.homes import Recognised, State, size_of
-from fastiseat.models.layouts import layout_of
 from fastiseat.models.network import Network
-from fastiseat.models.norm import Addends, BatchNormReLU, one_pass
 from fastiseat.names.networks import FORMS, ModelSpec, canonical_arch, variants_of, wrn_size
 
 
@@ -21,7 +21,7 @@ class WideResNet(Network):
     GMAC for WRN-34-10 at 32x32. The common one (RobustBench, TRADES) strides in conv1 and its shortcut
     convolutions read relu(bn1(input)): 6.66 GMAC. State-dict keys, for both: ``conv1``,
     ``layer{1-3}.block{i}.{bn1,conv1,bn2,conv2,shortcut.0}`` with i from 0, ``bn1``, ``fc0``;
-    :mod:`fastiseat.models.layouts` translates. Layers draw PyTorch's first weights.
+    :mod:`fastiseat.models.files.layouts` translates. Layers draw PyTorch's first weights.
 
     Args:
         spec: what the network is; its variant, channels and classes shape it.

@@ -14,8 +14,8 @@ class DataKind:
 
     Attributes:
         home: the module that reads it. It defines ``read_source(kind, path, image_size)``, a context of a
-            :class:`fastiseat.pipelines.source.Source`; of a set that comes with a package, ``read()``, a
-            :class:`fastiseat.pipelines.base.DataSet`.
+            :class:`fastiseat.pipelines.protocol.source.Source`; of a set that comes with a package, ``read()``, a
+            :class:`fastiseat.pipelines.protocol.base.DataSet`.
         package: what it comes with, installed; such a set has no files and is never prepared.
         release: its files, where it is released as some.
         path: what is given of the user's own data, named KIND:PATH; empty for a set of one name.
@@ -62,7 +62,7 @@ def _cifar(number: int, folder: str, md5: str, members: dict[str, str], marks: t
         side=32,
     )
     return DataKind(
-        home="fastiseat.pipelines.formats.cifar",
+        home="fastiseat.pipelines.data.formats.cifar",
         release=release,
         most=BATCH,
         most_alone=BATCH,
@@ -72,7 +72,7 @@ def _cifar(number: int, folder: str, md5: str, members: dict[str, str], marks: t
 
 
 DATA: dict[str, DataKind] = {
-    "digits": DataKind(home="fastiseat.pipelines.formats.digits", package="scikit-learn", side=8),
+    "digits": DataKind(home="fastiseat.pipelines.data.formats.digits", package="scikit-learn", side=8),
     "cifar10": _cifar(
         10,
         "cifar-10-batches-py",
@@ -100,7 +100,7 @@ DATA: dict[str, DataKind] = {
         ("meta",),
     ),
     "svhn": DataKind(
-        home="fastiseat.pipelines.formats.svhn",
+        home="fastiseat.pipelines.data.formats.svhn",
         release=Release(
             name="svhn",
             files=(
@@ -127,7 +127,7 @@ DATA: dict[str, DataKind] = {
         hub="ufldl-stanford/svhn",
     ),
     "tinyimagenet": DataKind(
-        home="fastiseat.pipelines.formats.tiny_imagenet",
+        home="fastiseat.pipelines.data.formats.tiny_imagenet",
         release=Release(
             name="tinyimagenet",
             files=(
@@ -152,7 +152,7 @@ DATA: dict[str, DataKind] = {
         hub="zh-plus/tiny-imagenet",
     ),
     "imagefolder": DataKind(
-        home="fastiseat.pipelines.formats.image_folder",
+        home="fastiseat.pipelines.data.formats.image_folder",
         path="DIR",
         parts=("train", "test|val"),
         most=IMAGE,
@@ -161,7 +161,7 @@ DATA: dict[str, DataKind] = {
         resizes=True,
     ),
     "npz": DataKind(
-        home="fastiseat.pipelines.formats.npz", path="PATH", parts=("train.npz", "test.npz"), is_zip=True
+        home="fastiseat.pipelines.data.formats.npz", path="PATH", parts=("train.npz", "test.npz"), is_zip=True
     ),
 }
 """Every data set and kind of own data; an entry more is all that one needs beside its own file."""

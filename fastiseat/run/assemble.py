@@ -11,10 +11,10 @@ from fastiseat.checkpoint import RunImages
 from fastiseat.config import Config, Execution
 from fastiseat.engine import TrainStep
 from fastiseat.evaluation import BATCH_SIZE, Evaluator
-from fastiseat.models.choices import Say
-from fastiseat.pipelines.augmentation import Augmentation
-from fastiseat.pipelines.base import DataSet
-from fastiseat.pipelines.progress import Progress
+from fastiseat.models.files.choices import Say
+from fastiseat.pipelines.protocol.augmentation import Augmentation
+from fastiseat.pipelines.protocol.base import DataSet
+from fastiseat.pipelines.protocol.progress import Progress
 from fastiseat.run.data import RunData, load_run_data
 from fastiseat.run.networks import build_network, load_standard
 from fastiseat.run.state import Run

@@ -10,11 +10,11 @@ import torch
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.checkpoint.cadence import Every
 from fastiseat.config import Config, Run
-from fastiseat.engine.engines import chosen_engine
 from fastiseat.engine.precision import precision_for_amp
+from fastiseat.engine.recording.engines import chosen_engine
 from fastiseat.errors import UserError, unknown
 from fastiseat.kernels import check_choice
-from fastiseat.pipelines import loaders
+from fastiseat.pipelines.loaders import choose as loaders
 from fastiseat.safe import OwnFolder
 from fastiseat.weights.optimizers import rule_of
 

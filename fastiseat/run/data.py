@@ -12,15 +12,16 @@ from torch import Tensor
 
 from fastiseat.config import Config, Data
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets, loaders
-from fastiseat.pipelines.augmentation import Augmentation
-from fastiseat.pipelines.base import Batch, DataSet, Split, balanced_subset, held_out
-from fastiseat.pipelines.checksums import verified
-from fastiseat.pipelines.formats.extra import read_extra
-from fastiseat.pipelines.loaders import AUTO, Chosen, Training
-from fastiseat.pipelines.mix import extra_batch_size
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.data.formats.extra import read_extra
+from fastiseat.pipelines.loaders import choose as loaders
+from fastiseat.pipelines.loaders.choose import AUTO, Chosen, Training
+from fastiseat.pipelines.loaders.mix import extra_batch_size
+from fastiseat.pipelines.protocol.augmentation import Augmentation
+from fastiseat.pipelines.protocol.base import Batch, DataSet, Split, balanced_subset, held_out
+from fastiseat.pipelines.protocol.order import Order
+from fastiseat.pipelines.protocol.progress import SILENT, Progress
+from fastiseat.pipelines.stores.checksums import verified
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ def load_run_data(
     """Load, limit and split; :class:`UserError` where nothing would be left, or images of one class alone.
 
     ``prepared`` and ``expected`` tell of the images that the run was trained on before, as
-    :func:`fastiseat.pipelines.datasets.load` takes them.
+    :func:`fastiseat.pipelines.data.datasets.load` takes them.
     """
     whole = datasets.load(
         config.data.dataset, data_dir=data_dir, prepared=prepared, expected=expected, progress=progress

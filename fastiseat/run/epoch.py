@@ -10,7 +10,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from fastiseat.pipelines.base import Batch
+from fastiseat.pipelines.protocol.base import Batch
 from fastiseat.recipes import METHODS
 from fastiseat.run.metrics import caveats, require_finite, require_finite_network
 from fastiseat.run.observer import Row

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 import numpy as np
 
 from fastiseat.checkpoint import WEIGHTS
-from fastiseat.engine.borrow import deterministic
 from fastiseat.engine.precision import strict_float32
+from fastiseat.engine.restore import deterministic
 from fastiseat.lock import locked
 from fastiseat.run.epoch import train_epoch
 from fastiseat.run.metrics import DivergedError, require_life

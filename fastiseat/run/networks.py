@@ -8,9 +8,9 @@ import torch
 
 from fastiseat import models
 from fastiseat.config import Network
-from fastiseat.engine.borrow import own_randomness
+from fastiseat.engine.restore import own_randomness
 from fastiseat.errors import UserError
-from fastiseat.models.choices import Say, warn
+from fastiseat.models.files.choices import Say, warn
 
 
 def build_network(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fastiseat.pipelines.base import DataSet, Split, fingerprint
+from fastiseat.pipelines.protocol.base import DataSet, Split, fingerprint
 from fastiseat.version import __version__
 
 

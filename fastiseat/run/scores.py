@@ -8,7 +8,7 @@ from fastiseat import models
 from fastiseat.checkpoint import WEIGHTS
 from fastiseat.checkpoint.recorded import SHA256, require_recorded
 from fastiseat.evaluation import Attack, Evaluator, NotFiniteError, attack_named
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 from fastiseat.run.metrics import diverged
 from fastiseat.run.observer import Row
 from fastiseat.run.rescue import heed_signals

@@ -15,9 +15,9 @@ from fastiseat.checkpoint.kept import KeptWeights
 from fastiseat.config import PGD, Config, Execution
 from fastiseat.engine import TrainStep
 from fastiseat.evaluation import Evaluator
-from fastiseat.pipelines.base import Loader
-from fastiseat.pipelines.loaders import Chosen
-from fastiseat.pipelines.mix import extra_batch_size
+from fastiseat.pipelines.loaders.choose import Chosen
+from fastiseat.pipelines.loaders.mix import extra_batch_size
+from fastiseat.pipelines.protocol.base import Loader
 from fastiseat.report.live import LiveCurves
 from fastiseat.run.data import RunData
 from fastiseat.run.metrics import EpochMeter

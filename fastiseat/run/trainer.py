@@ -13,8 +13,8 @@ from fastiseat.checkpoint import RunDirectory, RunImages, absolute, as_json, dig
 from fastiseat.checkpoint.cadence import Every
 from fastiseat.checkpoint.kept import KeptWeights
 from fastiseat.config import Config, Execution
-from fastiseat.pipelines.loaders import AUTO
-from fastiseat.pipelines.progress import SILENT, Progress
+from fastiseat.pipelines.loaders.choose import AUTO
+from fastiseat.pipelines.protocol.progress import SILENT, Progress
 from fastiseat.report.live import LiveCurves
 from fastiseat.run.assemble import evaluator_for, images_for, network_for, standard_for, step_for, threads_asked
 from fastiseat.run.beforehand import check, precision_of
@@ -57,7 +57,7 @@ class Trainer(Run):
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
 
-        ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders`, change nothing of what is trained.
+        ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders.choose`, change nothing of what is trained.
 
         ``progress`` is told of data that is prepared first. ``repeated`` are the images of the run whose settings these
         are: they are looked for first, and others in their place are told.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fastiseat.kernels.idbh import fate
+from fastiseat.kernels.idbh import draws as fate
 from fastiseat.kernels.idbh.arguments import Arguments
 from fastiseat.kernels.idbh.color import adjust
 from fastiseat.kernels.idbh.crop_shift import place
+from fastiseat.kernels.idbh.draws import Fate
 from fastiseat.kernels.idbh.erasing import erase
-from fastiseat.kernels.idbh.fate import Fate
 from fastiseat.kernels.idbh.geometry import look_up, matrix, positions
 from fastiseat.kernels.idbh.policies import POLICIES
 

@@ -22,8 +22,8 @@ from searching import (
 )
 from torch import Tensor, nn
 
-from fastiseat.attacks.apgd import APGD
 from fastiseat.attacks.losses import losses_of
+from fastiseat.attacks.search.apgd import APGD
 
 CASES = [(norm, loss) for norm in NORMS for loss in ("ce", "dlr-t")]
 COUNT = 12

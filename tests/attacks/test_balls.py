@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fastiseat.attacks.balls import BALLS, ball_named
 from fastiseat.attacks.draws import draw
-from fastiseat.attacks.fab import FAB
-from fastiseat.attacks.square import Square
+from fastiseat.attacks.search.fab import FAB
+from fastiseat.attacks.search.square import Square
 from fastiseat.errors import UserError
 from fastiseat.names.balls import Norm
 

@@ -8,7 +8,7 @@ from pyautoattack.fab_pt import FABAttack_PT
 from searching import NORMS, advance, begin, curved, given_to, images_of, in_float64, inputs_of
 from torch import Tensor
 
-from fastiseat.attacks.fab import FAB
+from fastiseat.attacks.search.fab import FAB
 
 COUNT = 15
 

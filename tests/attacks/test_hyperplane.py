@@ -11,8 +11,8 @@ from scipy.optimize import linprog, minimize
 from searching import in_float64
 from torch import Tensor
 
-from fastiseat.attacks import hyperplane
-from fastiseat.attacks.hyperplane import toward
+from fastiseat.attacks.search import hyperplane
+from fastiseat.attacks.search.hyperplane import toward
 
 OFFICIAL = {"linf": fab_projections.projection_linf, "l2": fab_projections.projection_l2}
 NORMS = list(OFFICIAL)

@@ -10,10 +10,10 @@ from pyautoattack.square import SquareAttack
 from searching import NORMS, State, advance, begin, curved, given_to, images_of, in_float64, inputs_of
 from torch import Tensor, nn
 
-from fastiseat.attacks import bumps
 from fastiseat.attacks.draws import draw
 from fastiseat.attacks.losses import margins
-from fastiseat.attacks.square import Square, first
+from fastiseat.attacks.search import square_l2 as bumps
+from fastiseat.attacks.search.square import Square, first
 
 SMALL = {"linf": 0.02, "l2": 0.1}
 # In the L2 ball what rounding leaves of a δ of 0 is divided by 1e-12, in their code and in ours.

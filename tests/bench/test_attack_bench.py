@@ -14,16 +14,18 @@ from bench_case import CPU
 from counting import Passes
 
 from fastiseat import models
-from fastiseat.bench import attack, attack_inputs, attackers
-from fastiseat.bench.attack import Attacks, Row, judge, run_case
-from fastiseat.bench.attack_inputs import AttackCase, Target, Victim, require_network
-from fastiseat.bench.attackers import Run
+from fastiseat.bench.attack import attackers
+from fastiseat.bench.attack import inputs as attack_inputs
+from fastiseat.bench.attack import suite as attack
+from fastiseat.bench.attack.attackers import Run
+from fastiseat.bench.attack.inputs import AttackCase, Target, Victim, require_network
+from fastiseat.bench.attack.suite import Attacks, Row, judge, run_case
 from fastiseat.bench.figures import AbsentError
 from fastiseat.bench.figures import attack as figure
-from fastiseat.bench.steps import Plan
+from fastiseat.bench.steps.suite import Plan
 from fastiseat.bench.tables import markdown, tables
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 
 PLAN = Plan(device=CPU, rounds=5, seconds=1e-4)
 CASE = AttackCase(

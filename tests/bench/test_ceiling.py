@@ -6,9 +6,9 @@ from bench_case import CPU
 from torch import nn
 
 from fastiseat import models
-from fastiseat.bench import ceiling
-from fastiseat.bench.ceiling import Ceiling, Work
-from fastiseat.bench.variants import NECESSARY, Passes
+from fastiseat.bench.steps import ceiling
+from fastiseat.bench.steps.ceiling import Ceiling, Work
+from fastiseat.bench.steps.variants import NECESSARY, Passes
 
 
 def test_work_of_a_network_counted_by_hand():

@@ -7,8 +7,9 @@ import pytest
 import torch
 from bench_case import CPU
 
-from fastiseat.bench import compiled, kernels
 from fastiseat.bench.inputs import images_of
+from fastiseat.bench.kernels import compiled
+from fastiseat.bench.kernels import suite as kernels
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
 from fastiseat.kernels.core.dispatch import Op

@@ -9,9 +9,9 @@ import torch
 from devices import DEVICES
 
 from fastiseat.bench.machine import Clocks, machine
-from fastiseat.bench.memory import peak_bytes
 from fastiseat.bench.rounds import Clock, by_turns
-from fastiseat.pipelines.memory import free_bytes
+from fastiseat.bench.steps.memory import peak_bytes
+from fastiseat.pipelines.protocol.memory import free_bytes
 
 MEBI = 2**20
 

@@ -6,7 +6,7 @@ from bench_case import CPU
 
 from fastiseat.bench.inputs import batch, images_of, training_split
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 
 
 def test_random_images_are_no_zeros_and_the_same_each_time():

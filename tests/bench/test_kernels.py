@@ -9,8 +9,10 @@ import torch
 from bench_case import CPU
 
 from fastiseat import models
-from fastiseat.bench import bn_act_calls, kernel_calls, kernels
 from fastiseat.bench.inputs import images_of
+from fastiseat.bench.kernels import bn_act_calls
+from fastiseat.bench.kernels import calls as kernel_calls
+from fastiseat.bench.kernels import suite as kernels
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
 from fastiseat.kernels.core import dispatch

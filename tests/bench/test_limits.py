@@ -4,12 +4,12 @@ import pytest
 import torch
 from bench_case import CASE, CPU, network
 
-from fastiseat.bench import limits
-from fastiseat.bench.limits import require_fit, require_supported
-from fastiseat.bench.memory import largest_batch, peak_bytes
-from fastiseat.bench.variants import VARIANTS
+from fastiseat.bench.steps import limits
+from fastiseat.bench.steps.limits import require_fit, require_supported
+from fastiseat.bench.steps.memory import largest_batch, peak_bytes
+from fastiseat.bench.steps.variants import VARIANTS
 from fastiseat.errors import UserError
-from fastiseat.pipelines.memory import free_bytes
+from fastiseat.pipelines.protocol.memory import free_bytes
 
 
 def test_the_peak_is_the_most_that_was_held_at_once():

@@ -6,12 +6,13 @@ import pytest
 import torch
 from bench_case import CASE, CPU, network
 
-from fastiseat.bench import epochs, loaders
-from fastiseat.bench.loader_inputs import source
-from fastiseat.bench.loaders import LOADERS, Entry
-from fastiseat.bench.variants import VARIANTS
+from fastiseat.bench.loaders import epochs
+from fastiseat.bench.loaders import suite as loaders
+from fastiseat.bench.loaders.inputs import source
+from fastiseat.bench.loaders.suite import LOADERS, Entry
+from fastiseat.bench.steps.variants import VARIANTS
 from fastiseat.errors import UserError
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.torch import TorchLoader
 
 SETTINGS = {"rounds": 2, "seconds": 1e-4}
 TORCH = {"torch": LOADERS["torch"]}

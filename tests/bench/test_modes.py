@@ -8,11 +8,11 @@ import torch
 from bench_case import CASE, images_and_labels, network
 from pass_units import Units
 
-from fastiseat.bench.modes import MODES, PLAIN, modes_named
-from fastiseat.bench.subjects import EngineSubject
-from fastiseat.bench.variants import NECESSARY, VARIANTS, chosen, name_of
-from fastiseat.bench.verify import Gate, WrongResultError
-from fastiseat.bench.wasteful import wasteful_attacks
+from fastiseat.bench.steps.modes import MODES, PLAIN, modes_named
+from fastiseat.bench.steps.subjects import EngineSubject
+from fastiseat.bench.steps.variants import NECESSARY, VARIANTS, chosen, name_of
+from fastiseat.bench.steps.verify import Gate, WrongResultError
+from fastiseat.bench.steps.wasteful import wasteful_attacks
 from fastiseat.engine import algorithm1
 from fastiseat.engine.passes import InputGradient
 from fastiseat.errors import UserError

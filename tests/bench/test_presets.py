@@ -3,9 +3,9 @@
 import pytest
 
 from fastiseat.bench.presets import PRESETS, cases, preset
-from fastiseat.bench.steps import Case
+from fastiseat.bench.steps.suite import Case
+from fastiseat.bench.steps.variants import chosen
 from fastiseat.bench.suite import Selection
-from fastiseat.bench.variants import chosen
 from fastiseat.errors import UserError
 
 

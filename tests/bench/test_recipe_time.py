@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fastiseat.bench.recipe_time import hours, mode
+from fastiseat.bench.steps.recipe_time import hours, mode
 from fastiseat.recipes import recipe
 
 UNITS = {"at": 23, "at-awp": 26, "lsi": 25, "iseat": 28}

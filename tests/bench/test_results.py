@@ -8,9 +8,9 @@ from bench_case import CASE, CPU, PLAN, changed, planted
 from fastiseat.bench import results, suite
 from fastiseat.bench.machine import without_paths
 from fastiseat.bench.results import README, RESULTS, load, readme, save
+from fastiseat.bench.steps.variants import VARIANTS
 from fastiseat.bench.suite import PARTS, Selection, measure
 from fastiseat.bench.tables import markdown, remarks, tables
-from fastiseat.bench.variants import VARIANTS
 from fastiseat.errors import UserError
 
 

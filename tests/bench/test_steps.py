@@ -7,11 +7,11 @@ import pytest
 import torch
 from bench_case import CASE, CEILING, CPU, PLAN, changed, network, planted
 
-from fastiseat.bench import steps
 from fastiseat.bench.machine import Clocks
-from fastiseat.bench.steps import run_case
-from fastiseat.bench.subjects import EngineSubject
-from fastiseat.bench.variants import VARIANTS
+from fastiseat.bench.steps import suite as steps
+from fastiseat.bench.steps.subjects import EngineSubject
+from fastiseat.bench.steps.suite import run_case
+from fastiseat.bench.steps.variants import VARIANTS
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
 from fastiseat.kernels.core import dispatch

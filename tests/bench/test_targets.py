@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from fastiseat.bench.figures import PRN18, PRN18_64, WRN
-from fastiseat.bench.modes import MODES
 from fastiseat.bench.presets import PRESETS
 from fastiseat.bench.results import merged
+from fastiseat.bench.steps.modes import MODES
+from fastiseat.bench.steps.targets import judged
+from fastiseat.bench.steps.variants import VARIANTS
 from fastiseat.bench.tables import tables
-from fastiseat.bench.targets import judged
-from fastiseat.bench.variants import VARIANTS
 
 MILLISECONDS = {
     "eager-strict": 60, "eager": 40, "eager-bf16": 30, "compile-naive": 10, "compile-careful": 12,

@@ -8,8 +8,8 @@ import torch
 from bench_case import CASE, changed, images_and_labels, network, planted
 
 from fastiseat.bench.deviation import relative
-from fastiseat.bench.variants import NECESSARY, VARIANTS
-from fastiseat.bench.verify import Gate, WrongResultError
+from fastiseat.bench.steps.variants import NECESSARY, VARIANTS
+from fastiseat.bench.steps.verify import Gate, WrongResultError
 
 MUTANTS = {
     "a larger ball": changed("attack", eps=0.18),

@@ -13,10 +13,10 @@ import tiny
 import torch
 
 from fastiseat.__main__ import main
-from fastiseat.attacks.apgd import APGD
-from fastiseat.attacks.fab import FAB
-from fastiseat.attacks.square import Square
-from fastiseat.evaluation import ensembles
+from fastiseat.attacks.search.apgd import APGD
+from fastiseat.attacks.search.fab import FAB
+from fastiseat.attacks.search.square import Square
+from fastiseat.evaluation.ensemble import ensembles
 
 
 class Result(NamedTuple):
@@ -97,7 +97,7 @@ def sanity(monkeypatch):
         calls.append({"samples": len(samples), **more})
         return [Check("gradients", "they are there", False), Check("square", "it breaks what PGD spares", True)]
 
-    module = types.ModuleType("fastiseat.evaluation.sanity")
+    module = types.ModuleType("fastiseat.evaluation.sanity.signs")
     module.sanity_checks = sanity_checks
     monkeypatch.setitem(sys.modules, module.__name__, module)
     return calls

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fastiseat.bench import ceiling, limits
+from fastiseat.bench.steps import ceiling, limits
 
 QUICK = ("--arch", "small", "--dataset", "digits", "--batch-size", 12, "--rounds", 1, "--seconds", 0.0001)
 

@@ -14,8 +14,8 @@ from cpu_time import children_seconds
 from home_server import serving
 from tiny_releases import write_cifar, write_image_folder, write_tiny_imagenet, zip_tree
 
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.releases import RELEASES
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.protocol.releases import RELEASES
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,8 @@ import json
 import pytest
 from tiny_releases import write_tiny_imagenet
 
-from fastiseat.pipelines import loaders
-from fastiseat.pipelines.encoded_store import EncodedStore
+from fastiseat.pipelines.loaders import choose as loaders
+from fastiseat.pipelines.stores.encoded_store import EncodedStore
 
 pytestmark = pytest.mark.xdist_group("ffcv")
 EVERY = ("resident", "jpeg", "ffcv", "ffcv-jpeg")

@@ -9,8 +9,8 @@ import tiny
 import torch
 from rich.console import Console
 
-from fastiseat.cli import display
-from fastiseat.cli.display import Display, epoch_line
+from fastiseat.cli.console import display
+from fastiseat.cli.console.display import Display, epoch_line
 
 ROW = {
     "epoch": 4,

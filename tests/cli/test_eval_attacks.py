@@ -9,12 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from fastiseat.cli import eval_attacker, eval_target
-from fastiseat.evaluation import records
+from fastiseat.cli.eval import attacker as eval_attacker
+from fastiseat.cli.eval import target as eval_target
+from fastiseat.evaluation.verdicts import records
 from fastiseat.models import build, export_state_dict, metadata
 from fastiseat.names import AUTOATTACK
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.base import DataSet, Split
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.protocol.base import DataSet, Split
 
 
 def robust(row):

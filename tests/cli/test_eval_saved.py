@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from fastiseat.cli import eval_follow
-from fastiseat.evaluation import Standing, records, robustness
-from fastiseat.evaluation.withstand import Withstand
+from fastiseat.cli.eval import follow as eval_follow
+from fastiseat.evaluation import Standing, robustness
+from fastiseat.evaluation.ensemble.evaluator import Withstand
+from fastiseat.evaluation.verdicts import records
 
 pytestmark = pytest.mark.usefixtures("short")
 AA = ("--attack", "aa", "--subset", 20, "--eps", 0.05)

@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fastiseat.evaluation import records
+from fastiseat.evaluation.verdicts import records
 
 FEW = ("--attack", "clean", "pgd-3")
 

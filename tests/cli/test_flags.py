@@ -8,8 +8,8 @@ from importlib import import_module
 import pytest
 
 from fastiseat.cli import COMMANDS
-from fastiseat.cli.flags import options, unexpected
-from fastiseat.cli.hints import FLAG, HINTS
+from fastiseat.cli.console.flags import options, unexpected
+from fastiseat.cli.console.hints import FLAG, HINTS
 
 KINDS = {name: import_module(f"fastiseat.cli.{name}").ARGUMENTS for name in COMMANDS}
 PARTS = [[name] for name in COMMANDS if name != "data"] + [

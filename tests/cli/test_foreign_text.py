@@ -20,11 +20,11 @@ from source_kinds import KINDS
 from tiny_releases import write_image_folder
 
 import fastiseat.cli
-from fastiseat.cli.output import show, show_json, show_text
-from fastiseat.cli.progress import ConsoleProgress
-from fastiseat.cli.tables import titled_table
-from fastiseat.cli.terminal import Terminal
-from fastiseat.pipelines.releases import RELEASES, File
+from fastiseat.cli.console.output import show, show_json, show_text
+from fastiseat.cli.console.progress import ConsoleProgress
+from fastiseat.cli.console.tables import titled_table
+from fastiseat.cli.console.terminal import Terminal
+from fastiseat.pipelines.protocol.releases import RELEASES, File
 
 EVIL = "a\x1b[2J\x9b1m\u202e\nfastiseat: error: x"
 SETTINGS = ("train", "--epochs", 1, "--max-steps", 1, "--batch-size", 2, "--final-steps", 0, "--method", "at")

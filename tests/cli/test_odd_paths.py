@@ -137,7 +137,7 @@ def test_the_folder_of_the_environment(fastiseat, monkeypatch, tmp_path, path, m
 
 def test_nothing_is_evaluated_for_a_folder_that_can_not_be_written(fastiseat, tmp_path, monkeypatch):
     (tmp_path / "out").write_bytes(b"")
-    monkeypatch.setattr("fastiseat.cli.eval_attacker.Attacker._run", None)
+    monkeypatch.setattr("fastiseat.cli.eval.attacker.Attacker._run", None)
     assert "cannot write" in fastiseat("eval", "digits-iseat", "--attack", "clean", "--out", "out").complaint
 
 

@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from fastiseat.cli import progress as module
-from fastiseat.cli.progress import ConsoleProgress
+from fastiseat.cli.console import progress as module
+from fastiseat.cli.console.progress import ConsoleProgress
 
 
 def shown(monkeypatch):

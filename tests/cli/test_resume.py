@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from fastiseat.__main__ import main
-from fastiseat.cli.resume import OPTIONS, noted, own_options
-from fastiseat.cli.train import parse
-from fastiseat.cli.train_flags import Train
+from fastiseat.cli.train.command import parse
+from fastiseat.cli.train.flags import Train
+from fastiseat.cli.train.resume import OPTIONS, noted, own_options
 from fastiseat.errors import UserError
 from fastiseat.report.reader import read_metrics
 from fastiseat.run.trainer import Trainer
@@ -33,7 +33,7 @@ def stopped(fastiseat, monkeypatch):
                 os.kill(os.getpid(), signal.SIGTERM)
 
         with monkeypatch.context() as patch:
-            patch.setattr("fastiseat.cli.display.Display.step", watched)
+            patch.setattr("fastiseat.cli.console.display.Display.step", watched)
             return fastiseat("train", *ODD, *words, "--out", out)
 
     return begin

@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from fastiseat.checkpoint import as_json
-from fastiseat.cli.train import default_directory, parse
+from fastiseat.cli.train.command import default_directory, parse
 from fastiseat.config import Data
 from fastiseat.recipes import recipe
 

@@ -14,8 +14,8 @@ import torch
 from tiny import SHORT
 
 from fastiseat.engine.algorithm1 import Algorithm1
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.protocol.base import Split
 
 NULL = "PyObject pointer is null"
 
@@ -125,7 +125,7 @@ def test_out_of_memory_anywhere_is_a_line(fastiseat, monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("fastiseat.pipelines.prepare.prepare", fail)
+    monkeypatch.setattr("fastiseat.pipelines.data.prepare.prepare", fail)
     complaint = fastiseat("data", "prepare", "cifar10").complaint
     assert complaint == f"out of memory ({error}): free some, or give this process more"
 
@@ -134,7 +134,7 @@ def test_another_panic_keeps_its_traceback(fastiseat, monkeypatch):
     def fail(*_, **__):
         raise PanicException("index out of bounds")
 
-    monkeypatch.setattr("fastiseat.pipelines.prepare.prepare", fail)
+    monkeypatch.setattr("fastiseat.pipelines.data.prepare.prepare", fail)
     with pytest.raises(PanicException):
         fastiseat("data", "prepare", "cifar10")
 
@@ -241,7 +241,7 @@ def test_a_dry_run_is_refused_what_the_run_would_be(fastiseat, tmp_path, monkeyp
     (tmp_path / "circle").symlink_to("circle")
     for library in ("ffcv.loader", "nvidia.dali"):
         monkeypatch.setitem(sys.modules, library, None)
-    monkeypatch.setattr("fastiseat.pipelines.loaders.free_bytes", lambda device: 10)
+    monkeypatch.setattr("fastiseat.pipelines.loaders.choose.free_bytes", lambda device: 10)
     out = () if "--out" in words else ("--out", "run")
     words = [*SHORT, *words]
     before = sorted(tmp_path.rglob("*"))

@@ -11,7 +11,7 @@ import tiny
 from tiny import SHORT
 
 from fastiseat import UserError
-from fastiseat.cli import train_standard
+from fastiseat.cli.train import standard as train_standard
 from fastiseat.config import AWP, Objective
 from fastiseat.recipes import check, recipe, standard_for
 from fastiseat.run import loop

@@ -16,7 +16,7 @@ from fastiseat.attacks.balls import ball_named
 from fastiseat.engine import algorithm1
 from fastiseat.methods import Method
 from fastiseat.names.balls import BALLS
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import METHODS
 
 # Around half of what the ball of images in [0, 1] may have, of 3 × 12 × 12 pixels.

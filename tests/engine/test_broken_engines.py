@@ -12,13 +12,13 @@ from side_by_side import Plain, assert_same, assert_same_metrics, batch, twins
 from torch import Tensor
 
 from fastiseat import PGD, TrainStep, UserError
-from fastiseat.engine import recorder
-from fastiseat.engine.engines import Recorded
 from fastiseat.engine.precision import LossScale
-from fastiseat.engine.recorder import Recorder, Recording, Snapshot
+from fastiseat.engine.recording import recorder
+from fastiseat.engine.recording.engines import Recorded
+from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.recorder import Recorder, Recording, Snapshot
+from fastiseat.engine.recording.tape import Tape
 from fastiseat.engine.settings import Settings
-from fastiseat.engine.surroundings import Surroundings
-from fastiseat.engine.tape import Tape
 from fastiseat.kernels.core import dispatch, native
 from fastiseat.weights.state import NamedState
 

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fastiseat import AT, AWP, PGD, Standard
 from fastiseat.kernels.core import dispatch
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 
 # Each differs from the one before in every number.
 PLAN = [

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fastiseat.engine.graph import GraphCapturer
+from fastiseat.engine.recording.cuda_graph import GraphCapturer
 
 CPU = torch.device("cpu")
 

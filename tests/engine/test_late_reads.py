@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from fastiseat import AT, AWP, ISEAT, PGD, SGD, Method, Standard, TrainStep, UserError, evaluate, models
 from fastiseat.engine.passes import Passes
 from fastiseat.methods import Outputs, from_config
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import METHODS, recipe
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat import PGD, TrainStep
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 
 
 class Net(nn.Module):

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from fastiseat import AWP, ISEAT, PGD, TrainStep, UserError, evaluate
 from fastiseat.engine.algorithm1 import Given
-from fastiseat.models.fuse import Fused, fuse
-from fastiseat.models.undo import random_numbers
+from fastiseat.fusion.fuse import Fused, fuse
+from fastiseat.fusion.undo import random_numbers
 
 End = type[BaseException] | None
 

@@ -15,7 +15,7 @@ from side_by_side import assert_same, batch, recorded, step, twins
 from torch import Tensor, nn
 
 from fastiseat import PGD
-from fastiseat.engine.recorder import MOST_RECORDINGS
+from fastiseat.engine.recording.recorder import MOST_RECORDINGS
 
 
 class Two(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from fastiseat import UserError
-from fastiseat.engine.recorder import MOST_RECORDINGS, Recorder, Tensors, UnrecordableError, World
-from fastiseat.engine.tape import Tape
+from fastiseat.engine.recording.recorder import MOST_RECORDINGS, Recorder, Tensors, UnrecordableError, World
+from fastiseat.engine.recording.tape import Tape
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,7 @@ import torch
 from side_by_side import assert_same, batch, recorded, small, step, twins
 
 from fastiseat import AWP, PGD, TrainStep
-from fastiseat.engine.recorder import MOST_RECORDINGS
+from fastiseat.engine.recording.recorder import MOST_RECORDINGS
 from fastiseat.kernels.core import dispatch
 
 FLOAT = {"dtype": torch.float32}

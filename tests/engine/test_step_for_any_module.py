@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastiseat import AT, AWP, ISEAT, PGD, SGD, Standard, TrainStep, UserError, models
 from fastiseat.engine.passes import InputGradient
-from fastiseat.models.fuse import Fused
+from fastiseat.fusion.fuse import Fused
 
 
 class Tied(nn.Module):

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, TrainStep, evaluate
-from fastiseat.models.trace import trace
-from fastiseat.models.turns import taking_turns
+from fastiseat.fusion.trace import trace
+from fastiseat.fusion.turns import taking_turns
 
 SHARED = torch.Generator().manual_seed(0)
 X, Y = torch.rand(6, 3, 6, 6, generator=SHARED), torch.arange(6) % 4

@@ -12,7 +12,7 @@ from unanswered import short  # noqa: F401 (a fixture)
 import fastiseat
 from fastiseat.errors import UserError
 from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing, any_attack_named, attack_named
-from fastiseat.evaluation.ensembles import ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.names import ALSO_CALLED, ATTACKS, AUTOATTACK, attack_called
 

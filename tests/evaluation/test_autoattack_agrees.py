@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import fastiseat
 from fastiseat import PGD, SGD, TrainStep
-from fastiseat.attacks.square import Square
+from fastiseat.attacks.search.square import Square
 from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
-from fastiseat.evaluation.ensembles import Ensemble, ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import Ensemble, ensemble_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.methods.at import AT
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 
 IMAGES = 80
 EPS = {"linf": 0.12, "l2": 0.7}

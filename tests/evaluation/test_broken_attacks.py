@@ -12,12 +12,14 @@ import pytest
 from attacks import test_apgd, test_draws, test_fab, test_hyperplane, test_square
 from evaluation import test_pursuit, test_withstand
 
-from fastiseat.attacks import apgd, bumps, draws, hyperplane, square
-from fastiseat.attacks.apgd import APGD
-from fastiseat.attacks.fab import FAB
-from fastiseat.attacks.square import Square
-from fastiseat.evaluation.pursuit import Pursuit, Steps
-from fastiseat.evaluation.withstand import Withstand
+from fastiseat.attacks import draws
+from fastiseat.attacks.search import apgd, hyperplane, square
+from fastiseat.attacks.search import square_l2 as bumps
+from fastiseat.attacks.search.apgd import APGD
+from fastiseat.attacks.search.fab import FAB
+from fastiseat.attacks.search.square import Square
+from fastiseat.evaluation.ensemble.batched_search import Pursuit, Steps
+from fastiseat.evaluation.ensemble.evaluator import Withstand
 
 Check = Callable[[pytest.MonkeyPatch], None]
 

@@ -4,7 +4,7 @@ import numpy as np
 from trials import small, split_of
 
 from fastiseat.evaluation import Evaluator, any_attack_named, attack_named
-from fastiseat.evaluation.confirm import confirmed, gains_from_half
+from fastiseat.evaluation.verdicts.confirm import confirmed, gains_from_half
 
 
 class Sparing:

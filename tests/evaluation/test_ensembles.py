@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fastiseat.attacks.apgd import APGD
-from fastiseat.attacks.fab import FAB
-from fastiseat.attacks.square import Square
+from fastiseat.attacks.search.apgd import APGD
+from fastiseat.attacks.search.fab import FAB
+from fastiseat.attacks.search.square import Square
 from fastiseat.errors import UserError
-from fastiseat.evaluation.ensembles import Part, ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import Part, ensemble_named
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from trials import small, split_of, watch
 
 import fastiseat
-from fastiseat.attacks.square import Square
+from fastiseat.attacks.search.square import Square
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing
-from fastiseat.evaluation.ensembles import ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.samples import Samples
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fastiseat.evaluation import attack_named, evaluate_split
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 
 EPS = 0.03
 

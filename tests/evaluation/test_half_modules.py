@@ -20,11 +20,11 @@ from fastiseat import models
 from fastiseat.attacks.losses import losses_of
 from fastiseat.evaluation import ATTACKS, Evaluator, evaluate_split, sanity_checks
 from fastiseat.evaluation.attack import attack_named
-from fastiseat.evaluation.official import Official
+from fastiseat.evaluation.ensemble.batched_search import Pursuit
+from fastiseat.evaluation.ensemble.official import Official
 from fastiseat.evaluation.passes import Passes, pixels_of
-from fastiseat.evaluation.pursuit import Pursuit
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
 
 HALVES = [torch.float16, torch.bfloat16]
 EPS = {"linf": 0.1, "l2": 2.0}

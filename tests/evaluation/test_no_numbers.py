@@ -14,13 +14,13 @@ import fastiseat
 from fastiseat.attacks.verdict import is_right
 from fastiseat.errors import UserError
 from fastiseat.evaluation import ATTACKS, Evaluator, NotFiniteError, any_attack_named, sanity_checks
-from fastiseat.evaluation.confirm import confirmed
-from fastiseat.evaluation.ensembles import ensemble_named
-from fastiseat.evaluation.official import Official
+from fastiseat.evaluation.ensemble.ensembles import ensemble_named
+from fastiseat.evaluation.ensemble.official import Official
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.verdicts.confirm import confirmed
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
 from fastiseat.names import AUTOATTACK, ENSEMBLES
-from fastiseat.pipelines.base import Split
+from fastiseat.pipelines.protocol.base import Split
 
 EPS = {"linf": 0.1, "l2": 0.6}
 SPOILT = (1, 4)

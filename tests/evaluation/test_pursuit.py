@@ -12,11 +12,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastiseat.attacks.search import Network, State, begun, noted
+from fastiseat.attacks.search.protocol import Network, State, begun, noted
+from fastiseat.evaluation.ensemble.batched_search import Ints, Pursuit, Steps
 from fastiseat.evaluation.passes import Passes
-from fastiseat.evaluation.pursuit import Ints, Pursuit, Steps
 from fastiseat.evaluation.runners import Eager
-from fastiseat.evaluation.standing import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import Standing
 
 LENGTH = 7
 Breaks = dict[tuple[int, int], int]

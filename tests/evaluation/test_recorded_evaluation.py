@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from trials import CLASSES, small, split_of, watch
 
 from fastiseat.attacks import random_start
-from fastiseat.attacks.apgd import APGD
-from fastiseat.engine.borrow import counter_seed
+from fastiseat.attacks.search.apgd import APGD
+from fastiseat.engine.restore import counter_seed
 from fastiseat.errors import UserError
 from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing, attack_named, evaluate_split, trial
-from fastiseat.evaluation.ensembles import Ensemble, Part
+from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
 
 EPS = 0.06
 ATTACKS = [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastiseat.evaluation import Standing
-from fastiseat.evaluation.records import Record, UntrustedError, decode, encode, file_name, place
+from fastiseat.evaluation.verdicts.records import Record, UntrustedError, decode, encode, file_name, place
 
 
 def record(samples=4):

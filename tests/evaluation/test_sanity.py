@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from trials import watch
 
 from fastiseat import evaluate
-from fastiseat.evaluation import Check, Evaluator, attack_named, sanity, sanity_checks
-from fastiseat.evaluation.chance import beyond, outnumber
-from fastiseat.evaluation.climb import Climb
-from fastiseat.evaluation.masking import Evidence, checks_of
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.base import Split
+from fastiseat.evaluation import Check, Evaluator, attack_named, sanity_checks
+from fastiseat.evaluation.pgd_trace import Climb
+from fastiseat.evaluation.sanity import signs as sanity
+from fastiseat.evaluation.sanity.chance import beyond, outnumber
+from fastiseat.evaluation.sanity.masking import Evidence, checks_of
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.protocol.base import Split
 
 EPS = 0.12
 DIGITS = datasets.load("digits")

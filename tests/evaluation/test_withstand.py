@@ -13,12 +13,12 @@ import torch
 from searching import OneByOne, State, curved, images_of
 from torch import Tensor, nn
 
-from fastiseat.attacks.apgd import APGD
-from fastiseat.attacks.fab import FAB
-from fastiseat.attacks.square import Square
+from fastiseat.attacks.search.apgd import APGD
+from fastiseat.attacks.search.fab import FAB
+from fastiseat.attacks.search.square import Square
 from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
-from fastiseat.evaluation.ensembles import Ensemble, Part
-from fastiseat.evaluation.pursuit import Pursuit
+from fastiseat.evaluation.ensemble.batched_search import Pursuit
+from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
 from fastiseat.evaluation.samples import Samples
 
 COUNT = 21

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from fastiseat.bench.inputs import images_of
-from fastiseat.bench.kernel_calls import calls
+from fastiseat.bench.kernels.calls import calls
 from fastiseat.kernels import Segments, ops
 from fastiseat.kernels.core import native
 from fastiseat.kernels.core.dispatch import AnyOp

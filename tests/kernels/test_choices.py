@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from fastiseat.bench.inputs import images_of
-from fastiseat.bench.kernel_calls import calls
+from fastiseat.bench.kernels.calls import calls
 from fastiseat.errors import UserError
 from fastiseat.kernels import ops
 from fastiseat.kernels.augment import limits as augment

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import idbh
-from fastiseat.kernels.idbh import fate
+from fastiseat.kernels.idbh import draws as fate
 from fastiseat.kernels.idbh.policies import POLICIES, Kind
 
 NAMES = list(POLICIES)

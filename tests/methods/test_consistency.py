@@ -22,7 +22,7 @@ from fastiseat.engine.algorithm1 import Given
 from fastiseat.kernels.core import dispatch
 from fastiseat.methods import Consistency
 from fastiseat.methods.consistency import js_divergence
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import METHODS, recipe
 from fastiseat.run.trainer import Trainer
 

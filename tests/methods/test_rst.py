@@ -11,8 +11,8 @@ import tiny
 from tiny_releases import pixels
 
 from fastiseat import UserError
-from fastiseat.cli.config_file import read_settings, settle
-from fastiseat.cli.train import parse
+from fastiseat.cli.train.command import parse
+from fastiseat.cli.train.config_file import read_settings, settle
 from fastiseat.methods.trades import AdversarialFirst
 from fastiseat.recipes import recipe
 

@@ -8,7 +8,7 @@ import zoo_forms
 from torch import nn
 
 from fastiseat import load_model
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 
 EPS = 0.15
 COUNT = 24

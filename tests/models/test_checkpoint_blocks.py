@@ -14,10 +14,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from fastiseat.fusion.fuse import fuse
 from fastiseat.kernels.core import native
 from fastiseat.models import build, recompute
 from fastiseat.models.factory import needs_no_autocast
-from fastiseat.models.fuse import fuse
 from fastiseat.models.network import Network
 
 ARCHS = ["small", "wrn-10-1", "wrn-16-1"]

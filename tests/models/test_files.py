@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from fastiseat.errors import UserError
 from fastiseat.models import build, export_state_dict, load_model, metadata, read_weights
-from fastiseat.models.layouts import to_common
+from fastiseat.models.files.layouts import to_common
 
 
 def trained(arch, variant, **sizes):

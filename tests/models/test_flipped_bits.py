@@ -12,9 +12,9 @@ from fastiseat.checkpoint.fileformat import DamagedError
 from fastiseat.checkpoint.store import Checkpoints
 from fastiseat.errors import UserError
 from fastiseat.models import ModelSpec, PreActResNet, metadata, read_weights
-from fastiseat.models.entries import find
-from fastiseat.models.torch_file import load
-from fastiseat.pipelines.formats.extra import read_extra
+from fastiseat.models.files.entries import find
+from fastiseat.models.files.torch_file import load
+from fastiseat.pipelines.data.formats.extra import read_extra
 
 SPEC = ModelSpec(arch="small", variant="released", in_channels=1, num_classes=2)
 STATE = {"conv1.weight": torch.arange(24.0).reshape(2, 3, 4), "linear.bias": torch.ones(3, dtype=torch.float64)}

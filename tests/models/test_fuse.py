@@ -12,9 +12,9 @@ from devices import DEVICES
 from torch import nn
 from torch.func import functional_call
 
-from fastiseat.models import fuse as fuse_module
-from fastiseat.models import norm, rewrite
-from fastiseat.models.fuse import Fused, fuse
+from fastiseat.fusion import fuse as fuse_module
+from fastiseat.fusion import norm, rewrite
+from fastiseat.fusion.fuse import Fused, fuse
 
 
 def conv(in_width=4, width=4):

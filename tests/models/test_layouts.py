@@ -5,7 +5,7 @@ import torch
 
 from fastiseat.errors import UserError
 from fastiseat.models import build, export_state_dict
-from fastiseat.models.layouts import layout_of, to_common, to_layout, to_released
+from fastiseat.models.files.layouts import layout_of, to_common, to_layout, to_released
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ from torch import nn
 from torch.func import functional_call
 
 from fastiseat.bench.baselines.networks import plain
-from fastiseat.models import blocks, build, norm
-from fastiseat.models.norm import BatchNormReLU, one_pass
+from fastiseat.fusion import norm
+from fastiseat.fusion.norm import BatchNormReLU, one_pass
+from fastiseat.models import blocks, build
 from fastiseat.models.plain import PreActBlock as PlainBlock
 
 NETWORKS = [*pairs("small", "wrn-16-2"), *(("prn18", variant) for variant in BLOCKS)]

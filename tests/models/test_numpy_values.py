@@ -14,8 +14,8 @@ import zoo_forms
 
 from fastiseat.errors import UserError
 from fastiseat.models import read_weights
-from fastiseat.models.entries import find
-from fastiseat.models.torch_file import load
+from fastiseat.models.files.entries import find
+from fastiseat.models.files.torch_file import load
 
 STATE = zoo_forms.PlainWRN().state_dict()
 KINDS = sorted(set(np.sctypeDict.values()) - {np.object_}, key=lambda kind: kind.__name__)

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import fastiseat
-from fastiseat.cli import eval as cli_eval
+from fastiseat.cli.eval import command as cli_eval
 from fastiseat.errors import UserError
 from fastiseat.models import build, load_model, read_weights
-from fastiseat.models.shipped import ASSETS, names
+from fastiseat.models.files.shipped import ASSETS, names
 
 
 def test_the_names_and_their_size():

@@ -11,8 +11,8 @@ import zipfile
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import archives
-from fastiseat.pipelines.archives import Tree, open_files, read_tar
+from fastiseat.pipelines.data import archives
+from fastiseat.pipelines.data.archives import Tree, open_files, read_tar
 
 UNSAFE = ["../evil", "a/../../evil", "/etc/evil", "a\\..\\evil", "..", "top/.."]
 

@@ -10,7 +10,7 @@ from fastiseat.config import Data
 from fastiseat.errors import UserError
 from fastiseat.kernels import augment, idbh
 from fastiseat.kernels.core import dispatch
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 
 INDEX = torch.tensor([5, 2**33, 7, 0, 11, 12])
 ROWS = torch.tensor([4, 0, 0, 8, 3, 1])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import Batch, DataSet, Split, epoch_order, held_out
+from fastiseat.pipelines.protocol.base import Batch, DataSet, Split, epoch_order, held_out
 
 SEEDS = st.integers(0, 2**63 - 1)
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=200).map(np.array)

@@ -12,10 +12,10 @@ import pytest
 from betons import PRINT, encoded, smooth_jpeg, split, write
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import beton, writer
-from fastiseat.pipelines.beton import Beton
-from fastiseat.pipelines.encoded import EncodedSplit
-from fastiseat.pipelines.progress import SILENT
+from fastiseat.pipelines.protocol.progress import SILENT
+from fastiseat.pipelines.stores import beton, writer
+from fastiseat.pipelines.stores.beton import Beton
+from fastiseat.pipelines.stores.encoded import EncodedSplit
 
 REMEDY = r"; run: fastiseat data prepare mine --format ffcv --force$"
 

@@ -23,8 +23,8 @@ from tiny_loaders import (
 )
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.dali import DaliLoader
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.dali import DaliLoader
+from fastiseat.pipelines.loaders.torch import TorchLoader
 
 FILES = jpeg_files()
 
@@ -136,7 +136,7 @@ FIRST_USE = """
 import signal, torch
 from pathlib import Path
 from tiny_loaders import CPU, encoded, jpeg_files, order_of
-from fastiseat.pipelines.dali import DaliLoader
+from fastiseat.pipelines.loaders.dali import DaliLoader
 def settings():
     status = Path("/proc/self/status").read_text().splitlines()
     caught = [line for line in status if line.startswith(("Sig", "Shd", "Cpus_allowed"))]

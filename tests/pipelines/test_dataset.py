@@ -7,8 +7,8 @@ import pytest
 from tiny_releases import pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import base
-from fastiseat.pipelines.base import DataSet, Split, fingerprint
+from fastiseat.pipelines.protocol import base
+from fastiseat.pipelines.protocol.base import DataSet, Split, fingerprint
 
 TRAIN = Split(images=pixels(6, 4, seed=0), labels=np.array([0, 1, 2, 0, 1, 2]))
 TEST = Split(images=pixels(3, 4, seed=1), labels=np.array([2, 1, 0]))

@@ -5,7 +5,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets
+from fastiseat.pipelines.data import datasets
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 from home_server import serving
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import download
-from fastiseat.pipelines.download import fetch
-from fastiseat.pipelines.progress import SILENT
-from fastiseat.pipelines.releases import File
+from fastiseat.pipelines.data import download
+from fastiseat.pipelines.data.download import fetch
+from fastiseat.pipelines.protocol.progress import SILENT
+from fastiseat.pipelines.protocol.releases import File
 
 CONTENT = bytes(range(256)) * 1000
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -10,10 +10,10 @@ from PIL import Image
 from tiny_releases import jpeg, write_cifar, write_image_folder, write_tiny_imagenet, zip_tree
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.encoded_store import EncodedStore
-from fastiseat.pipelines.jpeg import decode_file
-from fastiseat.pipelines.prepare import find_store, prepare
-from fastiseat.pipelines.prepare_encoded import encode, find_encoded, prepare_encoded
+from fastiseat.pipelines.data.prepare import find_store, prepare
+from fastiseat.pipelines.data.prepare_encoded import encode, find_encoded, prepare_encoded
+from fastiseat.pipelines.loaders.jpeg import decode_file
+from fastiseat.pipelines.stores.encoded_store import EncodedStore
 
 NAME = "tinyimagenet"
 
@@ -195,7 +195,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 from fastiseat.errors import UserError
-from fastiseat.pipelines.prepare_encoded import prepare_encoded
+from fastiseat.pipelines.data.prepare_encoded import prepare_encoded
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
 try:
     prepare_encoded("tinyimagenet", data_dir=Path(sys.argv[1]))

@@ -20,10 +20,10 @@ from betons import PRINT, encoded, smooth_jpeg, split, write
 from PIL import Image
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import Split
-from fastiseat.pipelines.ffcv import FfcvLoader, _settings_kept
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.ffcv import FfcvLoader, _settings_kept
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.base import Split
+from fastiseat.pipelines.protocol.order import Order
 
 # One worker for all: FFCV is slow to import, and what it compiles is compiled in each process.
 pytestmark = pytest.mark.xdist_group("ffcv")
@@ -122,7 +122,7 @@ def test_two_epochs_at_once(packed):
 
 
 def test_an_error_while_reading_reaches_the_consumer(packed, monkeypatch):
-    from fastiseat.pipelines.ffcv_epoch import Epoch
+    from fastiseat.pipelines.loaders.ffcv_epoch import Epoch
 
     def fail(*_):
         raise MemoryError("no memory for a batch")
@@ -204,7 +204,7 @@ def use_and_compare(*paths):
     """What the user has set, before and after all of it, and while an epoch is under way."""
     import numba
 
-    from fastiseat.pipelines.beton import Beton
+    from fastiseat.pipelines.stores.beton import Beton
 
     torch.set_num_threads(3)
     before = settings(numba)

@@ -11,16 +11,17 @@ from source_kinds import CHANGES, KINDS
 from tiny_releases import jpeg
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets, freshness, listing, writer
-from fastiseat.pipelines import prepare as prepare_module
-from fastiseat.pipelines.beton import PREPARED_AS
-from fastiseat.pipelines.loaders import ensure_beton
-from fastiseat.pipelines.places import OWN
-from fastiseat.pipelines.prepare import current_store, find_store, prepare
-from fastiseat.pipelines.prepare_encoded import encode
-from fastiseat.pipelines.readers import read_source
-from fastiseat.pipelines.releases import RELEASES
-from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.data import datasets, freshness, listing
+from fastiseat.pipelines.data import prepare as prepare_module
+from fastiseat.pipelines.data.locations import OWN
+from fastiseat.pipelines.data.prepare import current_store, find_store, prepare
+from fastiseat.pipelines.data.prepare_encoded import encode
+from fastiseat.pipelines.data.readers import read_source
+from fastiseat.pipelines.loaders.choose import ensure_beton
+from fastiseat.pipelines.protocol.releases import RELEASES
+from fastiseat.pipelines.stores import writer
+from fastiseat.pipelines.stores.beton import PREPARED_AS
+from fastiseat.pipelines.stores.store import Store
 from fastiseat.safe import open_lock
 
 

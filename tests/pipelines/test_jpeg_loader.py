@@ -15,8 +15,8 @@ from tiny_loaders import (
 )
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.jpeg import JpegLoader
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.jpeg import JpegLoader
+from fastiseat.pipelines.loaders.torch import TorchLoader
 
 FILES = jpeg_files()
 

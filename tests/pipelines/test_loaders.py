@@ -8,10 +8,10 @@ import torch
 from tiny_releases import pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import loaders
-from fastiseat.pipelines.base import DataSet, Split
-from fastiseat.pipelines.loaders import LOADERS, Training, choose, ensure_beton, load
-from fastiseat.pipelines.order import Order
+from fastiseat.pipelines.loaders import choose as loaders
+from fastiseat.pipelines.loaders.choose import LOADERS, Training, choose, ensure_beton, load
+from fastiseat.pipelines.protocol.base import DataSet, Split
+from fastiseat.pipelines.protocol.order import Order
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.xdist_group("ffcv")

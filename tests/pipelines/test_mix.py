@@ -10,13 +10,13 @@ from tiny_releases import pixels
 
 from fastiseat.errors import UserError
 from fastiseat.kernels.augment.reference import draws
-from fastiseat.pipelines.base import Batch, Split
-from fastiseat.pipelines.jpeg import JpegLoader
-from fastiseat.pipelines.mix import EXTRA_INDEX, MixedLoader, extra_batch_size
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.prefetch import Prefetched
-from fastiseat.pipelines.resident import ResidentLoader
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.jpeg import JpegLoader
+from fastiseat.pipelines.loaders.mix import EXTRA_INDEX, MixedLoader, extra_batch_size
+from fastiseat.pipelines.loaders.prefetch import Prefetched
+from fastiseat.pipelines.loaders.resident import ResidentLoader
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.base import Batch, Split
+from fastiseat.pipelines.protocol.order import Order
 
 OWN, EXTRA = (
     Split(images=pixels(n, 4, seed=n), labels=np.arange(n, dtype=np.int64) * factor)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.base import balanced_subset, epoch_order, held_out
-from fastiseat.pipelines.order import Order
+from fastiseat.pipelines.protocol.base import balanced_subset, epoch_order, held_out
+from fastiseat.pipelines.protocol.order import Order
 
 
 def test_a_single_process_takes_the_permutation_in_full_batches():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.places import missing, places, roots, wanted
+from fastiseat.pipelines.data.locations import missing, places, roots, wanted
 
 
 @pytest.mark.parametrize(

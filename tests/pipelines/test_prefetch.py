@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_loaders import CPU, assert_same_batches, assert_threads_end, num_threads, order_of, packed
 
-from fastiseat.pipelines.base import Batch
-from fastiseat.pipelines.prefetch import Prefetched
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.prefetch import Prefetched
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.base import Batch
 
 
 def batch_of(number):

@@ -16,9 +16,10 @@ from tiny_releases import (
 )
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines import datasets, prepare, writer
-from fastiseat.pipelines.prepare import find_store
-from fastiseat.pipelines.prepare import prepare as prepare_
+from fastiseat.pipelines.data import datasets, prepare
+from fastiseat.pipelines.data.prepare import find_store
+from fastiseat.pipelines.data.prepare import prepare as prepare_
+from fastiseat.pipelines.stores import writer
 
 
 class Log:

@@ -5,7 +5,7 @@ import string
 import pytest
 from tiny_releases import CIFAR_FILES
 
-from fastiseat.pipelines.releases import RELEASES, judge, verdict
+from fastiseat.pipelines.protocol.releases import RELEASES, judge, verdict
 
 CIFAR = RELEASES["cifar10"]
 COUNTS = {"num_classes": 10, "num_images": (50_000, 10_000), "side": 32}

@@ -6,10 +6,10 @@ import torch
 from devices import DEVICES
 from tiny_loaders import packed
 
-from fastiseat.pipelines import resident
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.resident import ResidentLoader, resident_bytes
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders import resident
+from fastiseat.pipelines.loaders.resident import ResidentLoader, resident_bytes
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.order import Order
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -17,15 +17,15 @@ from tiny_releases import pixels
 
 from fastiseat import lock
 from fastiseat.errors import UserError
-from fastiseat.pipelines import store as store_module
-from fastiseat.pipelines import writer
-from fastiseat.pipelines.base import Split, fingerprint
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.progress import SILENT
-from fastiseat.pipelines.source import Source, SourceSplit, in_blocks
-from fastiseat.pipelines.store import Store
-from fastiseat.pipelines.torch import TorchLoader
-from fastiseat.pipelines.writer import exclusive, first_writable, write
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.base import Split, fingerprint
+from fastiseat.pipelines.protocol.order import Order
+from fastiseat.pipelines.protocol.progress import SILENT
+from fastiseat.pipelines.protocol.source import Source, SourceSplit, in_blocks
+from fastiseat.pipelines.stores import store as store_module
+from fastiseat.pipelines.stores import writer
+from fastiseat.pipelines.stores.store import Store
+from fastiseat.pipelines.stores.writer import exclusive, first_writable, write
 
 LABELS = np.arange(12) % 3
 
@@ -240,9 +240,9 @@ CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import npz
-from fastiseat.pipelines.progress import Silent
-from fastiseat.pipelines.writer import exclusive, write
+from fastiseat.pipelines.data.formats import npz
+from fastiseat.pipelines.protocol.progress import Silent
+from fastiseat.pipelines.stores.writer import exclusive, write
 path, progress = Path(sys.argv[1]), Silent()
 {}
 try:

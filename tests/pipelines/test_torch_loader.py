@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fastiseat.pipelines.base import Split, epoch_order
-from fastiseat.pipelines.order import Order
-from fastiseat.pipelines.torch import TorchLoader
+from fastiseat.pipelines.loaders.torch import TorchLoader
+from fastiseat.pipelines.protocol.base import Split, epoch_order
+from fastiseat.pipelines.protocol.order import Order
 
 
 def split(n=23):

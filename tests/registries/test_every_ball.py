@@ -19,7 +19,7 @@ from fastiseat import AT, PGD, SGD, TrainStep, UserError, evaluate
 from fastiseat.attacks.balls import BALLS, ball_named
 from fastiseat.attacks.draws import draw
 from fastiseat.attacks.pgd import random_start
-from fastiseat.evaluation.ensembles import ensemble_named
+from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.names import AUTOATTACK
 from fastiseat.names.balls import Norm
 

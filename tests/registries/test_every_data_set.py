@@ -13,10 +13,10 @@ import source_kinds
 
 from fastiseat.__main__ import main
 from fastiseat.names.data import DATA, named_sets, own_kinds, written
-from fastiseat.pipelines import datasets
-from fastiseat.pipelines.freshness import examine
-from fastiseat.pipelines.prepare import find_store, prepare
-from fastiseat.pipelines.store import Store
+from fastiseat.pipelines.data import datasets
+from fastiseat.pipelines.data.freshness import examine
+from fastiseat.pipelines.data.prepare import find_store, prepare
+from fastiseat.pipelines.stores.store import Store
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, check, recipe
 
 FILES = {

@@ -24,7 +24,7 @@ from fastiseat.fields import only
 from fastiseat.kernels.idbh.policies import POLICIES
 from fastiseat.methods import Method
 from fastiseat.names import ATTACKS
-from fastiseat.pipelines.augmentation import Augmentation
+from fastiseat.pipelines.protocol.augmentation import Augmentation
 from fastiseat.recipes import METHODS, recipe
 
 

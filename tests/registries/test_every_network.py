@@ -93,7 +93,7 @@ def test_it_is_built_and_answers_as_people_write_it(arch: str, variant: str) -> 
     twin = plain(copy.deepcopy(model))
     assert twin.state_dict().keys() == model.state_dict().keys()
     assert not any(
-        type(part).__module__ in ("fastiseat.models.norm", "fastiseat.models.blocks") for part in twin.modules()
+        type(part).__module__ in ("fastiseat.fusion.norm", "fastiseat.models.blocks") for part in twin.modules()
     )
     for network in (model.train(), twin.train()):
         network(images(model)).square().sum().backward()

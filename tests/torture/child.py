@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastiseat.pipelines.places import ENVIRONMENT
+from fastiseat.pipelines.data.locations import ENVIRONMENT
 from torture.shim import Machine, counted
 
 PATIENCE = 60.0

@@ -16,7 +16,7 @@ from tiny_releases import pixels
 
 from fastiseat.export.formats import FORMATS
 from fastiseat.names import ATTACKS
-from fastiseat.pipelines.loaders import LOADERS
+from fastiseat.pipelines.loaders.choose import LOADERS
 from fastiseat.recipes import METHODS
 from torture.child import HOME
 from torture.settings import FILES, Turns, told

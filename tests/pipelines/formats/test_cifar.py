@@ -10,8 +10,8 @@ import pytest
 from tiny_releases import CIFAR_FILES, arrays_of, cifar_batch, pixels, python2_pickle, write_cifar
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import cifar
-from fastiseat.pipelines.releases import RELEASES
+from fastiseat.pipelines.data.formats import cifar
+from fastiseat.pipelines.protocol.releases import RELEASES
 
 FOLDERS = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}
 BOTH = pytest.mark.parametrize("name", FOLDERS)

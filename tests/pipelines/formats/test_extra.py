@@ -11,7 +11,7 @@ import pytest
 from tiny_releases import pixels, python2_pickle
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats.extra import read_extra
+from fastiseat.pipelines.data.formats.extra import read_extra
 
 IMAGES, LABELS = pixels(6), np.array([3, 0, 9, 1, 1, 2])
 
@@ -275,6 +275,6 @@ def test_images_that_fit_in_no_memory(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError("Unable to allocate 9.1 TiB")
 
-    monkeypatch.setattr("fastiseat.pipelines.formats.saved_arrays.np.empty", full)
+    monkeypatch.setattr("fastiseat.pipelines.data.formats.saved_arrays.np.empty", full)
     message = refusal(write_npz(tmp_path / "a", np.savez_compressed))
     assert "Unable to allocate 9.1 TiB; save it with numpy.savez, uncompressed" in message

@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_releases import arrays_of, pixels, write_image_folder
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import image_folder
+from fastiseat.pipelines.data.formats import image_folder
 
 
 def content(path, **options):

@@ -8,8 +8,8 @@ from PIL import Image
 from tiny_releases import jpeg, pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.archives import Tree, is_image
-from fastiseat.pipelines.formats.images import decode, decoded
+from fastiseat.pipelines.data.archives import Tree, is_image
+from fastiseat.pipelines.data.formats.images import decode, decoded
 
 
 def png(image, **options):
@@ -103,7 +103,7 @@ def test_resizing_averages():
 
 
 def test_blocks_keep_the_order(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastiseat.pipelines.source.BLOCK_BYTES", 100 * 8 * 8 * 3)
+    monkeypatch.setattr("fastiseat.pipelines.protocol.source.BLOCK_BYTES", 100 * 8 * 8 * 3)
     images = pixels(250, 8)
     for number, image in enumerate(images):
         (tmp_path / f"{number}.png").write_bytes(png(Image.fromarray(image)))

@@ -9,7 +9,7 @@ import pytest
 from tiny_releases import arrays_of, pixels
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import npz
+from fastiseat.pipelines.data.formats import npz
 
 LABELS = np.array([0, 1, 2, 1])
 
@@ -62,7 +62,7 @@ def test_grey_images_have_one_channel(tmp_path, shape):
 
 
 def test_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr("fastiseat.pipelines.source.BLOCK_BYTES", 3 * 8 * 8 * 3)
+    monkeypatch.setattr("fastiseat.pipelines.protocol.source.BLOCK_BYTES", 3 * 8 * 8 * 3)
     with npz.read(write(tmp_path / "a", None, np.savez_compressed)) as source:
         assert source.class_names == ("0", "1", "2") and source.official is None
         for _ in range(2):

@@ -9,8 +9,8 @@ import scipy.sparse
 from tiny_releases import pixels, write_svhn
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import svhn
-from fastiseat.pipelines.releases import RELEASES, md5_of
+from fastiseat.pipelines.data.formats import svhn
+from fastiseat.pipelines.protocol.releases import RELEASES, md5_of
 
 
 def refusal(folder):

@@ -11,8 +11,8 @@ from PIL import Image
 from tiny_releases import COLOURS, WNIDS, arrays_of, jpeg, write_tiny_imagenet, zip_tree
 
 from fastiseat.errors import UserError
-from fastiseat.pipelines.formats import tiny_imagenet
-from fastiseat.pipelines.releases import RELEASES, md5_of
+from fastiseat.pipelines.data.formats import tiny_imagenet
+from fastiseat.pipelines.protocol.releases import RELEASES, md5_of
 
 
 @pytest.fixture

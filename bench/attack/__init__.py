@@ -1,0 +1,1 @@
+"""``bench attack``: AutoAttack by this library and by its authors' code."""

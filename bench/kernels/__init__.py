@@ -1,0 +1,1 @@
+"""``bench kernels``: each op by each of its backends."""

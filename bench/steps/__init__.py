@@ -1,0 +1,1 @@
+"""``bench step``: one training step by every variant and method."""

@@ -1,0 +1,5 @@
+"""``fastiseat bench``."""
+
+from fastiseat.cli.bench.command import ARGUMENTS, main
+
+__all__ = ["ARGUMENTS", "main"]

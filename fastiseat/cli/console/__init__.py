@@ -1,0 +1,1 @@
+"""What all commands share on a terminal: flags and their help, tables, progress, lines."""

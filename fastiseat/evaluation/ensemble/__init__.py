@@ -1,0 +1,1 @@
+"""Attacks that are several in turn, on the samples that are left."""

@@ -1,0 +1,1 @@
+"""Verdicts sample by sample: confirmed, saved, gone on from."""

@@ -1,0 +1,1 @@
+"""Loaders of batches, one file each, and the choice among them."""

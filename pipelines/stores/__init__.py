@@ -1,0 +1,1 @@
+"""Prepared data on the disk: arrays, encoded images, betons, and their checksums."""
