@@ -24,7 +24,7 @@ from fastiseat.checkpoint import WEIGHTS, RunDirectory
 from fastiseat.cli.train.config_file import read_settings
 from fastiseat.errors import UserError
 from fastiseat.evaluation.verdicts import records
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.export import read_source as read_export
 from fastiseat.models import build, metadata, read_weights
 from fastiseat.pipelines.data.changes import reader as digests
@@ -133,10 +133,10 @@ def exported(root):
 
 
 def verdicts(root):
-    standing = Standing(**{name: np.zeros(2, np.int64) for name in ("broken_by", "part", "round")})
-    standing.part[:] = 1
+    ensemble_state = EnsembleState(**{name: np.zeros(2, np.int64) for name in ("broken_by", "part", "round")})
+    ensemble_state.part[:] = 1
     facts = {"samples": 2}
-    record = records.Record(facts=facts, made={}, parts=("pgd",), standing=standing)
+    record = records.Record(facts=facts, made={}, parts=("pgd",), ensemble_state=ensemble_state)
     record.save(root / "evaluations" / "a.json")
     return Case([root / "evaluations" / "a.json"], lambda: records.read(root / "evaluations" / "a.json"))
 

@@ -11,7 +11,7 @@ from source_kinds import KINDS
 from fastiseat import __file__ as package
 from fastiseat.bench.results import save
 from fastiseat.evaluation.verdicts import records
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.pipelines.data.prepare import current_store
 
 LEFT = ".left.0123456789abcdef.tmp"
@@ -39,7 +39,7 @@ def a_run(folder):
 def verdicts(folder):
     facts = {"dataset": "digits", "split": "test", "samples": 3, "attack": {"name": "clean", "norm": "", "eps": 0}}
     path, _ = records.place(folder / "evaluations", facts, "best", print)
-    records.Record(facts=facts, made={}, parts=("clean",), standing=Standing.fresh(3)).save(path)
+    records.Record(facts=facts, made={}, parts=("clean",), ensemble_state=EnsembleState.fresh(3)).save(path)
 
 
 def measurements(folder):

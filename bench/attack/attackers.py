@@ -16,7 +16,7 @@ from torch import nn
 from fastiseat.bench.attack.inputs import AttackCase, Target
 from fastiseat.bench.baselines.autoattack import OfficialAutoAttack
 from fastiseat.bench.inputs import SEED
-from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation import EnsembleAttack, EnsembleState, Evaluator
 from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.models import Network
 
@@ -84,11 +84,11 @@ def ours(
         fresh = evaluator()  # whose recordings, if any, take their part of the time
         whole = ensemble_named("aa", norm=case.norm, num_classes=model.spec.num_classes, seed=SEED)
         ensemble = replace(whole, parts=tuple(part for part in whole.parts if part.name in case.parts))
-        standing = Standing.fresh(len(target.split))
-        fresh.withstand(
-            target.split, attack, ensemble, standing, seed=SEED, told=lambda part, _: laps.mark(part.name)
+        ensemble_state = EnsembleState.fresh(len(target.split))
+        fresh.run_ensemble(
+            target.split, attack, ensemble, ensemble_state, seed=SEED, told=lambda part, _: laps.mark(part.name)
         )
-        return Run(robust=standing.unbroken, seconds=laps.total(), parts=laps.seconds)
+        return Run(robust=ensemble_state.unbroken, seconds=laps.total(), parts=laps.seconds)
 
     return evaluator().engine.name, attack
 

@@ -13,16 +13,16 @@ from typing import NamedTuple
 import torch
 
 from fastiseat.bench.baselines.compiled import CompiledCareful, CompiledNaive
-from fastiseat.bench.baselines.eager import Eager
+from fastiseat.bench.baselines.eager import EagerBaseline
 
-__all__ = ["BASELINES", "Baseline", "CompiledCareful", "CompiledNaive", "Eager"]
+__all__ = ["BASELINES", "Baseline", "CompiledCareful", "CompiledNaive", "EagerBaseline"]
 
 
 class Baseline(NamedTuple):
     """How to build one, what it is, and its cost a step."""
 
-    build: Callable[..., Eager]
-    """Takes the model and the settings of :class:`Eager`, which override the entry's own."""
+    build: Callable[..., EagerBaseline]
+    """Takes the model and the settings of :class:`EagerBaseline`, which override the entry's own."""
     description: str
     """One line for a table of results."""
     units: Mapping[str, int]
@@ -44,23 +44,26 @@ CAREFUL_UNITS = {**EAGER_UNITS, "lsi": 26}
 HALF = (("", "bf16", torch.bfloat16), ("-fp16", "fp16", torch.float16))
 
 BASELINES = {
-    "eager": Baseline(Eager, "PyTorch's defaults, proxy model for the weight perturbation", EAGER_UNITS),
+    "eager": Baseline(EagerBaseline, "PyTorch's defaults, proxy model for the weight perturbation", EAGER_UNITS),
     "eager-strict": Baseline(
-        partial(Eager, strict=True), "the same without TF32: every product in float32", EAGER_UNITS, tf32=False
+        partial(EagerBaseline, strict=True),
+        "the same without TF32: every product in float32",
+        EAGER_UNITS,
+        tf32=False,
     ),
     "eager-wasteful": Baseline(
-        partial(Eager, attack_weight_gradients=True),
+        partial(EagerBaseline, attack_weight_gradients=True),
         "eager, its attack computing weight gradients and dropping them",
         WASTEFUL_UNITS,
     ),
     "eager-bf16": Baseline(
-        partial(Eager, amp_dtype=torch.bfloat16, channels_last=True),
+        partial(EagerBaseline, amp_dtype=torch.bfloat16, channels_last=True),
         "eager, autocast to bf16, channels-last",
         EAGER_UNITS,
         precision="bf16",
     ),
     "eager-fp16": Baseline(
-        partial(Eager, amp_dtype=torch.float16, channels_last=True),
+        partial(EagerBaseline, amp_dtype=torch.float16, channels_last=True),
         "eager, autocast to fp16 with a GradScaler, channels-last",
         EAGER_UNITS,
         precision="fp16",

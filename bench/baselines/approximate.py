@@ -6,14 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastiseat.bench.baselines.eager import Eager
+from fastiseat.bench.baselines.eager import EagerBaseline
 
 
-class Approximate(Eager):
+class Approximate(EagerBaseline):
     """ν from the attack's last step, from the first half of the batch, or from the step before."""
 
     def __init__(self, model: nn.Module, *, awp_gradient: str, **settings: Any) -> None:
-        """``awp_gradient`` as in :class:`fastiseat.config.AWP`; the other settings are those of :class:`Eager`."""
+        """``awp_gradient`` as in :class:`fastiseat.config.AWP`; other settings are those of :class:`EagerBaseline`."""
         super().__init__(model, **settings)
         self.awp_gradient = awp_gradient
         self._last_input = Tensor()

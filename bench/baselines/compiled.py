@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fastiseat.bench.baselines.eager import Eager
+from fastiseat.bench.baselines.eager import EagerBaseline
 
 
-class CompiledNaive(Eager):
+class CompiledNaive(EagerBaseline):
     """``torch.compile(model)`` and no more.
 
     A compiled backward is fixed when it is compiled, and these parameters require a gradient: each step of the
@@ -28,13 +28,13 @@ class CompiledNaive(Eager):
     def __init__(
         self, model: nn.Module, *, backend: str | Callable[..., Any] = "inductor", **settings: Any
     ) -> None:
-        """``backend`` of ``torch.compile``; the other settings are those of :class:`Eager`."""
+        """``backend`` of ``torch.compile``; the other settings are those of :class:`EagerBaseline`."""
         super().__init__(model, **settings)
         self.run_model = self.run_attack = torch.compile(self.model, backend=backend)
         self.run_proxy = torch.compile(self.proxy, backend=backend)
 
 
-class CompiledCareful(Eager):
+class CompiledCareful(EagerBaseline):
     """CUDA graphs by ``mode="reduce-overhead"``, and an attack on detached parameters.
 
     The backward that is compiled for these computes the input's gradient and no other.
@@ -45,7 +45,7 @@ class CompiledCareful(Eager):
     def __init__(
         self, model: nn.Module, *, backend: str | Callable[..., Any] = "inductor", **settings: Any
     ) -> None:
-        """``backend`` other than ``inductor`` drops the mode; the other settings are those of :class:`Eager`."""
+        """``backend`` other than ``inductor`` drops the mode; other settings are those of :class:`EagerBaseline`."""
         super().__init__(model, **settings)
         self.cuda_graphs = backend == "inductor"  # the other backends know no modes
         mode = "reduce-overhead" if self.cuda_graphs else None
@@ -59,7 +59,7 @@ class CompiledCareful(Eager):
         self.run_attack = lambda x: self._frozen_forward(self.frozen, x)
 
     def step(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """As :meth:`Eager.step`; the memory of the last step's CUDA graphs is free to be reused."""
+        """As :meth:`EagerBaseline.step`; the memory of the last step's CUDA graphs is free to be reused."""
         if self.cuda_graphs:
             torch.compiler.cudagraph_mark_step_begin()
         return super().step(x, y)

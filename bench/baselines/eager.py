@@ -21,7 +21,7 @@ from fastiseat.engine.precision import strict_float32
 FP16_SCALE = 8192.0
 
 
-class Eager:
+class EagerBaseline:
     """AT (λ = γ = 0), AT-AWP (γ alone), LSI (λ alone) or ISEAT; trains ``model`` itself, in train mode throughout.
 
     ``lam``, ``gamma``, ``eps`` and ``step_size`` are plain attributes and may change between steps, the learning

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from fastiseat.bench.baselines import Eager
+from fastiseat.bench.baselines import EagerBaseline
 from fastiseat.bench.baselines.networks import plain
 from fastiseat.bench.steps.modes import PLAIN, Mode
 from fastiseat.bench.steps.wasteful import wasteful_attacks
@@ -83,7 +83,7 @@ class EngineSubject:
 class BaselineSubject:
     """A baseline on the network as people write it, told before each step which terms are on."""
 
-    def __init__(self, model: nn.Module, config: Config, *, build: Callable[..., Eager]) -> None:
+    def __init__(self, model: nn.Module, config: Config, *, build: Callable[..., EagerBaseline]) -> None:
         self.config = config
         attack, optimizer = config.attack, config.optimizer
         self.baseline = build(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fastiseat.bench.baselines import BASELINES, Eager
+from fastiseat.bench.baselines import BASELINES, EagerBaseline
 from fastiseat.bench.steps.modes import MODES, PLAIN, Mode
 from fastiseat.bench.steps.subjects import BaselineSubject, EngineSubject, Subject
 from fastiseat.config import Config
@@ -92,7 +92,7 @@ def _modes_of(engine: str) -> list[Mode]:
     return [PLAIN] if engine == "compile" else list(MODES.values())
 
 
-def _in_full(build: Callable[..., Eager]) -> Callable[..., Eager]:
+def _in_full(build: Callable[..., EagerBaseline]) -> Callable[..., EagerBaseline]:
     """The same baseline without autocast."""
     return partial(build, amp_dtype=None)
 

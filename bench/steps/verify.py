@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastiseat.bench.baselines import Eager
+from fastiseat.bench.baselines import EagerBaseline
 from fastiseat.bench.baselines.approximate import Approximate
 from fastiseat.bench.deviation import relative
 from fastiseat.bench.steps.subjects import BaselineSubject, Subject
@@ -130,7 +130,7 @@ class Gate:
         settings: dict[str, Any] = {"strict": True}
         if kind in DTYPES:
             settings = {"amp_dtype": DTYPES[kind], "channels_last": True}
-        eager = Eager if awp_gradient == "exact" else partial(Approximate, awp_gradient=awp_gradient)
+        eager = EagerBaseline if awp_gradient == "exact" else partial(Approximate, awp_gradient=awp_gradient)
         return outcome(
             BaselineSubject(model, self.config, build=partial(eager, **settings)), method, x, y, earlier=earlier
         )

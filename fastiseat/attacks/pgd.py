@@ -1,6 +1,6 @@
 """Projected gradient ascent (Madry et al., 2018): a start and a step, and the loop that training and evaluation share.
 
-In the shape of :mod:`fastiseat.attacks.search.protocol`: a state is tensors by name, and a step makes the next one of it.
+In the shape of :mod:`fastiseat.attacks.search.protocol`: a state is tensors by name, and a step makes the next one.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from fastiseat.weights import perturbable
 from fastiseat.weights.updates import Update
 
 
-class Given(NamedTuple):
+class StepInputs(NamedTuple):
     """One call's tensors, as :class:`fastiseat.TrainStep` takes them."""
 
     images: Tensor
@@ -93,7 +93,7 @@ class Algorithm1:
         """The network has been run once, which has told whether it draws random numbers."""
         self.draws = draws
 
-    def __call__(self, settings: Settings, given: Given) -> dict[str, Tensor]:
+    def __call__(self, settings: Settings, given: StepInputs) -> dict[str, Tensor]:
         """Train on one batch; metrics as device tensors."""
         self.settings = settings
         self.update.begin(half=self.passes.half())
@@ -107,7 +107,7 @@ class Algorithm1:
             self.model.train()
             return self._step(x, y, given)
 
-    def batch(self, settings: Settings, given: Given) -> tuple[Tensor, Tensor]:
+    def batch(self, settings: Settings, given: StepInputs) -> tuple[Tensor, Tensor]:
         """Images (m, C, H, W) in the parameters' dtype, and labels (m,); of two views all of the first, then all of
         the second.
         """
@@ -123,7 +123,7 @@ class Algorithm1:
             x, labels = _joined(views), _joined([labels] * len(views))
         return x.contiguous(memory_format=layout_of(self.model)), labels
 
-    def _step(self, x: Tensor, y: Tensor, given: Given) -> dict[str, Tensor]:
+    def _step(self, x: Tensor, y: Tensor, given: StepInputs) -> dict[str, Tensor]:
         method, theta = self.settings.trained, self.passes.theta
         attacked = self._attack(x, y, given)  # δ_i = PGD(x_i, y_i)
         theta_nu = self._weight_perturbation(x, attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
@@ -156,7 +156,7 @@ class Algorithm1:
         of_clean = attacked.clean_logits if attacked.clean_logits is not None else at.of_clean_images()
         return metrics | _attack_metrics(at.adversarial(), of_clean, y)
 
-    def _attack(self, x: Tensor, y: Tensor, given: Given) -> Attacked:
+    def _attack(self, x: Tensor, y: Tensor, given: StepInputs) -> Attacked:
         if not self.settings.trained.attacked:
             return Attacked(x, x)
         if given.delta is not None:

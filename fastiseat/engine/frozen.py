@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.engine.passes import Passes
-from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.guards import ModuleGuards
 from fastiseat.engine.restore import modes_restored
 
 
@@ -18,7 +18,7 @@ class Frozen:
     def __init__(self, *, precision: str, device: torch.device) -> None:
         self.precision, self.device = precision, device
         self._passes: dict[nn.Module, Passes] = {}
-        self._surroundings: dict[nn.Module, Surroundings] = {}
+        self._guards: dict[nn.Module, ModuleGuards] = {}
 
     def __call__(self, network: nn.Module, x: Tensor) -> Tensor:
         """Logits (m, C) in the dtype of ``x``, without a graph; each submodule's train/eval flag is as before."""
@@ -36,7 +36,7 @@ class Frozen:
         """All that they read."""
         return [tensor for network in networks for tensor in self._around(network).tensors()]
 
-    def _around(self, network: nn.Module) -> Surroundings:
-        if network not in self._surroundings:
-            self._surroundings[network] = Surroundings(network)
-        return self._surroundings[network]
+    def _around(self, network: nn.Module) -> ModuleGuards:
+        if network not in self._guards:
+            self._guards[network] = ModuleGuards(network)
+        return self._guards[network]

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from fastiseat.attacks.balls import ball_named
 from fastiseat.config import AWP, MOMENTUM, PGD, Optimizer
 from fastiseat.engine import accept
-from fastiseat.engine.algorithm1 import Algorithm1, Given
+from fastiseat.engine.algorithm1 import Algorithm1, StepInputs
 from fastiseat.engine.frozen import Frozen
 from fastiseat.engine.passes import Passes
 from fastiseat.engine.precision import LossScale
 from fastiseat.engine.recording.engines import Engine, engine_named
-from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.guards import ModuleGuards
 from fastiseat.engine.recording.recorder import Snapshot, UnrecordableError
 from fastiseat.engine.restore import counter_seed, own_randomness, random_state
 from fastiseat.engine.settings import Settings
@@ -130,7 +130,7 @@ class TrainStep:
         self.steps_taken = 0
         self.num_classes: int | None = None  # known from the first call on
         self._device = next(iter(self.weights.values())).device
-        self._surroundings = Surroundings(model)
+        self._guards = ModuleGuards(model)
         self._adopted: object = None
         self._may_draw = False  # other random numbers than when it was tried
         self._passes = Passes(model, precision=precision, device=self._device)
@@ -154,7 +154,7 @@ class TrainStep:
         )
         self._may_recompute = clean_graph == "auto"
         self._may_fall_back = engine == "auto"
-        self.engine: Engine = engine_named(engine, self._algorithm, self._surroundings)
+        self.engine: Engine = engine_named(engine, self._algorithm, self._guards)
         self._algorithm.run_on(streams=2 if overlap and self.engine.name == "graph" else 1)
         if overlap and (idle := self._not_overlapping()):
             say(f"overlap changes nothing: {idle}")
@@ -241,22 +241,22 @@ class TrainStep:
         number, whose samples ``rows`` are the batch: a data set that lies in the device's memory stays where it is.
         """
         usable = accept.outside_inference
-        given = Given(*map(usable, (images, labels)), *map(usable, (delta, start, index, rows)))
+        given = StepInputs(*map(usable, (images, labels)), *map(usable, (delta, start, index, rows)))
         self._look_at(given)
         seed = counter_seed(self.seed, self.steps_taken)
         metrics = self._run(given, seed)
         self.steps_taken += 1
         return metrics
 
-    def _look_at(self, given: Given) -> None:
+    def _look_at(self, given: StepInputs) -> None:
         """Take in the module as it is now, and refuse what can't be trained."""
         accept.check_alone()
         accept.check_no_cache()
-        if self._surroundings.state() != self._adopted:
+        if self._guards.state() != self._adopted:
             self.weights = trainable(self.model)
             self._update.refresh(self.weights)
             self._may_draw = self._adopted is not None
-            self._adopted = self._surroundings.state()
+            self._adopted = self._guards.state()
         weight = next(iter(self.weights.values()))
         accept.check_images(given.images, weight)
         accept.check_labels(given.images, given.labels)
@@ -279,7 +279,7 @@ class TrainStep:
         accept.check_values(given.images, given.labels, self.num_classes)
         accept.check_in_ball(self.attack.eps, ball_named(self.attack.norm), delta=given.delta, start=given.start)
 
-    def _try(self, given: Given) -> int:
+    def _try(self, given: StepInputs) -> int:
         """Run the network once, leaving no trace; the number of classes."""
         x, y = self._algorithm.batch(self.settings, given)
         seeded = own_randomness(self._device, self.seed)
@@ -302,7 +302,7 @@ class TrainStep:
             accept.check_layout(images, error)
             raise
 
-    def _run(self, given: Given, seed: int) -> dict[str, Tensor]:
+    def _run(self, given: StepInputs, seed: int) -> dict[str, Tensor]:
         """By the engine; where it was ours to choose, by the humbler one if it can't be done."""
         try:
             return self._run_in_memory(given, seed)
@@ -313,15 +313,15 @@ class TrainStep:
                     f"engine={self.engine.name}: this step cannot be recorded: {reason}; take engine eager"
                 ) from error
         self._say(f"engine=auto takes eager: this step cannot be recorded: {reason}")
-        self.engine = engine_named("eager", self._algorithm, self._surroundings)
+        self.engine = engine_named("eager", self._algorithm, self._guards)
         self._algorithm.run_on(streams=1)
         return self._run_in_memory(given, seed)
 
-    def _run_in_memory(self, given: Given, seed: int) -> dict[str, Tensor]:
+    def _run_in_memory(self, given: StepInputs, seed: int) -> dict[str, Tensor]:
         """With the clean graph kept, or recomputed where that was ours to choose and it does not fit."""
         if not (self._may_recompute and self.settings.needs_clean):
             return self.engine(self.settings, given, seed=seed)
-        found = Snapshot([*self._surroundings.tensors(), *self._update.kept.tensors(), *self._loss_scale.tensors])
+        found = Snapshot([*self._guards.tensors(), *self._update.kept.tensors(), *self._loss_scale.tensors])
         try:
             metrics = self.engine(self.settings, given, seed=seed)
         except torch.OutOfMemoryError:

@@ -10,7 +10,7 @@ from fastiseat.evaluation.attack import (
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluate_split
 from fastiseat.evaluation.sanity.masking import Check
 from fastiseat.evaluation.sanity.signs import sanity_checks
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import NotFiniteError
 
 __all__ = [
@@ -19,9 +19,9 @@ __all__ = [
     "Attack",
     "Check",
     "EnsembleAttack",
+    "EnsembleState",
     "Evaluator",
     "NotFiniteError",
-    "Standing",
     "any_attack_named",
     "attack_named",
     "evaluate_split",

@@ -29,7 +29,7 @@ from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.sanity.signs import sanity_checks
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.names import attack_called
 from fastiseat.names.balls import Norm
 from fastiseat.safe import one_line
@@ -139,12 +139,12 @@ def _verdicts(
     if isinstance(attack, Attack):
         return Verdicts(robust=torch.from_numpy(evaluator(samples, attack, seed=seed)))
     ensemble = ensemble_named(attack.name, norm=attack.norm, num_classes=num_classes, seed=seed)
-    standing = Standing.fresh(len(samples))
-    evaluator.withstand(samples, attack, ensemble, standing, seed=seed)
+    ensemble_state = EnsembleState.fresh(len(samples))
+    evaluator.run_ensemble(samples, attack, ensemble, ensemble_state, seed=seed)
     names = ("clean", *(part.name for part in ensemble.parts), "")
     return Verdicts(
-        robust=torch.from_numpy(standing.unbroken),
-        broken_by=tuple(names[number] for number in standing.broken_by),
+        robust=torch.from_numpy(ensemble_state.unbroken),
+        broken_by=tuple(names[number] for number in ensemble_state.broken_by),
     )
 
 

@@ -20,7 +20,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Climb:
+class PGDTrace:
     """What one run of PGD did to each of n samples; (n,) each."""
 
     early: Bools
@@ -49,14 +49,14 @@ class WatchedPGD:
     random: bool = False
     seed: int = 0
 
-    def __call__(self, images: Tensor, labels: Tensor, *, batch_size: int) -> Climb:
+    def __call__(self, images: Tensor, labels: Tensor, *, batch_size: int) -> PGDTrace:
         """On images (n, C, H, W) as the network reads them, n at least 1."""
         parts = [
             self._batch(x, y, counter_seed(self.seed, number))
             for number, (x, y) in enumerate(zip(images.split(batch_size), labels.split(batch_size), strict=True))
         ]
         fields = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return Climb(**fields)
+        return PGDTrace(**fields)
 
     def _batch(self, x: Tensor, y: Tensor, seed: int) -> dict[str, npt.NDArray[np.generic]]:
         watch = _Watch(self.passes, self.loss, y)

@@ -17,12 +17,12 @@ from fastiseat.engine.restore import counter_seed, modes_restored, own_randomnes
 from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
 from fastiseat.evaluation.ensemble.ensembles import Ensemble
-from fastiseat.evaluation.ensemble.evaluator import Beat, Told, Withstand
+from fastiseat.evaluation.ensemble.evaluator import Beat, EnsembleEvaluator, Told
 from fastiseat.evaluation.passes import Passes, pixels_of
-from fastiseat.evaluation.runners import Eager, Recovering, Runner, runner_named
+from fastiseat.evaluation.runners import EagerRunner, Recovering, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.trial import Trial
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import require_answers
 from fastiseat.models import Network
 from fastiseat.pipelines.protocol.base import Split
@@ -70,7 +70,7 @@ def correct_under(
         this = replace(trial, random_start=restart > 0)
         found = run(this, given, seed=counter_seed(seed, restart))
         if this.precision != "full" and _overflowed(found):  # and these samples were spared
-            found = Eager()(replace(this, precision="full"), given, seed=counter_seed(seed, restart))
+            found = EagerRunner()(replace(this, precision="full"), given, seed=counter_seed(seed, restart))
         correct = correct & found["correct"]
         if not this.random_start:
             answered = answered & found["answered"]
@@ -127,8 +127,8 @@ class Evaluator:
     ) -> npt.NDArray[np.bool_]:
         """bool (n,): the verdict on every sample of ``split``; ``progress`` is told how many are done.
 
-        :class:`~fastiseat.evaluation.verdicts.finite.NotFiniteError` where the network has no answer to an image itself. One
-        to x' that is no finite number is wrong.
+        :class:`~fastiseat.evaluation.verdicts.finite.NotFiniteError` where the network has no answer to an image
+        itself. One to x' that is no finite number is wrong.
         """
         samples, like = _samples(split), pixels_of(self.model)
         numbers = {name: like.new_full((), getattr(attack, name)) for name in ("eps", "step_size")}
@@ -144,27 +144,27 @@ class Evaluator:
         require_answers(answered)
         return correct.cpu().numpy()
 
-    def withstand(
+    def run_ensemble(
         self,
         split: Split | Samples,
         attack: EnsembleAttack,
         ensemble: Ensemble,
-        standing: Standing,
+        ensemble_state: EnsembleState,
         *,
         seed: int = 0,
         told: Told = lambda *_: None,
         beat: Beat = lambda *_: None,
     ) -> None:
-        """Bring ``standing`` from where it is to the end of ``ensemble``, which is that of ``attack``.
+        """Bring ``ensemble_state`` from where it is to the end of ``ensemble``, which is that of ``attack``.
 
         In half precision APGD-CE looks first for what it can break; all that is left has the whole ensemble in full
         precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the work that is left. What the
         verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
         """
         passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
-        withstand = Withstand(passes, self.engine, batch_size=self.batch_size, seed=seed)
+        evaluator = EnsembleEvaluator(passes, self.engine, batch_size=self.batch_size, seed=seed)
         with evaluating(self.model), own_randomness(pixels_of(self.model).device, seed):  # judges may draw
-            withstand(_samples(split), ensemble, standing, eps=attack.eps, told=told, beat=beat)
+            evaluator(_samples(split), ensemble, ensemble_state, eps=attack.eps, told=told, beat=beat)
 
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> tuple[Tensor, Tensor]:
         trial = Trial(
@@ -181,7 +181,7 @@ class Evaluator:
 
         # A recording for the rest of a split would cost more than its one run.
         is_rest = len(given["labels"]) != self.batch_size
-        return by(Eager()) if is_rest else self.engine.attempt("this attack", by)
+        return by(EagerRunner()) if is_rest else self.engine.attempt("this attack", by)
 
 
 def _samples(split: Split | Samples) -> Samples:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.engine.recording.engines import CAPTURERS, capturer, chosen_engine, switches
-from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.guards import ModuleGuards
 from fastiseat.engine.recording.recorder import Capturer, Recorder, UnrecordableError, World
 from fastiseat.engine.restore import fastest_convolutions, own_randomness
 from fastiseat.fusion.undo import PythonState
@@ -35,7 +35,7 @@ class Runner(Protocol):
         """What it says of ``given``; ``seed`` is that of all random numbers that it draws."""
 
 
-class Eager:
+class EagerRunner:
     """Call by call: the reference."""
 
     name = "eager"
@@ -51,19 +51,19 @@ class Recorded:
 
     def __init__(self, name: str, capturer: Callable[[], Capturer], model: nn.Module) -> None:
         self.name = name
-        self._surroundings = Surroundings(model)
+        self._guards = ModuleGuards(model)
         self._recorder = Recorder(capturer)
 
     def __call__(self, program: Program, given: Mapping[str, Tensor], *, seed: int) -> Mapping[str, Tensor]:
         """See :class:`Runner`."""
         world = World(
             device=given["images"].device,
-            persistent=self._surroundings.tensors,
-            changing=self._surroundings.tensors,  # buffers may, in eval mode too
-            state=self._surroundings.state,
-            remember=lambda: PythonState(self._surroundings.model).restore,
+            persistent=self._guards.tensors,
+            changing=self._guards.tensors,  # buffers may, in eval mode too
+            state=self._guards.state,
+            remember=lambda: PythonState(self._guards.model).restore,
         )
-        key = program, self._surroundings.state(), switches()
+        key = program, self._guards.state(), switches()
         with fastest_convolutions(world.device):
             return self._recorder.run(key, program, given, world, seed=seed)
 
@@ -72,7 +72,7 @@ def runner_named(name: str, model: nn.Module) -> Runner:
     """:class:`UserError` for an unknown one, or one that does not run on this device; ``compile`` is eager."""
     device = next(model.parameters()).device
     chosen = chosen_engine(name, device)
-    return Recorded(chosen, capturer(chosen, device), model) if chosen in CAPTURERS else Eager()
+    return Recorded(chosen, capturer(chosen, device), model) if chosen in CAPTURERS else EagerRunner()
 
 
 class Recovering:
@@ -89,7 +89,7 @@ class Recovering:
     @property
     def records(self) -> bool:
         """Whether programs are recorded still."""
-        return not isinstance(self._runner, Eager)
+        return not isinstance(self._runner, EagerRunner)
 
     def attempt(self, called: str, work: Callable[[Runner], Result]) -> Result:
         """``work`` by the runner in use; done a second time, call by call, where it asks for what can't be recorded."""
@@ -101,7 +101,7 @@ class Recovering:
             reason = " ".join(str(error).split())
         # Out of the handler, whose traceback holds the tensors of the failed recording.
         self._say(f"evaluation takes engine eager: {called} cannot be recorded: {reason}")
-        self._runner = Eager()
+        self._runner = EagerRunner()
         if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
         return work(self._runner)

@@ -57,7 +57,8 @@ class Trainer(Run):
         """``checkpoint_every`` is what :meth:`Every.parse` reads, ``keep`` how many checkpoints are kept, and
         ``on_nan`` ``stop`` or ``rollback``. ``resume_anyway`` lets a run go on with other settings.
 
-        ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders.choose`, change nothing of what is trained.
+        ``execution`` and ``loader``, a name in :mod:`fastiseat.pipelines.loaders.choose`, change nothing of what is
+        trained.
 
         ``progress`` is told of data that is prepared first. ``repeated`` are the images of the run whose settings these
         are: they are looked for first, and others in their place are told.

@@ -39,7 +39,7 @@ _OPS = (_OP,)
 def augment(call: Arguments) -> Tensor:
     """Mirror each image with probability ½, then cut a window of its own size out of the padded image.
 
-    A sample's fate is a function of (seed, epoch, index) alone, whatever batch it comes in. Its four words are
+    A sample's draws are a function of (seed, epoch, index) alone, whatever batch it comes in. Its four words are
 
         ``philox(counter=(index & M, index >> 32, epoch, Stream.AUGMENT), key=(seed & M, seed >> 32))``
 

@@ -1,4 +1,4 @@
-"""``augment`` in one launch: each program fills a block of one sample, and draws that sample's fate for itself."""
+"""``augment`` in one launch: each program fills a block of one sample, and draws that sample's draws for itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastiseat.kernels.augment.limits import LAYOUTS, PAD_MODES, epoch_words, re
 from fastiseat.kernels.core.philox import Stream, signed
 
 _BLOCK = 1024
-# Every thread draws the sample's fate anew: few threads, of 16 values each.
+# Every thread draws the sample's draws anew: few threads, of 16 values each.
 _NUM_WARPS = 2
 _ZERO, _REFLECT = tl.constexpr(PAD_MODES["zero"]), tl.constexpr(PAD_MODES["reflect"])
 _CONTIGUOUS = tl.constexpr(LAYOUTS[torch.contiguous_format])

@@ -22,7 +22,7 @@ def idbh(call: Arguments) -> Tensor:
     shear and rotation, to the bit as Pillow does and torchvision calls it; RandomErasing is torchvision's.
     ``policies.py`` has the probabilities and ranges.
 
-    A sample's fate is a function of (seed, epoch, index) and the policy alone, whatever batch it comes in. Its words
+    A sample's draws are a function of (seed, epoch, index) and the policy alone, whatever batch it comes in. Its words
     come in blocks of four, the block's number b in the high half of the counter's last word:
 
         ``philox(counter=(index & M, index >> 32, epoch, Stream.IDBH + (b << 16)), key=(seed & M, seed >> 32))``

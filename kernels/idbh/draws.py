@@ -19,7 +19,7 @@ _BLOCKS = 3 + erasing.TRIES
 _BLOCK_SHIFT = 16
 
 
-class Fate(NamedTuple):
+class Draws(NamedTuple):
     """One batch's draws, each of (m,) values."""
 
     flip: Tensor
@@ -36,13 +36,13 @@ class Fate(NamedTuple):
     """What is erased."""
 
 
-def draw(index: Tensor, *, seed: int, epoch: Word, policy: Policy, height: int, width: int) -> Fate:
-    """The fate of samples of ``height`` × ``width`` pixels; the layout of the words is told at ``idbh``."""
+def draw(index: Tensor, *, seed: int, epoch: Word, policy: Policy, height: int, width: int) -> Draws:
+    """The draws of samples of ``height`` × ``width`` pixels; the layout of the words is told at ``idbh``."""
     words = _words(index, seed, epoch)
     flip, size, share, gate = words[0]
     kind_word, magnitude_word, sign, axis = words[2]
     kind = _kind(kind_word, policy.color_shape)
-    return Fate(
+    return Draws(
         flip=flip >> 31,
         cuts=crop_shift.draw(size, share, words[1], *policy.crop_shift),
         kind=kind,

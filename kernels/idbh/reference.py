@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fastiseat.kernels.idbh import draws as fate
+from fastiseat.kernels.idbh import draws as draws
 from fastiseat.kernels.idbh.arguments import Arguments
 from fastiseat.kernels.idbh.color import adjust
 from fastiseat.kernels.idbh.crop_shift import place
-from fastiseat.kernels.idbh.draws import Fate
+from fastiseat.kernels.idbh.draws import Draws
 from fastiseat.kernels.idbh.erasing import erase
 from fastiseat.kernels.idbh.geometry import look_up, matrix, positions
 from fastiseat.kernels.idbh.policies import POLICIES
@@ -18,12 +18,12 @@ def idbh(call: Arguments) -> Tensor:
     """``fastiseat.kernels.idbh`` in plain PyTorch."""
     images, policy = call.images, POLICIES[call.policy]
     height, width = images.shape[1:3]
-    drawn = fate.draw(call.index, seed=call.seed, epoch=call.epoch, policy=policy, height=height, width=width)
+    drawn = draws.draw(call.index, seed=call.seed, epoch=call.epoch, policy=policy, height=height, width=width)
     images = apply(images, drawn)
     return images.permute(0, 3, 1, 2).to(call.dtype, memory_format=call.memory_format).div_(255)
 
 
-def apply(images: Tensor, drawn: Fate) -> Tensor:
+def apply(images: Tensor, drawn: Draws) -> Tensor:
     """What the draws make of uint8 images (m, H, W, 3), of the same dtype and shape.
 
     Erasing comes before the division by 255 here and after it in the paper, which is the same for black.

@@ -1,4 +1,4 @@
-"""One epoch of FFCV, in a thread that ends when it should. Imports FFCV: only :mod:`fastiseat.pipelines.loaders.ffcv` loads it.
+"""One epoch of FFCV, in a thread that ends when it should. Imports FFCV, for :mod:`fastiseat.pipelines.loaders.ffcv`.
 
 FFCV's own thread sets PyTorch's number of threads for the whole process, waits for ever to hand over a batch that
 nobody takes, and lets whoever waits for a batch wait for ever when reading one fails.

@@ -121,8 +121,8 @@ class EncodedStore:
 def write_encoded(path: Path, split: SourceSplit, *, packed: Store, progress: Progress) -> EncodedStore:
     """Make ``path`` hold the files of the training split, and nothing else.
 
-    The caller holds :func:`fastiseat.pipelines.stores.writer.exclusive`. Every file is decoded and compared with the pixels
-    in ``packed``, so that a row means the same image in both.
+    The caller holds :func:`fastiseat.pipelines.stores.writer.exclusive`. Every file is decoded and compared with
+    the pixels in ``packed``, so that a row means the same image in both.
 
     Raises:
         UserError: a file is no JPEG, is damaged, or isn't what ``packed`` was made of; the disk is full.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 
 from fastiseat import models
-from fastiseat.bench.baselines import BASELINES, Eager
+from fastiseat.bench.baselines import BASELINES, EagerBaseline
 from fastiseat.bench.baselines.networks import plain
 
 METHODS = {
@@ -57,13 +57,13 @@ def on_device_of(model: nn.Module, tensors: tuple[Tensor, Tensor]) -> tuple[Tens
     return tensors[0].to(device), tensors[1].to(device)
 
 
-def pair(name: str, model: nn.Module, **settings: Any) -> tuple[Eager, Algorithm1]:
+def pair(name: str, model: nn.Module, **settings: Any) -> tuple[EagerBaseline, Algorithm1]:
     """The baseline in float64 and the oracle, of equal weights."""
     oracle = Algorithm1(model, **SETTINGS, **{k: v for k, v in settings.items() if k != "backend"})
     return BASELINES[name].build(copy.deepcopy(model), **FLOAT64, **SETTINGS, **settings), oracle
 
 
-def assert_equal_steps(baseline: Eager, oracle: Algorithm1, seed: int) -> None:
+def assert_equal_steps(baseline: EagerBaseline, oracle: Algorithm1, seed: int) -> None:
     """One step of each from where they are; metrics, parameters, buffers and momentum agree to 1e-9."""
     x, y = on_device_of(oracle.model, batch(seed))
     metrics, expected = baseline.step(x, y), oracle.step(x, y)
@@ -203,7 +203,7 @@ def test_an_overflow_in_the_attack_leaves_no_nan_behind(monkeypatch: pytest.Monk
 
 def test_channels_last_changes_the_layout_and_not_the_step() -> None:
     settings = SETTINGS | METHODS["iseat"] | {"steps": 2}
-    plain, nhwc = (Eager(network(), channels_last=layout, **settings) for layout in (False, True))
+    plain, nhwc = (EagerBaseline(network(), channels_last=layout, **settings) for layout in (False, True))
     assert nhwc.model.layer1[0].conv1.weight.is_contiguous(memory_format=torch.channels_last)
     x, y = batch(0)
     torch.testing.assert_close(plain.step(x, y), nhwc.step(x, y), rtol=1e-9, atol=1e-11)

@@ -9,8 +9,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from fastiseat.cli.eval import follow as eval_follow
-from fastiseat.evaluation import Standing, robustness
-from fastiseat.evaluation.ensemble.evaluator import Withstand
+from fastiseat.evaluation import EnsembleState, robustness
+from fastiseat.evaluation.ensemble.evaluator import EnsembleEvaluator
 from fastiseat.evaluation.verdicts import records
 
 pytestmark = pytest.mark.usefixtures("short")
@@ -25,7 +25,7 @@ def saved(run):
 def verdicts(result):
     """Of each attack, sample by sample."""
     found = [records.read(Path(row["saved"])) for row in result["attacks"]]
-    return {record.facts["attack"]["name"]: record.standing.broken_by.tolist() for record in found}
+    return {record.facts["attack"]["name"]: record.ensemble_state.broken_by.tolist() for record in found}
 
 
 def test_names_that_a_person_finds(fastiseat, run):
@@ -48,7 +48,7 @@ def test_complete_verdicts_are_not_computed_again(fastiseat, evaluate, run, monk
     first = evaluate(*words)
     assert len(sanity) == 1
     monkeypatch.setattr(robustness.Evaluator, "__call__", lambda *_, **__: pytest.fail("attacked"))
-    monkeypatch.setattr(Withstand, "__call__", lambda *_, **__: pytest.fail("attacked"))
+    monkeypatch.setattr(EnsembleEvaluator, "__call__", lambda *_, **__: pytest.fail("attacked"))
     result = fastiseat("eval", *words, "--json")
     assert json.loads(result.out) == first
     assert [line.split(":")[0] for line in result.err.splitlines()] == ["clean", "pgd-3", "aa"]
@@ -121,15 +121,15 @@ class Cut:
 
     def __init__(self, monkeypatch, after, by):
         self.left = after
-        ended = Standing.ended
+        ended = EnsembleState.ended
 
-        def counted(standing, *words, **more):
-            ended(standing, *words, **more)
+        def counted(ensemble_state, *words, **more):
+            ended(ensemble_state, *words, **more)
             self.left -= 1
             if self.left == 0:
                 by()
 
-        monkeypatch.setattr(Standing, "ended", counted)
+        monkeypatch.setattr(EnsembleState, "ended", counted)
 
 
 def interrupt():

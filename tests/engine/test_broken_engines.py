@@ -15,7 +15,7 @@ from fastiseat import PGD, TrainStep, UserError
 from fastiseat.engine.precision import LossScale
 from fastiseat.engine.recording import recorder
 from fastiseat.engine.recording.engines import Recorded
-from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.guards import ModuleGuards
 from fastiseat.engine.recording.recorder import Recorder, Recording, Snapshot
 from fastiseat.engine.recording.tape import Tape
 from fastiseat.engine.settings import Settings
@@ -125,7 +125,7 @@ def no_recapture(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_address_check(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Surroundings, "_is_as_seen", lambda self: True)
+    patch.setattr(ModuleGuards, "_is_as_seen", lambda self: True)
 
 
 def no_seed(patch: pytest.MonkeyPatch) -> None:

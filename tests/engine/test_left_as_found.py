@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fastiseat import AWP, ISEAT, PGD, TrainStep, UserError, evaluate
-from fastiseat.engine.algorithm1 import Given
+from fastiseat.engine.algorithm1 import StepInputs
 from fastiseat.fusion.fuse import Fused, fuse
 from fastiseat.fusion.undo import random_numbers
 
@@ -201,7 +201,7 @@ def test_by_the_first_look_of_a_step(meddle: Callable[[Net], object], end: End) 
         COUNT[0], net = 0, Net(meddle, at, end)
         found, tensors = of_python(net), values(net)
         with suppress(Exception, KeyboardInterrupt, SystemExit):
-            TrainStep(net)._try(Given(*images()))
+            TrainStep(net)._try(StepInputs(*images()))
         assert_as_found(net, found, tensors)
         assert COUNT[0] >= at
 

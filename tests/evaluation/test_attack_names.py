@@ -11,7 +11,7 @@ from unanswered import short  # noqa: F401 (a fixture)
 
 import fastiseat
 from fastiseat.errors import UserError
-from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing, any_attack_named, attack_named
+from fastiseat.evaluation import EnsembleAttack, EnsembleState, Evaluator, any_attack_named, attack_named
 from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.names import ALSO_CALLED, ATTACKS, AUTOATTACK, attack_called
@@ -69,10 +69,10 @@ def test_a_part_alone_is_that_of_the_whole(part: str, norm: str) -> None:
     alone = fastiseat.evaluate(model, images, labels, [part], eps=eps, norm=norm, seed=3)[part]  # type: ignore[arg-type]
     whole = ensemble_named("aa", norm=norm, num_classes=5, seed=3)
     only = replace(whole, parts=tuple(each for each in whole.parts if each.name == part))
-    standing = Standing.fresh(12)
+    ensemble_state = EnsembleState.fresh(12)
     attack = EnsembleAttack(name="aa", eps=eps, norm=norm)  # type: ignore[arg-type]
-    Evaluator(model).withstand(Samples(images, labels), attack, only, standing, seed=3)
-    assert [("clean", part, "")[number] for number in standing.broken_by] == list(alone.broken_by)
+    Evaluator(model).run_ensemble(Samples(images, labels), attack, only, ensemble_state, seed=3)
+    assert [("clean", part, "")[number] for number in ensemble_state.broken_by] == list(alone.broken_by)
     assert alone.broken_by[0] == "clean" and part in alone.broken_by
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import fastiseat
 from fastiseat import PGD, SGD, TrainStep
 from fastiseat.attacks.search.square import Square
-from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation import EnsembleAttack, EnsembleState, Evaluator
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, ensemble_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.methods.at import AT
@@ -60,12 +60,12 @@ def shorter(norm: str, queries: int, *, targets: int = 9, classes: int = 10) -> 
 
 
 def ours(net: Trained, norm: str, queries: int, targets: int, *, eps: float) -> np.ndarray:
-    standing = Standing.fresh(len(net.labels))
+    ensemble_state = EnsembleState.fresh(len(net.labels))
     attack = EnsembleAttack(name="aa", eps=eps, norm=norm)  # type: ignore[arg-type]
-    Evaluator(net.model).withstand(
-        Samples(net.images, net.labels), attack, shorter(norm, queries, targets=targets), standing
+    Evaluator(net.model).run_ensemble(
+        Samples(net.images, net.labels), attack, shorter(norm, queries, targets=targets), ensemble_state
     )
-    return standing.unbroken
+    return ensemble_state.unbroken
 
 
 def theirs(net: Trained, norm: str, queries: int, targets: int, *, eps: float) -> np.ndarray:
@@ -116,10 +116,10 @@ def test_a_linear_networks_robustness_is_found_exactly(norm: str, eps: float, cl
     labels[::9] = (labels[::9] + 1) % classes
     left = slack(model, images, labels, eps, norm)
     clear = (left.abs() > 1e-6).numpy()
-    standing, attack = Standing.fresh(60), EnsembleAttack(name="aa", eps=eps, norm=norm)  # type: ignore[arg-type]
+    ensemble_state, attack = EnsembleState.fresh(60), EnsembleAttack(name="aa", eps=eps, norm=norm)  # type: ignore[arg-type]
     ensemble = shorter(norm, 20, targets=4, classes=classes)
-    Evaluator(model).withstand(Samples(images, labels), attack, ensemble, standing)
+    Evaluator(model).run_ensemble(Samples(images, labels), attack, ensemble, ensemble_state)
     robust = (left > 0).numpy()
     assert clear.sum() > 57
     assert 5 < robust.sum() < 50, "a test in which every verdict is the same shows little"
-    assert np.array_equal(standing.unbroken[clear], robust[clear])
+    assert np.array_equal(ensemble_state.unbroken[clear], robust[clear])

@@ -18,8 +18,8 @@ from fastiseat.attacks.search import square_l2 as bumps
 from fastiseat.attacks.search.apgd import APGD
 from fastiseat.attacks.search.fab import FAB
 from fastiseat.attacks.search.square import Square
-from fastiseat.evaluation.ensemble.batched_search import Pursuit, Steps
-from fastiseat.evaluation.ensemble.evaluator import Withstand
+from fastiseat.evaluation.ensemble.batched_search import BatchedSearch, Steps
+from fastiseat.evaluation.ensemble.evaluator import EnsembleEvaluator
 
 Check = Callable[[pytest.MonkeyPatch], None]
 
@@ -47,7 +47,7 @@ first_rise = without_patch(test_apgd.check_first_rise)
 no_image = without_patch(test_withstand.check_nan)
 targets = test_withstand.check_targets
 nan_free = without_patch(partial(test_hyperplane.test_out_of_reach_it_goes_as_far_as_the_borders_let, "l2", 1.5))
-seats = without_patch(test_pursuit.pinned)
+slots = without_patch(test_pursuit.pinned)
 repeats = without_patch(partial(test_pursuit.test_what_is_found_beyond_the_last_step_does_not_count, 4))
 judge = without_patch(test_pursuit.check_judge)
 half = without_patch(test_withstand.check_half)
@@ -133,36 +133,50 @@ MUTANTS: list[tuple[str, Any, str, str, str, Check]] = [
     ("hills have no holes", bumps, "bump", "hill - hole", "hill", squares),
     ("the round is no part of the place", draws, "draw", ") + round_", ")", words),
     ("the seed's upper half is lost", draws, "draw", "_host_mix(seed)", "_host_mix(seed % 2**32)", words),
-    ("no confirmation", Pursuit, "_confirmed", "places[~right.cpu().numpy()]", "places", judge),
-    ("what was denied stays found", Pursuit, "_confirmed", "at[right], False", "at[right], True", judge),
+    ("no confirmation", BatchedSearch, "_confirmed", "places[~right.cpu().numpy()]", "places", judge),
+    ("what was denied stays found", BatchedSearch, "_confirmed", "at[right], False", "at[right], True", judge),
     (
         "a new sample finds the old one's state",
-        Pursuit,
+        BatchedSearch,
         "_start",
         "if tensor.dim():",
         "if name in FIXED[:-1]:",
-        seats,
+        slots,
     ),
-    ("a new sample has the old one's age", Pursuit, "_seat", "seats.age[places] = 0", "pass", seats),
+    ("a new sample has the old one's age", BatchedSearch, "_fill", "slots.age[places] = 0", "pass", slots),
     (
         "all rounds are the first",
-        Pursuit,
+        BatchedSearch,
         "_start",
-        "rows, seats.round[places]",
-        "rows, seats.round[places] * 0",
-        seats,
+        "rows, slots.round[places]",
+        "rows, slots.round[places] * 0",
+        slots,
     ),
-    ("the last round is left out", Pursuit, "_dismiss", "round_ + 1 < self", "round_ + 2 < self", seats),
+    ("the last round is left out", BatchedSearch, "_dismiss", "round_ + 1 < self", "round_ + 2 < self", slots),
     (
         "the last step is left out",
-        Pursuit,
+        BatchedSearch,
         "_dismiss",
         "self._steps.search.length",
         "self._steps.search.length - 1",
-        seats,
+        slots,
     ),
-    ("a sample broken at the end ends twice", Pursuit, "_dismiss", "np.setdiff1d(spent, broken)", "spent", seats),
-    ("fewer seats are other people's", Pursuit, "_shrink", "np.resize(taken, size)", "np.arange(size)", seats),
+    (
+        "a sample broken at the end ends twice",
+        BatchedSearch,
+        "_dismiss",
+        "np.setdiff1d(spent, broken)",
+        "spent",
+        slots,
+    ),
+    (
+        "fewer slots are other people's",
+        BatchedSearch,
+        "_shrink",
+        "np.resize(taken, size)",
+        "np.arange(size)",
+        slots,
+    ),
     (
         "repeats go on beyond the end",
         Steps,
@@ -171,11 +185,25 @@ MUTANTS: list[tuple[str, Any, str, str, str, Check]] = [
         'before["clock"] < 9 + self',
         repeats,
     ),
-    ("half precision is believed", Withstand, "_pursuit", "judge=self._judge", "judge=self._passes", half),
-    ("half precision spares a part", Withstand, "_pursue", "if broken or not only_found:", "if True:", passes),
+    (
+        "half precision is believed",
+        EnsembleEvaluator,
+        "_batched_search",
+        "judge=self._judge",
+        "judge=self._passes",
+        half,
+    ),
+    (
+        "half precision spares a part",
+        EnsembleEvaluator,
+        "_run_part",
+        "if broken or not only_found:",
+        "if True:",
+        passes,
+    ),
     (
         "the unlikeliest class first",
-        Withstand,
+        EnsembleEvaluator,
         "_clean",
         "descending=True)[:, 1:]",
         "descending=False)[:, :-1]",
@@ -183,7 +211,7 @@ MUTANTS: list[tuple[str, Any, str, str, str, Check]] = [
     ),
     (
         "the next batch has the last one's targets",
-        Withstand,
+        EnsembleEvaluator,
         "_victims",
         "(0, index)",
         "(0, index % 4)",

@@ -15,7 +15,7 @@ from trials import small, split_of, watch
 import fastiseat
 from fastiseat.attacks.search.square import Square
 from fastiseat.errors import UserError
-from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing
+from fastiseat.evaluation import Attack, EnsembleAttack, EnsembleState, Evaluator
 from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.samples import Samples
 
@@ -58,10 +58,12 @@ def test_few_classes(classes: int) -> None:
     *others, square = ensemble.parts
     ensemble = replace(ensemble, parts=(*others, replace(square, search=Square(queries=50))))
     for parts in (ensemble.parts, ensemble.parts[1:], ensemble.parts[2:]):
-        standing = Standing.fresh(2)
+        ensemble_state = EnsembleState.fresh(2)
         attack = EnsembleAttack(name="aa", eps=0.15)
-        Evaluator(model).withstand(Samples(images, zeros(2)), attack, replace(ensemble, parts=parts), standing)
-        assert standing.broken_by.tolist() == [1, -1]
+        Evaluator(model).run_ensemble(
+            Samples(images, zeros(2)), attack, replace(ensemble, parts=parts), ensemble_state
+        )
+        assert ensemble_state.broken_by.tolist() == [1, -1]
 
 
 def call(**changes: Any) -> Any:

@@ -20,11 +20,11 @@ from fastiseat import models
 from fastiseat.attacks.losses import losses_of
 from fastiseat.evaluation import ATTACKS, Evaluator, evaluate_split, sanity_checks
 from fastiseat.evaluation.attack import attack_named
-from fastiseat.evaluation.ensemble.batched_search import Pursuit
+from fastiseat.evaluation.ensemble.batched_search import BatchedSearch
 from fastiseat.evaluation.ensemble.official import Official
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 
 HALVES = [torch.float16, torch.bfloat16]
 EPS = {"linf": 0.1, "l2": 2.0}
@@ -61,19 +61,19 @@ def subject(kind: torch.dtype | str) -> tuple[nn.Module, Tensor]:
 def seen(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[Tensor]]:
     """All x' that the passes get, or of FAB, whose search leaves the ball, those that a verdict is asked of."""
     found: list[Tensor] = []
-    forward, confirmed = Passes.forward, Pursuit._confirmed
+    forward, confirmed = Passes.forward, BatchedSearch._confirmed
 
     def passing(self: Passes, x: Tensor) -> Tensor:
         found.append(x.detach().clone())
         return forward(self, x)
 
-    def confirming(self: Pursuit, places: object) -> object:
+    def confirming(self: BatchedSearch, places: object) -> object:
         found.append(self._state["x_adv"].clone())
         return confirmed(self, places)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         if name.startswith(("aa", "fab")):
-            patch.setattr(Pursuit, "_confirmed", confirming)
+            patch.setattr(BatchedSearch, "_confirmed", confirming)
         else:
             patch.setattr(Passes, "forward", passing)
         yield found
@@ -178,11 +178,11 @@ def test_the_authors_code_on_any_dtype(dtype: torch.dtype) -> None:
     theirs = attack._attack
     theirs.apgd.n_iter = theirs.apgd_targeted.n_iter = theirs.fab.n_iter = 4
     theirs.square.n_queries = 8
-    standing = Standing.fresh(6)
+    ensemble_state = EnsembleState.fresh(6)
     with in_float64() if dtype == torch.float64 else nullcontext():
-        attack.withstand(Samples(IMAGES, LABELS), standing)
+        attack.run_ensemble(Samples(IMAGES, LABELS), ensemble_state)
     assert read == {dtype}
-    assert (standing.broken_by > 0).any()
+    assert (ensemble_state.broken_by > 0).any()
 
 
 @pytest.mark.parametrize("dtype", HALVES)

@@ -18,7 +18,7 @@ from fastiseat.evaluation.ensemble.ensembles import ensemble_named
 from fastiseat.evaluation.ensemble.official import Official
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.verdicts.confirm import confirmed
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.names import AUTOATTACK, ENSEMBLES
 from fastiseat.pipelines.protocol.base import Split
 
@@ -114,7 +114,7 @@ def everywhere() -> Iterator[tuple[str, Any]]:
         "sanity",
         lambda model: sanity_checks(Evaluator(model, batch_size=2), samples, eps=0.1, norm="linf", num_classes=5),
     )
-    yield "official", lambda model: official(model).withstand(samples, Standing.fresh(5))
+    yield "official", lambda model: official(model).run_ensemble(samples, EnsembleState.fresh(5))
 
 
 def official(
@@ -145,20 +145,20 @@ def test_without_an_answer_to_an_image_itself_there_is_no_verdict(call: str, spo
 @pytest.mark.parametrize("spoil", ["all NaN", "the label's ∞"])
 def test_the_authors_code_is_not_told_a_class(spoil: str) -> None:
     """It takes NaN for class 0, that of images 1 and 4, and FAB-T makes NaN of an image."""
-    standing = Standing.fresh(5)
-    official(Unbreakable(spoil)).withstand(Samples(*images_for(SPOILT)), standing)
-    assert standing.broken_by.tolist() == [-1, 1, -1, -1, 1]
+    ensemble_state = EnsembleState.fresh(5)
+    official(Unbreakable(spoil)).run_ensemble(Samples(*images_for(SPOILT)), ensemble_state)
+    assert ensemble_state.broken_by.tolist() == [-1, 1, -1, -1, 1]
 
 
 def test_an_unfinished_evaluation_marks_nobody_as_wrong() -> None:
     """The images of the first batch, which have an answer, neither."""
     images, labels = images_for((4,))
-    standing = Standing.fresh(5)
+    ensemble_state = EnsembleState.fresh(5)
     evaluator, attack = Evaluator(Unbreakable(perturbed=False), batch_size=2), any_attack_named("aa", eps=0.1)
     ensemble = ensemble_named("aa", norm="linf", num_classes=5)
     with pytest.raises(NotFiniteError):
-        evaluator.withstand(Samples(images, 1 - labels), attack, ensemble, standing)  # type: ignore[arg-type]
-    assert standing.broken_by.tolist() == [-1] * 5
+        evaluator.run_ensemble(Samples(images, 1 - labels), attack, ensemble, ensemble_state)  # type: ignore[arg-type]
+    assert ensemble_state.broken_by.tolist() == [-1] * 5
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -12,11 +12,11 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fastiseat.attacks.search.protocol import Network, State, begun, noted
-from fastiseat.evaluation.ensemble.batched_search import Ints, Pursuit, Steps
+from fastiseat.attacks.search.protocol import AttackedNetwork, State, begun, noted
+from fastiseat.evaluation.ensemble.batched_search import BatchedSearch, Ints, Steps
 from fastiseat.evaluation.passes import Passes
-from fastiseat.evaluation.runners import Eager
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.runners import EagerRunner
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 
 LENGTH = 7
 Breaks = dict[tuple[int, int], int]
@@ -34,7 +34,7 @@ class Scripted:
     def start(self, given: Mapping[str, Tensor]) -> State:
         return begun(given) | {"mine": given["index"] * 100 + given["round"], "steps": given["index"] * 0}
 
-    def step(self, state: Mapping[str, Tensor], network: Network) -> State:
+    def step(self, state: Mapping[str, Tensor], network: AttackedNetwork) -> State:
         del network
         index, rounds, clock = (state[name].tolist() for name in ("index", "round", "clock"))
         assert state["mine"].equal(state["index"] * 100 + state["round"])
@@ -73,11 +73,11 @@ def victims(rows: Ints, rounds: Ints) -> State:
     }
 
 
-def pursuit(
+def batched_search(
     search: Scripted, *, sizes: tuple[int, ...], rounds: int, repeat: int = 1, judge: Judge | None = None
-) -> Pursuit:
+) -> BatchedSearch:
     steps = Steps(search=search, passes=Passes(model=torch.nn.Identity()), repeat=repeat)
-    return Pursuit(steps, victims, Eager(), judge=judge or Judge(), rounds=rounds, sizes=sizes)  # type: ignore[arg-type]
+    return BatchedSearch(steps, victims, EagerRunner(), judge=judge or Judge(), rounds=rounds, sizes=sizes)  # type: ignore[arg-type]
 
 
 def expected(jobs: list[tuple[int, int]], breaks: Breaks, rounds: int) -> list[tuple[int, int, bool]]:
@@ -117,13 +117,13 @@ def check_runs(
 ) -> None:
     """AssertionError where a run is lost, repeated, out of turn, or cut short."""
     search, told = Scripted(breaks), []
-    pursuit(search, sizes=sizes, rounds=rounds, repeat=repeat)(jobs, lambda *end: told.append(end))
+    batched_search(search, sizes=sizes, rounds=rounds, repeat=repeat)(jobs, lambda *end: told.append(end))
     ends = expected(jobs, breaks, rounds)
     assert sorted(told) == sorted(ends)
     for row, _ in jobs:  # rounds in their order
         assert [end for end in told if end[0] == row] == [end for end in ends if end[0] == row]
     due = {(row, round_, clock) for row, round_, _ in ends for clock in range(length_of(breaks, row, round_))}
-    assert due <= set(search.stepped), "beside these, seats that are free go on with somebody's work"
+    assert due <= set(search.stepped), "beside these, slots that are free go on with somebody's work"
 
 
 def length_of(breaks: Breaks, row: int, round_: int) -> int:
@@ -135,14 +135,14 @@ def test_a_pinned_run() -> None:
 
 
 def pinned(repeat: int = 1) -> None:
-    """Many samples in few seats, broken at various times; AssertionError where something is lost."""
+    """Many samples in few slots, broken at various times; AssertionError where something is lost."""
     breaks = {(0, 0): 0, (1, 1): 6, (2, 0): 3, (4, 2): 0, (5, 0): 7, (6, 1): 8, (7, 2): 2}
     check_runs(breaks, [(row, row % 2) for row in range(9)], sizes=(4, 2, 1), rounds=3, repeat=repeat)
 
 
 def test_batches_are_full_while_somebody_waits() -> None:
     search, sizes = Scripted({}), []
-    chase = pursuit(search, sizes=(4, 2, 1), rounds=2)
+    chase = batched_search(search, sizes=(4, 2, 1), rounds=2)
     honest = chase._runner
 
     def counted(program: Steps, given: State, *, seed: int) -> Mapping[str, Tensor]:
@@ -157,7 +157,7 @@ def test_batches_are_full_while_somebody_waits() -> None:
 @pytest.mark.parametrize("repeat", [1, 4])
 def test_what_is_found_beyond_the_last_step_does_not_count(repeat: int) -> None:
     breaks, told = {(0, 0): LENGTH, (1, 0): LENGTH - 1, (2, 0): LENGTH + 2}, []
-    pursuit(Scripted(breaks), sizes=(4,), rounds=1, repeat=repeat)(
+    batched_search(Scripted(breaks), sizes=(4,), rounds=1, repeat=repeat)(
         [(row, 0) for row in range(3)], lambda *end: told.append(end)
     )
     assert sorted(told) == [(0, 0, False), (1, 0, True), (2, 0, False)]
@@ -172,7 +172,7 @@ def check_judge(refusals: int = 1, broken: bool = False) -> None:
     """AssertionError where a sample is broken though the verdict on its image was that it is right."""
     told: list[tuple[int, int, bool]] = []
     search, judge = Scripted({(0, 0): 2}), Judge(refusals)
-    pursuit(search, sizes=(2,), rounds=1, judge=judge)([(0, 0)], lambda *end: told.append(end))
+    batched_search(search, sizes=(2,), rounds=1, judge=judge)([(0, 0)], lambda *end: told.append(end))
     assert told == [(0, 0, broken)]
     assert judge.asked == {0: 1}
     assert len({clock for _, _, clock in search.stepped}) == (3 if broken else LENGTH)
@@ -188,15 +188,15 @@ def test_an_interrupted_run_goes_on(data: st.DataObject, sizes: tuple[int, ...],
     breaks = data.draw(breaks_of(count, rounds))
     patience = data.draw(st.integers(1, count * rounds))
 
-    def ended(standing: Standing, stop: Callable[[], None]) -> Callable[[int, int, bool], None]:
+    def ended(ensemble_state: EnsembleState, stop: Callable[[], None]) -> Callable[[int, int, bool], None]:
         def end(row: int, round_: int, broken: bool) -> None:
-            standing.ended(row, 0, round_, rounds=rounds, broken=broken)
+            ensemble_state.ended(row, 0, round_, rounds=rounds, broken=broken)
             stop()
 
         return end
 
-    whole, parts = Standing.fresh(count), Standing.fresh(count)
-    pursuit(Scripted(breaks), sizes=sizes, rounds=rounds)(whole.jobs(0), ended(whole, lambda: None))
+    whole, parts = EnsembleState.fresh(count), EnsembleState.fresh(count)
+    batched_search(Scripted(breaks), sizes=sizes, rounds=rounds)(whole.jobs(0), ended(whole, lambda: None))
     left = [patience]
 
     def stop() -> None:
@@ -205,9 +205,9 @@ def test_an_interrupted_run_goes_on(data: st.DataObject, sizes: tuple[int, ...],
             raise StopError
 
     try:
-        pursuit(Scripted(breaks), sizes=sizes, rounds=rounds)(parts.jobs(0), ended(parts, stop))
+        batched_search(Scripted(breaks), sizes=sizes, rounds=rounds)(parts.jobs(0), ended(parts, stop))
     except StopError:
-        pursuit(Scripted(breaks), sizes=sizes, rounds=rounds)(parts.jobs(0), ended(parts, lambda: None))
+        batched_search(Scripted(breaks), sizes=sizes, rounds=rounds)(parts.jobs(0), ended(parts, lambda: None))
     assert np.array_equal(parts.broken_by, whole.broken_by)
     assert np.array_equal(parts.part, whole.part)
     assert (whole.part[whole.unbroken] == 1).all()

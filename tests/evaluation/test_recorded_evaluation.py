@@ -15,7 +15,15 @@ from fastiseat.attacks import random_start
 from fastiseat.attacks.search.apgd import APGD
 from fastiseat.engine.restore import counter_seed
 from fastiseat.errors import UserError
-from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing, attack_named, evaluate_split, trial
+from fastiseat.evaluation import (
+    Attack,
+    EnsembleAttack,
+    EnsembleState,
+    Evaluator,
+    attack_named,
+    evaluate_split,
+    trial,
+)
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
 
 EPS = 0.06
@@ -183,7 +191,9 @@ def test_what_an_ensemble_can_not_record_is_known_to_its_evaluator() -> None:
     split, part = split_of(model), Part(name="apgd-ce", search=APGD(loss="ce", norm="linf", iterations=1))
     evaluator, ensemble = recorded(model, say=said.append), Ensemble(name="short", parts=(part,))
     for _ in range(2):
-        evaluator.withstand(split, EnsembleAttack(name="short", eps=EPS), ensemble, Standing.fresh(len(split)))
+        evaluator.run_ensemble(
+            split, EnsembleAttack(name="short", eps=EPS), ensemble, EnsembleState.fresh(len(split))
+        )
     evaluator(split, ATTACKS[1])
     assert [line.split(": ")[1] for line in said] == ["apgd-ce cannot be recorded"]
     assert evaluator.engine.name == "eager"

@@ -8,17 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastiseat.evaluation import Standing
+from fastiseat.evaluation import EnsembleState
 from fastiseat.evaluation.verdicts.records import Record, UntrustedError, decode, encode, file_name, place
 
 
 def record(samples=4):
     attack = {"name": "aa", "eps": 8 / 255, "norm": "linf"}
     facts = {"dataset": "npz:/there/my data", "split": "test", "samples": samples, "attack": attack}
-    standing = Standing.fresh(samples)
-    standing.broken_by[:2] = 0, 2
-    standing.part[3] = 2
-    return Record(facts=facts, made={"official": None}, parts=("one", "two"), standing=standing, notes=("ε",))
+    ensemble_state = EnsembleState.fresh(samples)
+    ensemble_state.broken_by[:2] = 0, 2
+    ensemble_state.part[3] = 2
+    return Record(
+        facts=facts, made={"official": None}, parts=("one", "two"), ensemble_state=ensemble_state, notes=("ε",)
+    )
 
 
 def test_what_is_written_is_read():
@@ -27,7 +29,7 @@ def test_what_is_written_is_read():
     for name in ("facts", "made", "parts", "notes", "seconds", "sanity"):
         assert getattr(found, name) == getattr(written, name)
     for name in ("broken_by", "part", "round"):
-        assert np.array_equal(getattr(found.standing, name), getattr(written.standing, name))
+        assert np.array_equal(getattr(found.ensemble_state, name), getattr(written.ensemble_state, name))
     assert (found.left, found.begun, found.robust.tolist()) == (1, True, [False, False, True, True])
 
 
@@ -51,7 +53,7 @@ def test_other_files_are_refused(text):
 
 def test_a_verdict_is_needed_for_each_sample():
     harmed = record()
-    harmed.standing.part = harmed.standing.part[:3]
+    harmed.ensemble_state.part = harmed.ensemble_state.part[:3]
     with pytest.raises(UntrustedError, match="a verdict for each sample"):
         decode(encode(harmed))
 

@@ -15,7 +15,7 @@ from trials import watch
 
 from fastiseat import evaluate
 from fastiseat.evaluation import Check, Evaluator, attack_named, sanity_checks
-from fastiseat.evaluation.pgd_trace import Climb
+from fastiseat.evaluation.pgd_trace import PGDTrace
 from fastiseat.evaluation.sanity import signs as sanity
 from fastiseat.evaluation.sanity.chance import beyond, outnumber
 from fastiseat.evaluation.sanity.masking import Evidence, checks_of
@@ -119,13 +119,13 @@ def test_what_a_random_start_escapes_from(networks: Networks) -> None:
     assert re.fullmatch(r"zero or no number at (\d+) of \1 images", found["gradients"])
 
 
-def climb(robust: int, *, size: int = 60, early: int | None = None) -> Climb:
+def climb(robust: int, *, size: int = 60, early: int | None = None) -> PGDTrace:
     """Of which so many samples are robust, and after ten steps ``early``."""
     left, ten = (np.arange(size) < count for count in (robust, robust if early is None else early))
-    return Climb(early=ten, robust=left, spared=left & ten, useless=np.zeros(size, bool), losses=1.0 - left)
+    return PGDTrace(early=ten, robust=left, spared=left & ten, useless=np.zeros(size, bool), losses=1.0 - left)
 
 
-def evidence(**climbs: Climb) -> Evidence:
+def evidence(**climbs: PGDTrace) -> Evidence:
     usual = {"clean": climb(60), "fgsm": climb(40), "at_image": climb(30), "at_random": climb(30)}
     rest = {"on_margin": climb(30), "larger": climb(0), "unbounded": climb(0)}
     return Evidence(eps=EPS, queries=500, square=np.arange(60) < 35, **usual | rest | climbs)  # type: ignore[arg-type]
@@ -147,7 +147,7 @@ def evidence(**climbs: Climb) -> Evidence:
         ({"larger": climb(37)}, {"larger ε"}),
     ],
 )
-def test_each_rule_allows_for_chance(climbs: dict[str, Climb], tells: set[str]) -> None:
+def test_each_rule_allows_for_chance(climbs: dict[str, PGDTrace], tells: set[str]) -> None:
     assert suspicious(checks_of(evidence(**climbs))).keys() == tells
 
 

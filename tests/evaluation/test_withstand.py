@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from fastiseat.attacks.search.apgd import APGD
 from fastiseat.attacks.search.fab import FAB
 from fastiseat.attacks.search.square import Square
-from fastiseat.evaluation import EnsembleAttack, Evaluator, Standing
-from fastiseat.evaluation.ensemble.batched_search import Pursuit
+from fastiseat.evaluation import EnsembleAttack, EnsembleState, Evaluator
+from fastiseat.evaluation.ensemble.batched_search import BatchedSearch
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
 from fastiseat.evaluation.samples import Samples
 
@@ -67,16 +67,16 @@ def run(
     *,
     batch_size: int = 8,
     engine: str = "eager",
-    standing: Standing | None = None,
+    ensemble_state: EnsembleState | None = None,
     told: Callable[..., None] = lambda *_: None,
     eps: float | None = None,
-) -> Standing:
+) -> EnsembleState:
     model = network()
-    standing = standing or Standing.fresh(COUNT)
+    ensemble_state = ensemble_state or EnsembleState.fresh(COUNT)
     attack = EnsembleAttack(name="short", eps=EPS[norm] if eps is None else eps, norm=norm)  # type: ignore[arg-type]
     evaluator = Evaluator(model, engine=engine, batch_size=batch_size, say=pytest.fail)
-    evaluator.withstand(samples_of(model), attack, mixed(norm), standing, told=told)
-    return standing
+    evaluator.run_ensemble(samples_of(model), attack, mixed(norm), ensemble_state, told=told)
+    return ensemble_state
 
 
 @pytest.mark.parametrize("norm", EPS)
@@ -95,28 +95,28 @@ class StopError(Exception):
 
 @pytest.mark.parametrize("patience", [1, 2, 5, 9, 15, 24])
 def test_an_interrupted_run_goes_on_where_it_was(patience: int) -> None:
-    kept: list[Standing] = []
+    kept: list[EnsembleState] = []
 
-    def told(_part: Part, standing: Standing) -> None:
-        kept.append(copy.deepcopy(standing))
+    def told(_part: Part, ensemble_state: EnsembleState) -> None:
+        kept.append(copy.deepcopy(ensemble_state))
         if len(kept) == patience:
             raise StopError
 
     with pytest.raises(StopError):
         run("linf", told=told)
     before = copy.deepcopy(kept[-1])
-    after = run("linf", standing=kept[-1])
+    after = run("linf", ensemble_state=kept[-1])
     assert np.array_equal(after.broken_by, run("linf").broken_by)
     settled = before.broken_by >= 0
     assert np.array_equal(after.broken_by[settled], before.broken_by[settled])
 
 
 def test_a_finished_run_searches_no_more() -> None:
-    standing = run("linf")
-    done, calls = copy.deepcopy(standing), []
-    run("linf", standing=standing, told=lambda *_: calls.append(None))
+    ensemble_state = run("linf")
+    done, calls = copy.deepcopy(ensemble_state), []
+    run("linf", ensemble_state=ensemble_state, told=lambda *_: calls.append(None))
     assert calls == []
-    assert np.array_equal(standing.broken_by, done.broken_by)
+    assert np.array_equal(ensemble_state.broken_by, done.broken_by)
     assert (done.part[done.unbroken] == 4).all()
 
 
@@ -129,15 +129,15 @@ def test_what_is_called_broken_is(norm: str, engine: str, monkeypatch: pytest.Mo
 def check_broken(norm: str, engine: str, patch: pytest.MonkeyPatch) -> None:
     """AssertionError where a broken sample's image is beyond ε, no image, or classified correctly."""
     images: dict[int, Tensor] = {}
-    honest = Pursuit._confirmed
+    honest = BatchedSearch._confirmed
 
-    def confirmed(self: Pursuit, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    def confirmed(self: BatchedSearch, places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         kept = honest(self, places)
         for place in kept:
-            images[int(self._seats.row[place])] = self._state["x_adv"][place].clone()
+            images[int(self._slots.row[place])] = self._state["x_adv"][place].clone()
         return kept
 
-    patch.setattr(Pursuit, "_confirmed", confirmed)
+    patch.setattr(BatchedSearch, "_confirmed", confirmed)
     broken_by = run(norm, engine=engine).broken_by
     rows = np.flatnonzero(broken_by > 0)
     assert sorted(images) == rows.tolist()
@@ -177,11 +177,13 @@ def check_half(eps: float = 0.0, half: str = "bf16") -> None:
     """AssertionError where what half precision says breaks a sample that full precision finds robust."""
     found = {}
     for precision in ("full", half):
-        model, standing = Lying(), Standing.fresh(COUNT)
+        model, ensemble_state = Lying(), EnsembleState.fresh(COUNT)
         samples = samples_of(model, dtype=torch.float32)
         attack = EnsembleAttack(name="short", eps=eps)
-        Evaluator(model, precision=precision, batch_size=8).withstand(samples, attack, short("linf"), standing)
-        found[precision] = standing.unbroken
+        Evaluator(model, precision=precision, batch_size=8).run_ensemble(
+            samples, attack, short("linf"), ensemble_state
+        )
+        found[precision] = ensemble_state.unbroken
     assert found["full"].sum() > 2
     assert np.array_equal(found[half], found["full"])
 
@@ -205,10 +207,10 @@ def test_no_image_is_no_adversarial_image(norm: str) -> None:
 
 def check_nan(norm: str = "l2") -> None:
     """AssertionError where a NaN of the gradient breaks a sample that nothing within ε breaks."""
-    model, standing = Rooted(), Standing.fresh(COUNT)
+    model, ensemble_state = Rooted(), EnsembleState.fresh(COUNT)
     attack = EnsembleAttack(name="short", eps=1e-6, norm=norm)  # type: ignore[arg-type]
-    Evaluator(model).withstand(samples_of(model), attack, short(norm), standing)
-    assert set(standing.broken_by.tolist()) == {-1, 0}
+    Evaluator(model).run_ensemble(samples_of(model), attack, short(norm), ensemble_state)
+    assert set(ensemble_state.broken_by.tolist()) == {-1, 0}
 
 
 class Watching(Lying):
@@ -225,14 +227,14 @@ class Watching(Lying):
 
 
 def test_half_precision_searches_once_and_full_precision_all_of_it() -> None:
-    model, standing = Watching(), Standing.fresh(1)
+    model, ensemble_state = Watching(), EnsembleState.fresh(1)
     images = images_of(1).float()
     samples = Samples(images, model(images).argmax(1))
     model.half.clear()
     ensemble = replace(short("linf"), parts=short("linf").parts[:2])
     attack = EnsembleAttack(name="short", eps=0.0)
-    Evaluator(model, precision="bf16").withstand(samples, attack, ensemble, standing)
-    assert standing.unbroken.all()
+    Evaluator(model, precision="bf16").run_ensemble(samples, attack, ensemble, ensemble_state)
+    assert ensemble_state.unbroken.all()
     assert model.half == [False] + [True] * 4 + [False] * (4 + 3 * 6)
 
 
@@ -267,10 +269,10 @@ def check_targets(patch: pytest.MonkeyPatch) -> None:
         return honest(self, given)
 
     patch.setattr(FAB, "start", start)
-    standing = run("linf", eps=0.001, batch_size=4)
+    ensemble_state = run("linf", eps=0.001, batch_size=4)
     model = network()
     images, labels = samples_of(model).take(np.arange(COUNT), torch.device("cpu"))
     order = model(images).argsort(1, descending=True)
-    for row in np.flatnonzero(standing.unbroken):
+    for row in np.flatnonzero(ensemble_state.unbroken):
         assert order[row, 0] == labels[row]
         assert [driven[int(row), round_] for round_ in range(3)] == order[row, 1:4].tolist()

@@ -215,7 +215,7 @@ class TestTheStreamNeverChanges:
     @pytest.mark.parametrize(("seed", "epoch", "expected"), [(0, 0, FIRST_DRAWS), (2**63 + 1, 199, LATER_DRAWS)])
     def test_draws(self, seed, epoch, expected):
         index = torch.tensor([0, 1, 2, 3, 4, 5, 49_999, 2**40])
-        assert [fate.tolist() for fate in reference.draws(index, seed=seed, epoch=epoch, pad=4)] == expected
+        assert [draws.tolist() for draws in reference.draws(index, seed=seed, epoch=epoch, pad=4)] == expected
 
     @pytest.mark.parametrize(
         ("pad_mode", "checksum"),

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastiseat.errors import UserError
 from fastiseat.kernels import idbh
-from fastiseat.kernels.idbh import draws as fate
+from fastiseat.kernels.idbh import draws as draws
 from fastiseat.kernels.idbh.policies import POLICIES, Kind
 
 NAMES = list(POLICIES)
@@ -62,7 +62,7 @@ def test_every_bit_of_seed_epoch_and_index_counts(seed, epoch):
 @pytest.mark.parametrize("policy", NAMES)
 def test_draws_equal_the_oracle(policy):
     index = torch.arange(300)
-    drawn = fate.draw(index, seed=2**40 + 5, epoch=9, policy=POLICIES[policy], height=48, width=40)
+    drawn = draws.draw(index, seed=2**40 + 5, epoch=9, policy=POLICIES[policy], height=48, width=40)
     (rows, columns), box = drawn.cuts, drawn.box
     for k in range(300):
         expected = oracle.draws(k, 2**40 + 5, 9, policy, 48, 40)
@@ -120,7 +120,7 @@ class TestDraws:
 
     @pytest.fixture
     def drawn(self, policy):
-        return fate.draw(torch.arange(20_000), seed=0, epoch=0, policy=POLICIES[policy], height=32, width=32)
+        return draws.draw(torch.arange(20_000), seed=0, epoch=0, policy=POLICIES[policy], height=32, width=32)
 
     def test_flips_and_kinds(self, drawn, policy):
         probabilities = [choice.probability for choice in POLICIES[policy].color_shape.values()]

@@ -18,7 +18,7 @@ from side_by_side import assert_same, batch, delta, recorded, small, step, twins
 from torch import Tensor, nn
 
 from fastiseat import AWP, PGD, SGD, TrainStep, UserError
-from fastiseat.engine.algorithm1 import Given
+from fastiseat.engine.algorithm1 import StepInputs
 from fastiseat.kernels.core import dispatch
 from fastiseat.methods import Consistency
 from fastiseat.methods.consistency import js_divergence
@@ -153,7 +153,7 @@ def test_a_batch_is_all_of_the_first_view_then_all_of_the_second() -> None:
     other = replace(CROPS, view=1)(images[here], here, dtype=torch.float64)
     for x in seen:
         assert torch.equal(x, torch.cat([plain, other]))
-    x, y = one._algorithm.batch(one.settings, Given(images, labels, index=here, rows=here))
+    x, y = one._algorithm.batch(one.settings, StepInputs(images, labels, index=here, rows=here))
     assert torch.equal(x, seen[-1]) and torch.equal(y, labels[here].repeat(2))
 
 

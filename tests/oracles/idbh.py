@@ -44,7 +44,7 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Draws:
-    """One sample's fate; ``box`` is top, left, height and width, or None."""
+    """One sample's draws; ``box`` is top, left, height and width, or None."""
 
     mirrored: bool
     cut_x: int

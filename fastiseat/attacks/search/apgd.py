@@ -15,7 +15,7 @@ from torch import Tensor
 from fastiseat.attacks.balls import ball_named
 from fastiseat.attacks.draws import draw
 from fastiseat.attacks.losses import losses_of
-from fastiseat.attacks.search.protocol import Network, State, begun, noted, per_image
+from fastiseat.attacks.search.protocol import AttackedNetwork, State, begun, noted, per_image
 from fastiseat.attacks.verdict import is_right
 
 # The share of the step against that of the last movement.
@@ -70,7 +70,7 @@ class APGD:
             "halved": torch.ones_like(nothing, dtype=torch.bool),
         }
 
-    def step(self, state: Mapping[str, Tensor], network: Network) -> State:
+    def step(self, state: Mapping[str, Tensor], network: AttackedNetwork) -> State:
         """Evaluate where each sample is, look back where it is time to, and move on."""
         x, labels, target = state["x"], state["labels"], state["target"]
         logits, loss, gradient = network.ascent(x, lambda z: losses_of(self.loss, z, labels, target))

@@ -13,7 +13,7 @@ import torch
 from fastiseat.attacks.balls import ball_named, require_served
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.search.hyperplane import SERVED, toward
-from fastiseat.attacks.search.protocol import Network, State, begun, noted, per_image
+from fastiseat.attacks.search.protocol import AttackedNetwork, State, begun, noted, per_image
 from fastiseat.attacks.verdict import is_answer, is_right
 
 # How far an iteration may lean towards the image; how far it overshoots; how far back it goes from success.
@@ -42,7 +42,7 @@ class FAB:
         """See :class:`~fastiseat.attacks.search.protocol.Search`."""
         return begun(given) | {"x": given["images"].clone()}
 
-    def step(self, state: Mapping[str, torch.Tensor], network: Network) -> State:
+    def step(self, state: Mapping[str, torch.Tensor], network: AttackedNetwork) -> State:
         """Linearise, project, look where that led."""
         images, x, labels, target = (state[name] for name in ("images", "x", "labels", "target"))
         ball = ball_named(self.norm)

@@ -34,7 +34,7 @@ class Ascent(NamedTuple):
     """(m, C, H, W), of each sample's own loss."""
 
 
-class Network(Protocol):
+class AttackedNetwork(Protocol):
     """The network under attack."""
 
     def logits(self, x: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ class Search(Protocol):
     def start(self, given: Mapping[str, Tensor]) -> State:
         """The state before the first step, without the fixed tensors, which are ``given``."""
 
-    def step(self, state: Mapping[str, Tensor], network: Network) -> State:
+    def step(self, state: Mapping[str, Tensor], network: AttackedNetwork) -> State:
         """What of the state a step changes. Nothing waits for the device."""
 
 

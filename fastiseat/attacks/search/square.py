@@ -18,7 +18,7 @@ from fastiseat.attacks.balls import require_served
 from fastiseat.attacks.draws import draw, signs
 from fastiseat.attacks.losses import margins
 from fastiseat.attacks.search import square_l2 as bumps
-from fastiseat.attacks.search.protocol import Network, State, begun, noted, per_image
+from fastiseat.attacks.search.protocol import AttackedNetwork, State, begun, noted, per_image
 from fastiseat.attacks.verdict import is_right
 from fastiseat.kernels.core.philox import below
 
@@ -55,7 +55,7 @@ class Square:
         margin = images.new_full((len(images),), torch.inf)
         return state | {"x": x, "best_x": x.clone(), "best_margin": margin}
 
-    def step(self, state: Mapping[str, Tensor], network: Network) -> State:
+    def step(self, state: Mapping[str, Tensor], network: AttackedNetwork) -> State:
         """Evaluate what was tried, keep it or not, and try something else."""
         x = state["x"]
         logits = network.logits(x)

@@ -18,7 +18,7 @@ from fastiseat.cli.eval.follow import Follower, saved_whatever_comes
 from fastiseat.cli.eval.target import Subject
 from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.precision import precision_for_amp
-from fastiseat.evaluation import Attack, EnsembleAttack, Evaluator, Standing, attack_named
+from fastiseat.evaluation import Attack, EnsembleAttack, EnsembleState, Evaluator, attack_named
 from fastiseat.evaluation.ensemble.official import Official
 from fastiseat.evaluation.passes import Passes, pixels_of
 from fastiseat.evaluation.robustness import evaluating
@@ -92,8 +92,8 @@ class Attacker:
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
             "torch": torch.__version__,
         }
-        standing = Standing.fresh(len(subject.split))
-        return Record(facts=facts, made=made, parts=parts, notes=notes, standing=standing)
+        ensemble_state = EnsembleState.fresh(len(subject.split))
+        return Record(facts=facts, made=made, parts=parts, notes=notes, ensemble_state=ensemble_state)
 
     def _run(self, attack: Attack | EnsembleAttack, record: Record, path: Path) -> None:
         if isinstance(attack, Attack):
@@ -116,11 +116,11 @@ class Attacker:
     def _run_ensemble(self, attack: EnsembleAttack, record: Record, follower: Follower) -> None:
         seed = self._arguments.seed
         ensemble = ensemble_on(self._subject, attack, seed)
-        self._finder.withstand(
+        self._finder.run_ensemble(
             self._samples,
             attack,
             ensemble,
-            record.standing,
+            record.ensemble_state,
             seed=seed,
             told=lambda *_: follower.told(),
             beat=lambda part, left: follower.beat(ensemble.parts.index(part), left),
@@ -139,12 +139,12 @@ class Attacker:
             say=self._progress.say,
         )
 
-        def told(part: str, standing: Standing) -> None:
+        def told(part: str, ensemble_state: EnsembleState) -> None:
             follower.told()
-            self._progress.busy(f"{part} is through, robust so far {100 * standing.unbroken.mean():.2f}%")
+            self._progress.busy(f"{part} is through, robust so far {100 * ensemble_state.unbroken.mean():.2f}%")
 
         self._progress.busy("the authors' code")
-        official.withstand(self._samples, record.standing, told)
+        official.run_ensemble(self._samples, record.ensemble_state, told)
 
     def _require_answers(self) -> None:
         """Before the first attack, by the first batch: each attack looks at all images, but when it is through."""

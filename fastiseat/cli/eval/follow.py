@@ -38,7 +38,7 @@ class Follower:
         if part != self._part:
             self._part, self._size = part, max(left, 1.0)
             self._progress.forget()
-        share = 100 * self._record.standing.unbroken.mean()
+        share = 100 * self._record.ensemble_state.unbroken.mean()
         done = round(self._size - left)
         self._progress.count(self._record.parts[part], done, round(self._size), f"robust so far {share:.2f}%")
 

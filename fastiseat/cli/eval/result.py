@@ -69,7 +69,7 @@ def row(record: Record, file: Path) -> dict[str, Any]:
     told_of |= {"correct": correct, "total": total, "accuracy": correct / total}
     if len(record.parts) > 1:
         told_of["parts"] = [
-            {"part": name, "robust": record.standing.robust_after(number)}
+            {"part": name, "robust": record.ensemble_state.robust_after(number)}
             for number, name in enumerate(("clean", *record.parts))
         ]
     if attack.get("parts"):

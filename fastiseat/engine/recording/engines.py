@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fastiseat.engine.algorithm1 import Algorithm1, Given
+from fastiseat.engine.algorithm1 import Algorithm1, StepInputs
 from fastiseat.engine.place import Buffers
 from fastiseat.engine.recording.cuda_graph import GraphCapturer
-from fastiseat.engine.recording.guards import Surroundings
+from fastiseat.engine.recording.guards import ModuleGuards
 from fastiseat.engine.recording.recorder import (
     MOST_RECORDINGS,
     Capturer,
@@ -39,7 +39,7 @@ class Engine(Protocol):
 
     name: str
 
-    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+    def __call__(self, settings: Settings, given: StepInputs, *, seed: int) -> dict[str, Tensor]:
         """One step; ``seed`` is that of all random numbers that it draws."""
 
 
@@ -51,7 +51,7 @@ class Eager:
     def __init__(self, algorithm: Algorithm1) -> None:
         self._algorithm = algorithm
 
-    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+    def __call__(self, settings: Settings, given: StepInputs, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
         found = Buffers(self._algorithm.model)
         try:
@@ -83,10 +83,10 @@ class Recorded:
     """By a recording: a replay computes the whole step from the numbers, images and weights of its time."""
 
     def __init__(
-        self, name: str, capturer: Callable[[], Capturer], algorithm: Algorithm1, surroundings: Surroundings
+        self, name: str, capturer: Callable[[], Capturer], algorithm: Algorithm1, guards: ModuleGuards
     ) -> None:
         self.name, self._capturer = name, capturer
-        self._algorithm, self._surroundings = algorithm, surroundings
+        self._algorithm, self._guards = algorithm, guards
         self._recorder = Recorder(capturer)
         self._settings: Settings | None = None
         self._structure: Hashable = None
@@ -97,7 +97,7 @@ class Recorded:
         self._written: dict[Hashable, tuple[Collection[str], Collection[str]]] = {}
         """What the program of each recording writes; replays run none of its Python."""
 
-    def __call__(self, settings: Settings, given: Given, *, seed: int) -> dict[str, Tensor]:
+    def __call__(self, settings: Settings, given: StepInputs, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
         algorithm, networks = self._algorithm, settings.trained.networks
         if algorithm.draws and algorithm.recompute_clean:
@@ -105,7 +105,7 @@ class Recorded:
         if settings is not self._settings:
             self._take(settings)
         # The module was looked at when the call began.
-        looks = self._surroundings.latest, algorithm.frozen.state(networks)
+        looks = self._guards.latest, algorithm.frozen.state(networks)
         key = self._structure, algorithm.recompute_clean, looks, switches()
         inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
         resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
@@ -113,7 +113,7 @@ class Recorded:
             device=given.images.device,
             persistent=lambda: [*self._persistent(), *algorithm.frozen.tensors(networks)],
             changing=self._changing,
-            state=lambda: (self._surroundings.state(), algorithm.frozen.state(networks)),
+            state=lambda: (self._guards.state(), algorithm.frozen.state(networks)),
             remember=lambda: _put_back([PythonState(model) for model in (algorithm.model, *networks)]),
             resident=list(resident.values()),
         )
@@ -136,7 +136,7 @@ class Recorded:
     def _program(self, key: Hashable, resident: Tensors, inputs: Tensors) -> Mapping[str, Tensor]:
         assert self._bound is not None
         with modes_restored(self._algorithm.model):
-            metrics = self._algorithm(self._bound, Given(**resident, **inputs))
+            metrics = self._algorithm(self._bound, StepInputs(**resident, **inputs))
         self._written.pop(key, None)
         self._written[key] = self._algorithm.update.written
         if len(self._written) > MOST_RECORDINGS:  # those of the last ones are at the end
@@ -145,7 +145,7 @@ class Recorded:
 
     def _changing(self) -> list[Tensor]:
         algorithm = self._algorithm
-        return [*self._surroundings.tensors(), *algorithm.update.kept.tensors(), *algorithm.loss_scale.tensors]
+        return [*self._guards.tensors(), *algorithm.update.kept.tensors(), *algorithm.loss_scale.tensors]
 
     def _persistent(self) -> list[Tensor]:
         return [*self._changing(), *self._algorithm.update.tensors(), *self._tensors.values()]
@@ -168,12 +168,12 @@ def switches() -> Hashable:
     )
 
 
-def engine_named(name: str, algorithm: Algorithm1, surroundings: Surroundings) -> Engine:
+def engine_named(name: str, algorithm: Algorithm1, guards: ModuleGuards) -> Engine:
     """:class:`UserError` for an unknown one, or one that does not run on this device or with this update."""
     device = next(weight.device for weight in algorithm.model.parameters())
     chosen = chosen_engine(name, device, unrecordable=algorithm.update.optimizer.unrecordable)
     if chosen in CAPTURERS:
-        return Recorded(chosen, capturer(chosen, device), algorithm, surroundings)
+        return Recorded(chosen, capturer(chosen, device), algorithm, guards)
     return Compiled(algorithm) if chosen == "compile" else Eager(algorithm)
 
 

@@ -35,7 +35,7 @@ class State:
         return self._hash
 
 
-class Surroundings:
+class ModuleGuards:
     """The module's tree, hooks, attributes, and where its tensors lie."""
 
     # What :meth:`_walk` found, to be looked at again without a walk.

@@ -49,10 +49,10 @@ class Call(NamedTuple):
 class Tape(TorchDispatchMode):
     """A :class:`~fastiseat.engine.recording.recorder.Capturer` on CPUs.
 
-    Recording raises :class:`~fastiseat.engine.recording.recorder.UnrecordableError` at what a replay would not do again: where
-    the host reads a value or goes back to random numbers, where a tensor is neither persistent nor the tape's own, and
-    where a kernel is launched outside of an operator. A replay begins with NaN in all of the tape's own memory, so that
-    nothing of the last one is left to be read.
+    Recording raises :class:`~fastiseat.engine.recording.recorder.UnrecordableError` where a replay would not do the
+    same: where the host reads a value or goes back to random numbers, where a tensor is neither persistent nor the
+    tape's own, and where a kernel is launched outside of an operator. A replay begins with NaN in all of the tape's own
+    memory, so that nothing of the last one is left to be read.
     """
 
     warm_ups = 1

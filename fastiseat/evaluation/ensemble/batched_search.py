@@ -47,15 +47,15 @@ class Steps:
 
 
 @dataclass(kw_only=True)
-class Seats:
-    """Who sits in which row of the state, and for how many steps; int64 (seats,) each, a row of -1 is free."""
+class Slots:
+    """Who sits in which row of the state, and for how many steps; int64 (slots,) each, a row of -1 is free."""
 
     row: Ints
     round: Ints
     age: Ints
 
     @classmethod
-    def free(cls, size: int) -> Seats:
+    def free(cls, size: int) -> Slots:
         """Nobody yet."""
         return cls(
             row=np.full(size, _FREE), round=np.zeros(size, dtype=np.int64), age=np.zeros(size, dtype=np.int64)
@@ -63,15 +63,15 @@ class Seats:
 
     @property
     def taken(self) -> npt.NDArray[np.bool_]:
-        """bool (seats,)."""
+        """bool (slots,)."""
         return np.not_equal(self.row, _FREE)
 
-    def take(self, places: Ints) -> Seats:
+    def take(self, places: Ints) -> Slots:
         """Those of ``places`` alone."""
-        return Seats(row=self.row[places], round=self.round[places], age=self.age[places])
+        return Slots(row=self.row[places], round=self.round[places], age=self.age[places])
 
 
-class Pursuit:
+class BatchedSearch:
     """Runs one search on the samples of a split, each as often as it has rounds, until it is broken.
 
     ``victims(rows, rounds)`` gives the fixed tensors of a search for these samples. ``runner`` computes the steps in
@@ -93,7 +93,7 @@ class Pursuit:
         self._steps, self._victims, self._runner, self._judge = steps, victims, runner, judge
         self._rounds, self._sizes, self._seed = rounds, sizes, seed
         self._state: State = {}
-        self._seats = Seats.free(0)
+        self._slots = Slots.free(0)
         self._queue: deque[Job] = deque()
         self._waiting = 0.0
 
@@ -101,20 +101,20 @@ class Pursuit:
         """From each job's round on; ``ended`` may be told of them in any order, ``beat`` of :attr:`left` each step."""
         self._queue = deque(jobs)
         self._waiting = sum(map(self._share, self._queue))
-        self._seats = Seats.free(self._fitting(len(self._queue)))
-        while self._queue or self._seats.taken.any():
-            self._seat()
+        self._slots = Slots.free(self._fitting(len(self._queue)))
+        while self._queue or self._slots.taken.any():
+            self._fill()
             self._state |= self._runner(self._steps, self._state, seed=self._seed)
-            self._seats.age += self._steps.repeat
+            self._slots.age += self._steps.repeat
             self._dismiss(ended)
             beat(self.left)
 
     @property
     def left(self) -> float:
         """How many samples' whole runs are left at most: a sample that is broken needs less."""
-        seats, length = self._seats, self._steps.search.length
-        rounds = self._rounds - seats.round - np.minimum(seats.age, length) / length
-        return self._waiting + float(rounds[seats.taken].sum()) / self._rounds
+        slots, length = self._slots, self._steps.search.length
+        rounds = self._rounds - slots.round - np.minimum(slots.age, length) / length
+        return self._waiting + float(rounds[slots.taken].sum()) / self._rounds
 
     def _share(self, job: Job) -> float:
         """What a job and those after it are of a sample's whole run."""
@@ -124,25 +124,25 @@ class Pursuit:
         """The smallest size for so many, or the largest there is."""
         return min((size for size in self._sizes if size >= count), default=self._sizes[0])
 
-    def _seat(self) -> None:
-        """Give free seats to those who wait; where nobody waits, do with fewer seats."""
-        seats = self._seats
-        places = np.flatnonzero(~seats.taken)[: len(self._queue)]
+    def _fill(self) -> None:
+        """Give free slots to those who wait; where nobody waits, do with fewer slots."""
+        slots = self._slots
+        places = np.flatnonzero(~slots.taken)[: len(self._queue)]
         if len(places):
             jobs = [self._queue.popleft() for _ in places]
             self._waiting -= sum(map(self._share, jobs))
-            seats.row[places], seats.round[places] = np.array(jobs).T
-            seats.age[places] = 0
+            slots.row[places], slots.round[places] = np.array(jobs).T
+            slots.age[places] = 0
             self._start(places)
         else:
             self._shrink()
 
     def _start(self, places: Ints) -> None:
-        seats = self._seats
-        if not self._state:  # seats that stay free from the first repeat somebody's work
-            places = np.arange(len(seats.row))
-        rows = np.where(seats.row[places] == _FREE, seats.row[0], seats.row[places])
-        given = self._victims(rows, seats.round[places])
+        slots = self._slots
+        if not self._state:  # slots that stay free from the first repeat somebody's work
+            places = np.arange(len(slots.row))
+        rows = np.where(slots.row[places] == _FREE, slots.row[0], slots.row[places])
+        given = self._victims(rows, slots.round[places])
         new = given | self._steps.search.start(given)
         if not self._state:
             self._state = new
@@ -153,29 +153,29 @@ class Pursuit:
                 self._state[name].index_copy_(0, at, tensor)
 
     def _shrink(self) -> None:
-        taken = np.flatnonzero(self._seats.taken)
+        taken = np.flatnonzero(self._slots.taken)
         size = self._fitting(len(taken))
-        if size == len(self._seats.row):
+        if size == len(self._slots.row):
             return
         places = np.resize(taken, size)  # repeats them where there are fewer
         at = torch.from_numpy(places).to(self._state["index"].device)
         self._state = {name: t.index_select(0, at) if t.dim() else t for name, t in self._state.items()}
-        self._seats = self._seats.take(places)
-        self._seats.row[len(taken) :] = _FREE
+        self._slots = self._slots.take(places)
+        self._slots.row[len(taken) :] = _FREE
 
     def _dismiss(self, ended: Ended) -> None:
-        seats = self._seats
-        broken = self._confirmed(np.flatnonzero(self._state["found"].cpu().numpy() & seats.taken))
-        spent = np.flatnonzero((seats.age >= self._steps.search.length) & seats.taken)
+        slots = self._slots
+        broken = self._confirmed(np.flatnonzero(self._state["found"].cpu().numpy() & slots.taken))
+        spent = np.flatnonzero((slots.age >= self._steps.search.length) & slots.taken)
         for place in broken:
-            ended(int(seats.row[place]), int(seats.round[place]), True)
+            ended(int(slots.row[place]), int(slots.round[place]), True)
         for place in np.setdiff1d(spent, broken):
-            row, round_ = int(seats.row[place]), int(seats.round[place])
+            row, round_ = int(slots.row[place]), int(slots.round[place])
             ended(row, round_, False)
             if round_ + 1 < self._rounds:
                 self._queue.appendleft((row, round_ + 1))
                 self._waiting += self._share((row, round_ + 1))
-        seats.row[broken] = seats.row[spent] = _FREE
+        slots.row[broken] = slots.row[spent] = _FREE
 
     def _confirmed(self, places: Ints) -> Ints:
         """Those of ``places`` whose image the judge takes for another class; the others are searched on."""

@@ -13,15 +13,15 @@ from torch import Tensor
 from fastiseat.attacks.search.protocol import State
 from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, count_classes, layout_of
-from fastiseat.evaluation.ensemble.batched_search import Ints, Pursuit, Steps
+from fastiseat.evaluation.ensemble.batched_search import BatchedSearch, Ints, Steps
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
 from fastiseat.evaluation.passes import Passes, pixels_of
-from fastiseat.evaluation.runners import Eager, Recovering, Runner
+from fastiseat.evaluation.runners import EagerRunner, Recovering, Runner
 from fastiseat.evaluation.samples import Samples
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import require_answers
 
-Told = Callable[[Part, Standing], None]
+Told = Callable[[Part, EnsembleState], None]
 """Told, after each sample that a part is through with, of the part and of all samples."""
 
 Beat = Callable[[Part, float], None]
@@ -41,12 +41,12 @@ class _Course:
     """One evaluation under way."""
 
     victims: Callable[[Ints, Ints], State]
-    standing: Standing
+    ensemble_state: EnsembleState
     told: Told
     beat: Beat
 
 
-class Withstand:
+class EnsembleEvaluator:
     """Who withstands an ensemble, by the passes of one network; see :class:`fastiseat.evaluation.Evaluator`.
 
     In half precision APGD-CE searches once before everything else, and only what it finds counts: all samples that
@@ -64,44 +64,44 @@ class Withstand:
         self,
         samples: Samples,
         ensemble: Ensemble,
-        standing: Standing,
+        ensemble_state: EnsembleState,
         *,
         eps: float,
         told: Told = lambda *_: None,
         beat: Beat = lambda *_: None,
     ) -> None:
-        """Go on from ``standing``, which is changed sample by sample, to the end of the ensemble."""
-        targets = self._clean(samples, standing)
+        """Go on from ``ensemble_state``, which is changed sample by sample, to the end of the ensemble."""
+        targets = self._clean(samples, ensemble_state)
         victims = partial(self._victims, samples, targets, self._like.new_full((), eps))
-        course = _Course(victims=victims, standing=standing, told=told, beat=beat)
+        course = _Course(victims=victims, ensemble_state=ensemble_state, told=told, beat=beat)
         if self._passes.precision != "full":
-            self._pursue(0, ensemble.parts[0], course, self._passes, only_found=True)
+            self._run_part(0, ensemble.parts[0], course, self._passes, only_found=True)
         full = Passes(model=self._passes.model, strict=self._passes.strict)
         for number, part in enumerate(ensemble.parts):
-            self._pursue(number, part, course, full)
+            self._run_part(number, part, course, full)
 
-    def _pursue(
+    def _run_part(
         self, number: int, part: Part, course: _Course, passes: Passes, *, only_found: bool = False
     ) -> None:
         """Run ``part``; if ``only_found``, those that it does not break have it before them still."""
 
         def ended(row: int, round_: int, broken: bool) -> None:
             if broken or not only_found:
-                course.standing.ended(row, number, round_, rounds=part.rounds, broken=broken)
-                course.told(part, course.standing)
+                course.ensemble_state.ended(row, number, round_, rounds=part.rounds, broken=broken)
+                course.told(part, course.ensemble_state)
 
         def by(runner: Runner) -> None:
-            pursuit = self._pursuit(runner, part, course.victims, passes)
-            pursuit(course.standing.jobs(number), ended, partial(course.beat, part))
+            batched_search = self._batched_search(runner, part, course.victims, passes)
+            batched_search(course.ensemble_state.jobs(number), ended, partial(course.beat, part))
 
         self._runner.attempt(part.name, by)
 
-    def _pursuit(
+    def _batched_search(
         self, runner: Runner, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes
-    ) -> Pursuit:
-        recorded = not isinstance(runner, Eager)
+    ) -> BatchedSearch:
+        recorded = not isinstance(runner, EagerRunner)
         repeat = _STEPS_A_REPLAY if recorded else 1
-        return Pursuit(
+        return BatchedSearch(
             Steps(search=part.search, passes=passes, repeat=repeat),
             victims,
             runner,
@@ -111,7 +111,7 @@ class Withstand:
             seed=self._seed,
         )
 
-    def _clean(self, samples: Samples, standing: Standing) -> Tensor:
+    def _clean(self, samples: Samples, ensemble_state: EnsembleState) -> Tensor:
         """Mark what is wrong without an attack; (n, classes - 1): all wrong classes, the likeliest first."""
         orders, right, answered = [], [], []
         for first in range(0, len(samples), self._batch_size):
@@ -124,7 +124,7 @@ class Withstand:
             others = logits.scatter(1, labels[:, None], torch.inf)
             orders.append(others.argsort(1, descending=True)[:, 1:])
         require_answers(torch.cat(answered))
-        standing.wrong(~torch.cat(right).cpu().numpy())
+        ensemble_state.wrong(~torch.cat(right).cpu().numpy())
         return torch.cat(orders)
 
     def _images(self, samples: Samples, rows: Ints) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ from fastiseat.evaluation.passes import pixels_of
 from fastiseat.evaluation.pgd_trace import Bools
 from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Ints, Samples
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import require_answers
 from fastiseat.fusion.turns import taking_turns
 from fastiseat.names import AUTOATTACK
@@ -95,20 +95,23 @@ class Official:
             self._answers, eps=eps, norm=norm, num_classes=num_classes, seed=seed, device=self._like.device
         )
 
-    def withstand(
-        self, samples: Samples, standing: Standing, told: Callable[[str, Standing], None] = lambda *_: None
+    def run_ensemble(
+        self,
+        samples: Samples,
+        ensemble_state: EnsembleState,
+        told: Callable[[str, EnsembleState], None] = lambda *_: None,
     ) -> None:
-        """Bring ``standing`` from the part it is at to the end; ``told`` after each part, with its name."""
+        """Bring ``ensemble_state`` from the part it is at to the end; ``told`` after each part, with its name."""
         arithmetic = strict_float32() if self._strict else nullcontext()
         with evaluating(self._model), arithmetic, autocast("full", self._like.device):
-            self._clean(samples, standing)
+            self._clean(samples, ensemble_state)
             for number, part in enumerate(self._parts):
-                rows = np.flatnonzero(standing.unbroken & (standing.part == number))
+                rows = np.flatnonzero(ensemble_state.unbroken & (ensemble_state.part == number))
                 if len(rows):
-                    self._part(samples, rows, number, standing)
-                told(part, standing)
+                    self._part(samples, rows, number, ensemble_state)
+                told(part, ensemble_state)
 
-    def _clean(self, samples: Samples, standing: Standing) -> None:
+    def _clean(self, samples: Samples, ensemble_state: EnsembleState) -> None:
         right, answered = [], []
         for first in range(0, len(samples), self._batch_size):
             rows = np.arange(first, min(first + self._batch_size, len(samples)))
@@ -117,17 +120,17 @@ class Official:
             right.append(is_right(logits, labels))
             answered.append(is_answer(logits))
         require_answers(torch.cat(answered))
-        standing.wrong(~torch.cat(right).cpu().numpy())
+        ensemble_state.wrong(~torch.cat(right).cpu().numpy())
 
-    def _part(self, samples: Samples, rows: Ints, number: int, standing: Standing) -> None:
+    def _part(self, samples: Samples, rows: Ints, number: int, ensemble_state: EnsembleState) -> None:
         images, labels = self._take(samples, rows)
         broken = self._broken(self._parts[number], images, labels, instead=0)
         spared = np.flatnonzero(~broken & (labels == 0).cpu().numpy())
         if self._answers.lost and len(spared):
             images, labels = self._take(samples, rows[spared])
             broken[spared] = self._broken(self._parts[number], images, labels, instead=1)
-        standing.broken_by[rows[broken]] = number + 1
-        standing.part[rows] = number + 1
+        ensemble_state.broken_by[rows[broken]] = number + 1
+        ensemble_state.part[rows] = number + 1
 
     def _broken(self, part: str, images: Tensor, labels: Tensor, *, instead: int) -> Bools:
         """bool (n,): whom one part breaks, an x' without an answer being of the class ``instead``."""

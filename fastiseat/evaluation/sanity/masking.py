@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastiseat.evaluation.pgd_trace import Bools, Climb
+from fastiseat.evaluation.pgd_trace import Bools, PGDTrace
 from fastiseat.evaluation.sanity.chance import beyond, outnumber
 
 # What may break by Square alone, or have no gradient: PGD misses some of an honest network's samples too.
@@ -36,17 +36,17 @@ class Evidence:
     """Climbs of n samples, at ε where nothing else is said; ``square``, bool (n,), which ones withstood it."""
 
     eps: float
-    clean: Climb
-    fgsm: Climb
-    at_image: Climb
-    at_random: Climb
-    on_margin: Climb
+    clean: PGDTrace
+    fgsm: PGDTrace
+    at_image: PGDTrace
+    at_random: PGDTrace
+    on_margin: PGDTrace
     """PGD on the margin: of a linear network, the cross entropy alone would miss a tenth of what Square breaks."""
     square: Bools
     queries: int
-    larger: Climb | None = None
+    larger: PGDTrace | None = None
     """At 2ε."""
-    unbounded: Climb | None = None
+    unbounded: PGDTrace | None = None
     unbounded_eps: float = 0.0
 
     @property

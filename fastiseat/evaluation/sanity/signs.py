@@ -26,7 +26,7 @@ from fastiseat.evaluation.robustness import Evaluator, evaluating
 from fastiseat.evaluation.samples import Ints, Samples
 from fastiseat.evaluation.sanity.masking import Check, Evidence, checks_of
 from fastiseat.evaluation.sanity.network_checks import checks_of_network
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import require_answers
 from fastiseat.names.balls import Norm
 from fastiseat.pipelines.protocol.base import Split
@@ -108,11 +108,11 @@ class _Subject:
     def _square(self) -> Bools:
         search = Square(norm=self._norm, queries=QUERIES, rescaled=True, seed=self._seed)
         ensemble = Ensemble(name="square", parts=(Part(name="square", search=search),))
-        standing = Standing.fresh(len(self.labels))
+        ensemble_state = EnsembleState.fresh(len(self.labels))
         attack = EnsembleAttack(name="square", eps=self._eps, norm=self._norm)
         samples = Samples(self._victims, self.labels)
-        self._evaluator.withstand(samples, attack, ensemble, standing, seed=self._seed)
-        return standing.unbroken
+        self._evaluator.run_ensemble(samples, attack, ensemble, ensemble_state, seed=self._seed)
+        return ensemble_state.unbroken
 
 
 def _chosen(size: int, seed: int) -> Ints:

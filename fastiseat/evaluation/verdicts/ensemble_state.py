@@ -12,7 +12,7 @@ NOT_BROKEN, WRONG = -1, 0
 
 
 @dataclass(kw_only=True)
-class Standing:
+class EnsembleState:
     """Of n samples, int64 (n,) each.
 
     ``broken_by``: -1 not broken yet, 0 wrong without an attack, k broken by the ensemble's k-th part. ``part`` and
@@ -25,7 +25,7 @@ class Standing:
     round: npt.NDArray[np.int64]
 
     @classmethod
-    def fresh(cls, size: int) -> Standing:
+    def fresh(cls, size: int) -> EnsembleState:
         """Nothing has been tried."""
         nothing = np.zeros(size, dtype=np.int64)
         return cls(broken_by=nothing - 1, part=nothing.copy(), round=nothing.copy())

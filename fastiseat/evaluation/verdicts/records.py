@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastiseat.errors import UserError
-from fastiseat.evaluation.verdicts.ensemble_state import Standing
+from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.safe import LEFT_BEHIND, OwnFolder, read_file
 from fastiseat.safe.reading import TEXT
 
@@ -36,7 +36,7 @@ class Record:
         made: what else is known of them, such as the path of the weights.
         parts: the names of the attacks in turn, one where it is no ensemble.
         notes: what the network made different from the attack's definition.
-        standing: of each sample.
+        ensemble_state: of each sample.
         seconds: how long the attacks took.
         sanity: what was found about the network's own gradients, if that was asked.
     """
@@ -44,7 +44,7 @@ class Record:
     facts: dict[str, Any]
     made: dict[str, Any]
     parts: tuple[str, ...]
-    standing: Standing
+    ensemble_state: EnsembleState
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     sanity: list[dict[str, Any]] | None = field(default=None)
@@ -52,23 +52,23 @@ class Record:
     @property
     def robust(self) -> npt.NDArray[np.bool_]:
         """bool (n,); of verdicts that are not complete, who is not broken yet."""
-        return self.standing.unbroken
+        return self.ensemble_state.unbroken
 
     @property
     def left(self) -> int:
         """How many samples have an attack before them still."""
-        return int((self.standing.unbroken & (self.standing.part < len(self.parts))).sum())
+        return int((self.ensemble_state.unbroken & (self.ensemble_state.part < len(self.parts))).sum())
 
     @property
     def begun(self) -> bool:
         """Whether anything is known of any sample."""
-        standing = self.standing
-        return bool((~standing.unbroken | (standing.part > 0) | (standing.round > 0)).any())
+        ensemble_state = self.ensemble_state
+        return bool((~ensemble_state.unbroken | (ensemble_state.part > 0) | (ensemble_state.round > 0)).any())
 
     def conclude(self, robust: npt.NDArray[np.bool_], *, broken_by: int) -> None:
         """The verdicts of an attack that is no ensemble."""
-        self.standing.broken_by[~robust] = broken_by
-        self.standing.part[:] = len(self.parts)
+        self.ensemble_state.broken_by[~robust] = broken_by
+        self.ensemble_state.part[:] = len(self.parts)
 
     def lasted(self, seconds: float) -> None:
         """So long have the attacks taken in all."""
@@ -94,7 +94,7 @@ def encode(record: Record) -> bytes:
         "notes": list(record.notes),
         "sanity": record.sanity,
     }
-    content |= {name: getattr(record.standing, name).tolist() for name in _ARRAYS}
+    content |= {name: getattr(record.ensemble_state, name).tolist() for name in _ARRAYS}
     content["sha256"] = _checksum(content)
     lines = (f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in content.items())
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
@@ -121,7 +121,7 @@ def _record(content: Mapping[str, Any]) -> Record:
         facts=content["facts"],
         made=content["made"],
         parts=tuple(content["parts"]),
-        standing=Standing(**arrays),
+        ensemble_state=EnsembleState(**arrays),
         notes=tuple(content["notes"]),
         seconds=content["seconds"],
         sanity=content["sanity"],
