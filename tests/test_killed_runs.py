@@ -13,7 +13,14 @@ from killed_run import kill_again_and_again, result, start, train
 from fastiseat.checkpoint import RunDirectory
 from fastiseat.report.reader import read_metrics
 
-KILLS = [8, pytest.param(int(os.environ.get("KILLS", "80")), marks=pytest.mark.long)]
+# Each part draws moments of its own.
+PARTS = [
+    (0, 3),
+    *(pytest.param(part, int(os.environ.get("KILLS", "80")) // 4, marks=pytest.mark.long) for part in range(4)),
+]
+
+# One worker for all, so that the unbroken run is trained once.
+pytestmark = pytest.mark.xdist_group("killed-runs")
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +35,14 @@ def rows(out):
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kills", KILLS)
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize(("part", "kills"), PARTS)
 def test_a_run_that_was_killed_is_the_unbroken_one(tmp_path, unbroken, part, kills):
     draw = random.Random(part)
     survived = 0
     number = 0
-    while survived < kills // 4:
+    while survived < kills:
         out = tmp_path / f"run-{number}"
-        survived += kill_again_and_again(out, kills // 4 - survived, lambda: draw.randrange(1, 40))
+        survived += kill_again_and_again(out, kills - survived, lambda: draw.randrange(1, 40))
         assert result(out) == result(unbroken)
         assert rows(out) == rows(unbroken)
         number += 1
