@@ -48,7 +48,10 @@ def test_a_run_that_was_killed_is_the_unbroken_one(tmp_path, unbroken, part, kil
         number += 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGUSR1, signal.SIGINT))],
+)
 def test_a_signal_stops_after_the_step_and_loses_nothing(tmp_path, unbroken, number):
     out = tmp_path / "run"
     with start(out) as run:

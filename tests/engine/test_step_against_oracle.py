@@ -40,7 +40,7 @@ def test_the_networks_of_other_papers_equal_the_oracle(variant: str, device: str
     agree(record_property, build("small", variant).to(device), *CASES["iseat"], m=4)
 
 
-@pytest.mark.parametrize("network", ["prn18", "wrn-16-2", "small"])
+@pytest.mark.parametrize("network", [pytest.param("prn18", marks=pytest.mark.long), "wrn-16-2", "small"])
 @pytest.mark.parametrize("device", DEVICES)
 def test_networks_of_full_size_equal_the_oracle(network: str, device: str, record_property) -> None:
     agree(record_property, build(network).to(device), *CASES["iseat"], m=4)
