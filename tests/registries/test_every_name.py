@@ -1,7 +1,7 @@
 """Methods, options, augmentations and attacks: each name is taken, listed and in the help of what takes it.
 
-That an option is refused by each method that lacks it is walked in ``tests/test_options_of_methods.py``; optimizers,
-averages and perturbations, recorded and resumed, in ``tests/weights/test_state.py``.
+That an option is refused by each method that lacks it is walked in ``tests/config/test_options_of_methods.py``;
+optimizers, averages and perturbations, recorded and resumed, in ``tests/weights/test_state.py``.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from fastiseat.schedule import scalars_of_step
 
 OPTIONS = [field.name for field in fields(Objective) if field.name != "method"]
 WITHOUT_AWP = [name for name, entry in METHODS.items() if entry.awp is None]
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def another(kind: type[Any], name: str) -> Any:

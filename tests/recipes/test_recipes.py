@@ -75,7 +75,7 @@ def test_every_recipe_is_free_of_contradictions(dataset, method):
 
 
 def test_the_table_of_methods_tells_their_units():
-    page = (Path(__file__).parents[1] / "docs" / "methods.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z][a-z-]*)` \|.*?\| (\d+) \|", page, re.MULTILINE)
     assert len(rows) >= 12
     assert {name: int(units) for name, units in rows} == {name: METHODS[name].units for name, _ in rows}
