@@ -19,7 +19,7 @@ THEIRS = {
 CONTEXT = "ctx"
 # The attribute and who may write it where it is not its own: why.
 EXCEPTIONS = {
-    ("checkpoint_blocks", "fastiseat.run.trainer"): "a network's switch, documented as one",
+    ("checkpoint_blocks", "fastiseat.run.networks"): "a network's switch, documented as one",
     ("checkpoint_blocks", "fastiseat.bench.steps.subjects"): "a network's switch, documented as one",
     (
         "lam",

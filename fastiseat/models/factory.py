@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastiseat.fusion.rewrite import has_hooks
+from fastiseat.models.blocks import PreActBlock
 from fastiseat.models.homes import home_of
 from fastiseat.models.initialization import initialize
 from fastiseat.models.network import Network
@@ -55,6 +56,11 @@ def build(
 def build_spec(spec: ModelSpec) -> Network:
     """:func:`build` for a spec whose names are canonical already, with PyTorch's first weights."""
     return home_of(spec.arch).build(spec)
+
+
+def has_blocks(arch: str) -> bool:
+    """Whether networks of a canonical ``arch`` can keep their residual blocks' inputs alone for the backward."""
+    return PreActBlock in home_of(arch).PARTS
 
 
 def is_as_built(model: nn.Module) -> bool:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastiseat.errors import UserError
 from fastiseat.fusion.norm import Addends
 from fastiseat.fusion.rewrite import has_hooks
 from fastiseat.models.blocks import PreActBlock
@@ -19,17 +20,33 @@ class Network(nn.Module):
 
     Attributes:
         spec: architecture, variant, input channels and class count.
-        checkpoint_blocks: whether a pass with gradients keeps only the residual blocks' inputs and its backward
-            computes the rest again: the same numbers, in less memory and more time. False at first; no part of the
-            state dict. A block with hooks or other layers than it was built with runs as ever.
         normalize: what is done to the images first, part of the state dict; None in the networks built here.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.checkpoint_blocks = False
+        self._checkpoint_blocks = False
         self.normalize: Normalize | None = None
+
+    @property
+    def checkpoint_blocks(self) -> bool:
+        """Whether a pass with gradients keeps a residual block's input alone, and the backward computes the rest again.
+
+        The same numbers, in less memory and more time. False at first; no part of the state dict. A block with hooks or
+        other layers than it was built with runs as ever. :class:`UserError` where a network without such blocks is
+        asked for it.
+        """
+        return self._checkpoint_blocks
+
+    @checkpoint_blocks.setter
+    def checkpoint_blocks(self, on: bool) -> None:
+        if on and not any(type(module) is PreActBlock for module in self.modules()):
+            raise UserError(
+                f"checkpoint_blocks: {self.spec.arch} has no pre-activation blocks, whose inputs alone would be kept; "
+                "leave it out: --amp and --clean-graph recompute need less memory too"
+            )
+        self._checkpoint_blocks = on
 
     def normalized(self, images: Tensor) -> Tensor:
         """What the first convolution reads."""

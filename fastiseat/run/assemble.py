@@ -41,13 +41,14 @@ def images_for(
     return data
 
 
-def network_for(config: Config, whole: DataSet, say: Say) -> models.Network:
+def network_for(config: Config, execution: Execution, whole: DataSet, say: Say) -> models.Network:
     """The network that is trained, with its first weights, on the CPU."""
     return build_network(
         config.network,
         in_channels=whole.num_channels,
         num_classes=whole.num_classes,
         seed=config.run.seed,
+        checkpoint_blocks=execution.checkpoint_blocks,
         say=say,
     )
 

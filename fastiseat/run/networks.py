@@ -14,11 +14,18 @@ from fastiseat.models.files.choices import Say, warn
 
 
 def build_network(
-    network: Network, *, in_channels: int, num_classes: int, seed: int, say: Say = warn
+    network: Network,
+    *,
+    in_channels: int,
+    num_classes: int,
+    seed: int,
+    checkpoint_blocks: bool = False,
+    say: Say = warn,
 ) -> models.Network:
     """The network with its first weights: drawn from ``seed`` as ``initialization`` says, or those of ``init``.
 
-    ``say`` is told in a line what was taken where that file leaves a choice.
+    ``checkpoint_blocks`` is :class:`~fastiseat.config.Execution`'s. ``say`` is told in a line what was taken where that
+    file leaves a choice.
     """
     with own_randomness(torch.device("cpu"), seed):
         model = models.build(
@@ -28,6 +35,7 @@ def build_network(
             num_classes=num_classes,
             initialization=network.initialization,
         )
+    model.checkpoint_blocks = checkpoint_blocks
     mean, std = network.mean or None, network.std or None
     if network.init is None:
         models.set_normalization(model, mean=mean, std=std)

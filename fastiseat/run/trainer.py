@@ -108,12 +108,11 @@ class Trainer(Run):
 
     def _build(self) -> None:
         config, whole, say = self.config, self.data.whole, self.observer.say
-        model = network_for(config, whole, say)
+        model = network_for(config, self.execution, whole, say)
         # Read again on every resume, where it changes nothing any more: the first of all is what config.json keeps.
         self.init_fingerprint = None if config.network.init is None else network_fingerprint(model)
         self.model = model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.precision = precision_of(config.run, self.device, say)
-        self.model.checkpoint_blocks = self.execution.checkpoint_blocks
         self.standard = standard_for(config, whole, self.device, say)
         self.step = step_for(self, self.model, say)
         self.step.method.require_start(config.attack)

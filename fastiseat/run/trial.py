@@ -40,6 +40,7 @@ def _trial(run: Run) -> Callable[[], object]:
         in_channels=whole.num_channels,
         num_classes=whole.num_classes,
         seed=0,
+        checkpoint_blocks=run.execution.checkpoint_blocks,
     )
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     step = step_for(run, model, say=lambda line: None)

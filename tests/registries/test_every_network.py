@@ -22,8 +22,8 @@ from fastiseat.__main__ import main
 from fastiseat.bench.baselines.networks import plain
 from fastiseat.checkpoint import weights_content
 from fastiseat.export import FORMATS, export, read_source
-from fastiseat.models import Network, build, metadata, read_weights, set_normalization
-from fastiseat.models.factory import is_as_built
+from fastiseat.models import ModelSpec, Network, build, metadata, read_weights, recompute, set_normalization
+from fastiseat.models.factory import has_blocks, is_as_built
 from fastiseat.models.homes import home_of
 from fastiseat.names.networks import FORMS, NETWORKS, canonical_arch, family_of, summaries, title, variants_of
 from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
@@ -196,3 +196,21 @@ def test_every_methods_recipe_takes_it(arch: str, method: str) -> None:
         network = recipe(f"{kind}:here" if kind in OWN_DATA else kind, method, arch).network
         assert network.arch == arch
         assert network.variant in variants_of(arch)
+
+
+@each
+def test_blocks_are_computed_again_or_that_is_refused(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked to keep its blocks' inputs alone, it does so or says that it can't."""
+    model, again = build(arch, in_channels=1, num_classes=3, variant=variants_of(arch)[0]), []
+    kept = recompute.checkpoint
+    monkeypatch.setattr(recompute, "checkpoint", lambda *rest, **more: again.append(1) or kept(*rest, **more))
+    with suppress(UserError):
+        model.checkpoint_blocks = True
+    model(images(model))
+    assert bool(again) == model.checkpoint_blocks == has_blocks(arch)
+
+
+def test_a_network_without_such_blocks_refuses_to_keep_their_inputs() -> None:
+    spec = ModelSpec(arch="small", variant="released", in_channels=1, num_classes=3)
+    with pytest.raises(UserError, match="checkpoint_blocks: small has no pre-activation blocks"):
+        Network(spec).checkpoint_blocks = True

@@ -21,6 +21,8 @@ from tiny_releases import (
     zip_tree,
 )
 
+from fastiseat.names.data import own_kinds
+
 CHANGES = ("content", "label", "added", "removed")
 """What may happen to the files: a pixel, a label, another class or image, a file less."""
 
@@ -160,8 +162,8 @@ class Kind:
 
     @property
     def readable_with_less(self):
-        """Whether it can be read with an image less, rather than not at all."""
-        return self.jpeg or self.name.startswith("npz")
+        """Whether it can be read with an image less, rather than not at all: a release of arrays has all of them."""
+        return self.jpeg or self.name.partition(":")[0] in own_kinds()
 
     @property
     def forms(self):

@@ -202,7 +202,8 @@ def _planned(arguments: Train, say: Say) -> dict[str, object]:
     )
     precision_of(config.run, device, say)
     resident = device if arguments.loader == "resident" else None
-    return plan(config, arguments.data_dir, say, resident=resident)
+    blocks = arguments.execution.checkpoint_blocks
+    return plan(config, arguments.data_dir, say, resident=resident, checkpoint_blocks=blocks)
 
 
 def _absolute(arguments: Train) -> Train:
@@ -229,11 +230,13 @@ def _threads(config_file: Path | None) -> int | None:
 
 def _remedies(arguments: Train) -> list[str]:
     """What takes less memory and is not on yet, the cheapest first."""
+    from fastiseat.models.factory import has_blocks
+
     config, execution = arguments.config, arguments.execution
     off = {
         "--amp": not config.run.amp,
         "--clean-graph recompute": bool(config.objective.lam) and execution.clean_graph == "keep",
-        "--checkpoint-blocks": not execution.checkpoint_blocks,
+        "--checkpoint-blocks": not execution.checkpoint_blocks and has_blocks(config.network.arch),
     }
     return [flag for flag, is_off in off.items() if is_off]
 
@@ -252,10 +255,11 @@ def plan(
     say: Say = lambda line: None,
     *,
     resident: torch.device | None = None,
+    checkpoint_blocks: bool = False,
 ) -> dict[str, object]:
     """What ``--dry-run`` prints; ``say`` is told in a line what was taken where a file leaves a choice.
 
-    ``resident``: the device that is to hold all images.
+    ``resident``: the device that is to hold all images; ``checkpoint_blocks``: the run's.
     """
     from fastiseat.checkpoint import as_json, changes
     from fastiseat.methods import from_config
@@ -267,6 +271,7 @@ def plan(
         in_channels=in_channels,
         num_classes=num_classes,
         seed=config.run.seed,
+        checkpoint_blocks=checkpoint_blocks,
         say=say,
     )
     file, standard = config.objective.standard, model  # one of its shape, where it is trained first
