@@ -114,7 +114,7 @@ def check(name: str, *, dataset: str, images: Kind) -> None:
     if images == "jpeg" and dataset.partition(":")[0] not in WITH_JPEG_FILES:
         raise UserError(f"--images jpeg: {dataset} has no JPEG files; leave it out")
     if name in ("ffcv", "dali"):
-        import_module(f"fastiseat.pipelines.{name}").library()
+        import_module(f"fastiseat.pipelines.loaders.{name}").library()
 
 
 def with_extra(chosen: Chosen, extra: Split, order: Order, *, device: torch.device) -> Chosen:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from torture import shim
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))  # where pytest's setting has it
 HEAD = f"{'campaign':<16}{'kills':>7}{'inputs':>8}{'losses':>8}{'bits lost':>11}{'seconds':>9}"
 
 
