@@ -1,4 +1,17 @@
-"""The step itself, in the order of the paper's Algorithm 1; every engine runs this code, or a record of it."""
+"""The step itself, in the order of the paper's Algorithm 1; every engine runs this code, or a record of it.
+
+The algorithm's lines, counted from ``for each batch do``, are marked in :meth:`Algorithm1._step`:
+
+    2-4    δ_i = PGD(x_i, y_i)                                      ``_attack``
+    5      ν = γ ‖θ‖ g / ‖g‖,  g = ∇θ mean ℓ(x_i + δ_i; θ)          ``_weight_perturbation``
+    6-8    w_i = 1 - r(ℓ(x_i + δ_i; θ+ν) - ℓ(x_i; θ)) / m           the method's ``objective``
+    9-11   o_i = ‖f(x_i + δ_i; θ+ν) - f(x_i; θ)‖²                   the same
+    12     L = Σ (ℓ(x_i + δ_i; θ+ν) + λ w_i o_i) / m                the same
+    13     θ ← θ - l ∇θ L, in two backwards (Eq. 17), at θ+ν        ``gradients`` and ``descend``
+           from where ν is taken off again (Eq. 18)
+
+Other methods have another L, and no ν where γ = 0. docs/step.md tells what the paper leaves open.
+"""
 
 from __future__ import annotations
 
@@ -99,6 +112,7 @@ class Algorithm1:
         self.update.begin(half=self.passes.half())
         x, y = self.batch(settings, given)
         with (
+            # The caller may be under no_grad; the backwards below need graphs of their own.
             torch.enable_grad(),
             fastest_convolutions(x.device),
             autocast("full", x.device),  # backwards run outside of the passes' own
@@ -121,12 +135,17 @@ class Algorithm1:
             ]
             labels = given.labels if given.rows is None else given.labels.index_select(0, given.rows)
             x, labels = _joined(views), _joined([labels] * len(views))
+        # Once here, or each of the step's passes would begin with a conversion of its own.
         return x.contiguous(memory_format=layout_of(self.model)), labels
 
     def _step(self, x: Tensor, y: Tensor, given: StepInputs) -> dict[str, Tensor]:
         method, theta = self.settings.trained, self.passes.theta
+        # Lines 2 to 4. The attack climbs at θ; ν, which is made of its images, comes after it.
         attacked = self._attack(x, y, given)  # δ_i = PGD(x_i, y_i)
+        # Line 5. θ+ν lies beside θ and is never written into the module, so the clean graph at θ lives on.
         theta_nu = self._weight_perturbation(x, attacked, y)  # θ+ν, ν = γ ‖θ‖ g / ‖g‖
+        # Lines 6 to 12. The objective sees logits as leaves: each pass's graph is walked by a backward of its own,
+        # in which the module is what it was in that pass.
         with Leaves(partial(second_stream, x.device)) if self.overlap else Leaves() as leaves:
             at = Outputs(
                 x=x,
@@ -138,11 +157,17 @@ class Algorithm1:
                 attack=attacked.record,
             )
             terms = method.objective(at, y)
+            # Lines 7, 10 and 12: ranks, distances and their sum are the method's.
             loss = torch.stack(list(terms.values())).sum()  # L
+            # Apart, as θ+ν and θ are different leaves: autograd would add nothing up, and in half precision the
+            # sum belongs into the update, which takes it in the dtype of θ.
             # Eq. 17; where θ+ν is θ itself, all passes are at the first.
             of_theta: Mapping[str, Tensor] = {} if theta_nu is theta else theta
             found = leaves.gradients(loss, self.loss_scale, theta_nu, of_theta)
+        # Line 13 from here on. User's hooks see the whole gradient at once, which no single pass has.
         at_theta_nu, at_theta = through_hooks(self.model, *found)
+        # Once a step, after its last backward: it adapts the scale besides. One overflow voids the whole step,
+        # since half an update would leave momentum and weights of two different steps.
         skip = self.loss_scale.skip([*at_theta_nu.values(), *at_theta.values()])
         settings = self.settings
         self.update.descend(  # θ ← (θ+ν) - l ∇L - ν
@@ -175,6 +200,7 @@ class Algorithm1:
             aside=self.overlap and self.settings.needs_clean,
             tells=watch is not None,
         )
+        # Noted before the attack's first pass, which is the one that may have to be computed a second time.
         rewind = self._rewind(x)
         _, x_adv, nan, record = pgd(
             gradient,
@@ -218,6 +244,7 @@ class Algorithm1:
         if not self.settings.needs_clean:
             return attacked
         rewind = self._rewind(attacked.clean_x)
+        # A graph that is to be made again later would hold its activations for nothing.
         with torch.set_grad_enabled(not self.recompute_clean):
             graph = self.passes.graph(attacked.clean_x)
         return self._with_clean_logits(attacked, graph, rewind)
@@ -227,8 +254,10 @@ class Algorithm1:
 
         def again() -> Graph:
             with rewind() if rewind else nullcontext():
+                # On copies of the buffers: the first time has updated the running statistics already.
                 return self.passes.graph(attacked.clean_x, scratch=first.buffers or Buffers(self.model))
 
+        # Cut off: the objective's own graph begins at these, and the pass's is kept, or not, apart from it.
         logits = first.logits.detach()
         return attacked._replace(clean_logits=logits, clean_graph=again if self.recompute_clean else lambda: first)
 
@@ -259,7 +288,9 @@ class Algorithm1:
         kind = self.settings.awp.gradient
         if attacked.at_weights is not None:
             return attacked.at_weights
+        # Rounded up, so that a batch of one image has a half with something in it.
         count = (len(y) + 1) // 2 if kind == "half-batch" else len(y)
+        # Copies for all of its passes: what only finds ν leaves no trace in the running statistics.
         buffers = Buffers(self.model)
         with Leaves() as leaves:
 

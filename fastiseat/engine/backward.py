@@ -59,6 +59,7 @@ def input_gradients(
 
     ``keep`` the graph for another backward; not the ``last`` one where its buffers are wanted again.
     """
+    # The module as the pass found it: code that runs in the backward reads the weights and buffers of now.
     with graph.again(last=last):
         return grad(loss, inputs, retain_graph=keep)
 
@@ -90,6 +91,7 @@ def check_replaced(logits: Tensor, own: Weights, replaced: Weights) -> None:
     names = [name for name, weight in replaced.items() if own[name] is not weight and own[name].requires_grad]
     if not names or not logits.requires_grad:
         return
+    # Of zeros: only whether a path leads there counts, and retained, as the real backward is to come.
     found = grad(logits, [own[name] for name in names], grad_outputs=torch.zeros_like(logits), retain_graph=True)
     read = [name for name, gradient in zip(names, found, strict=True) if gradient is not None]
     if read:
@@ -103,6 +105,7 @@ def check_replaced(logits: Tensor, own: Weights, replaced: Weights) -> None:
 @contextmanager
 def no_grads_left(tensors: Sequence[Tensor]) -> Iterator[None]:
     """:class:`UserError` where the block adds to the ``.grad`` of ``tensors``, which stay as they are."""
+    # Taken away meanwhile: autograd would add to the user's own .grad in place, which nothing could undo.
     found = [(tensor, tensor.grad) for tensor in tensors if tensor.grad is not None]
     for tensor, _ in found:
         tensor.grad = None
@@ -147,6 +150,8 @@ class Leaves:
 
     def leaf(self, logits: Tensor, graph: Callable[[], Graph], *, aside: bool = False) -> Tensor:
         """What stands for ``logits``, whose ``graph`` is asked for when its backward is due."""
+        # Here the graph is cut: the loss's backward ends at the leaf, and the pass's begins there when its turn
+        # comes.
         leaf = logits.detach().requires_grad_()
         self._passes.append(_Pass(leaf, graph, aside))
         return leaf
@@ -162,6 +167,7 @@ class Leaves:
         if not images.requires_grad:
             return self.leaf(graph.logits, lambda: graph)
         enter = graph.again  # the graph itself would hold itself by its hook
+        # `and None`: what a hook returns would take the gradient's place.
         graph.logits.register_hook(lambda _: self._states.enter_context(enter(last=False)) and None)
         self._joined.append(graph)
         return graph.logits
@@ -175,6 +181,7 @@ class Leaves:
         sums: list[dict[str, Tensor]] = [{} for _ in groups]
         joined = _places(groups, self._joined)
         wanted = [weight for *_, weight in joined]
+        # The loss's own backward, small: it ends at the logits, but for methods that differentiate by images.
         found = grad(scale.scaled(loss), [*wanted, *[one.leaf for one in self._passes]])
         _add(sums, joined, found, loss.dtype)
         # What one stream has made and another reads is held in ``found`` until they meet.
@@ -187,6 +194,7 @@ class Leaves:
     def _last_first(self, by_logits: list[Any]) -> list[tuple[_Pass, Tensor]]:
         """The passes that the loss depends on, those aside before all: so the others run beside them."""
         pairs = list(zip(self._passes, by_logits, strict=True))[::-1]
+        # sorted is stable, so within both kinds the last pass still comes first.
         return sorted([pair for pair in pairs if pair[1] is not None], key=lambda pair: not pair[0].aside)
 
     def __enter__(self) -> Self:
@@ -224,6 +232,7 @@ def _add(
     gradients: Sequence[Tensor | None],
     dtype: torch.dtype,
 ) -> None:
+    # Not strict: behind the weights' gradients come those of leaves or images, which nobody adds up.
     for (number, name, _), gradient in zip(places, gradients, strict=False):
         if gradient is not None:
             before = sums[number].get(name)

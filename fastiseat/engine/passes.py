@@ -81,10 +81,13 @@ class Passes:
         """
         weights = self.theta if weights is None else weights
         buffers = self.buffers() if scratch is None else scratch
+        # What leads to the images alone, as reentrant checkpointing does, runs in a backward only if their
+        # gradient is asked for.
         images = x.detach().requires_grad_() if self._reads_late and not x.requires_grad else None
         x = x if images is None else images
         with nullcontext() if scratch is None else scratch.in_place():
             logits = logits_of(self.raw(x, weights)).to(x.dtype)
+        # Another's code may have kept a weight elsewhere, and then the pass was at θ where θ+ν was meant.
         if not self._is_as_built:
             check_replaced(logits, self._own, self._replaced(weights))
         if not self._reads_late or buffers is None:
@@ -124,6 +127,7 @@ class Passes:
                 return self._network(self._to_give_away(x))
 
     def _to_give_away(self, x: Tensor) -> Tensor:
+        # The step reads the same images again, and only our own networks are known not to write to them.
         return x if isinstance(self.model, Network) else x.clone()
 
     def _replaced(self, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -146,6 +150,8 @@ class Passes:
 
 @cache
 def _second_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all steps: the allocator keeps the memory of each stream apart, and what one has freed another can't
+    # have.
     return torch.cuda.Stream(device)
 
 
@@ -153,8 +159,10 @@ def _second_stream(device: torch.device) -> torch.cuda.Stream:
 def second_stream(device: torch.device) -> Iterator[Callable[[], AbstractContextManager[object]]]:
     """What opens blocks there, which come after all that was asked for before; at the end all that follows waits."""
     current, stream = torch.cuda.current_stream(device), _second_stream(device)
+    # The block reads what is under way here, and may get memory that work of this stream was the last to read.
     stream.wait_stream(current)
     yield partial(torch.cuda.stream, stream)
+    # What the block made is read here next.
     current.wait_stream(stream)
 
 
@@ -196,12 +204,16 @@ class InputGradient:
             return self._gradient(x)
 
     def _gradient(self, x: Tensor) -> Tensor | Look:
+        # A leaf: PGD's iterates must not hang together by the graphs of all the steps before.
         x = x.detach().requires_grad_()
         weights = self.weights_too()
         graph = self.passes.graph(x, None if weights else self.passes.detached())
         keep = self.calls == 1 and self.keep_graph
         loss = self.method.inner_loss(graph.logits, self.labels, self.reference) * self.scale
+        # Asked for one by one: what the attack computes must never land in the user's .grad.
         wanted, found = [x, *weights.values()], list[Any]()
+        # Logits that hang on nothing, as under a no_grad in the model, are explained below rather than by
+        # autograd.
         if loss.requires_grad:
             found = input_gradients(graph, loss, wanted, keep=keep, last=self.calls > 1)
         if not found or found[0] is None:
@@ -213,8 +225,10 @@ class InputGradient:
         gradient, *others = found
         if self.calls == self.weights_at:
             by_name = zip(weights, others, strict=True)
+            # In full precision, as norms of ν's gradients are taken of them.
             self.at_weights = {name: other.to(x.dtype) for name, other in by_name if other is not None}
         if self.calls == 1:
+            # Without its graph where that was not to be kept: its activations would live through the whole attack.
             self.first = graph if keep else replace(graph, logits=graph.logits.detach())
         return Look(gradient, graph.logits.detach()) if self.tells else gradient
 

@@ -20,6 +20,7 @@ def weights_in_place(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterato
         UserError: it is not the module's own code that reads them there, or that has put another tensor in one's place
             or written to it: then it did not compute at these weights.
     """
+    # By identity: named_parameters tells one name of a tied parameter, and each of its places has to change.
     names = {id(weight): name for name, weight in model.named_parameters()} if weights else {}
     places = [
         (module._parameters, key, name)
@@ -31,7 +32,9 @@ def weights_in_place(model: nn.Module, weights: Mapping[str, Tensor]) -> Iterato
         raise UserError(
             f"parameter {min(missing)} can't be replaced, as TorchScript's can't: pass the eager module"
         )
+    # Noted before anything is replaced, and put back whatever ends the block.
     own = [parameters[key] for parameters, key, _ in places]
+    # A write in place leaves the identity as it was; autograd's counter of versions tells of it.
     before = _versions(weights.values())
     try:
         for parameters, key, name in places:
@@ -68,6 +71,7 @@ class Buffers:
     def restore(self) -> None:
         """The module's own are what they were, in the memory where they were."""
         for buffers, found in self._found:
+            # Into the same dicts: fused modules and the guards of recordings know them by identity.
             refill(buffers, found)
             for buffer in found.values():
                 if buffer is not None:
@@ -76,6 +80,7 @@ class Buffers:
     @contextmanager
     def in_place(self, *, last: bool = False) -> Iterator[None]:
         """The module has copies of them for the block, and then its own again; ``last`` spares the copies."""
+        # Copies, since a recomputation writes to what it is given, and another backward may need the same again.
         values = list(self._values.values())
         fresh = dict(zip(self._values, values if last else copies(values), strict=True))
         own = [dict(buffers) for buffers, _ in self._found]

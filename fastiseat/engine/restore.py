@@ -14,6 +14,7 @@ from fastiseat.fusion.turns import taking_turns
 
 def counter_seed(seed: int, counter: int) -> int:
     """A 63-bit seed for the ``counter``-th step of a run: no random state has to survive between steps."""
+    # Of both numbers together: seed + counter would give run 1's second step the numbers of run 2's first.
     digest = hashlib.blake2b(f"{seed}:{counter}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
 
@@ -25,6 +26,7 @@ def modes_restored(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # Not by train(), which a user's module may override to do more than set flags.
         for module, training in modes:
             module.training = training
 
@@ -37,6 +39,7 @@ def own_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """
     cuda = device.type == "cuda"
     with taking_turns(), torch.random.fork_rng(devices=[device] if cuda else []):
+        # Not torch.manual_seed, which seeds the generators of all GPUs, and only this one's is put back.
         torch.default_generator.manual_seed(seed)
         if cuda:
             index = torch.cuda.current_device() if device.index is None else device.index
@@ -86,6 +89,7 @@ class Rewind:
     def __call__(self) -> Iterator[None]:
         """Draw them again in the block; what comes after it is drawn as if the block had not been."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            # The CPU's too: a network on a GPU may draw there as well.
             torch.set_rng_state(self._state[0])
             if self.device.type == "cuda":
                 torch.cuda.set_rng_state(self._state[1], self.device)

@@ -143,6 +143,7 @@ class TrainStep:
             average=average,
             full_precision=self._passes.full_precision,
         )
+        # Refused at once: a teacher that is the network in training would move with it.
         check_held(self.method.networks, model)
         self._algorithm = Algorithm1(
             model=model,
@@ -243,8 +244,10 @@ class TrainStep:
         usable = accept.outside_inference
         given = StepInputs(*map(usable, (images, labels)), *map(usable, (delta, start, index, rows)))
         self._look_at(given)
+        # Counted, not drawn on: a resume needs no random state, and an extra pass shifts no later numbers.
         seed = counter_seed(self.seed, self.steps_taken)
         metrics = self._run(given, seed)
+        # Last: a step that raised has not been taken, and draws the same numbers when it is tried again.
         self.steps_taken += 1
         return metrics
 
@@ -255,6 +258,7 @@ class TrainStep:
         if self._guards.state() != self._adopted:
             self.weights = trainable(self.model)
             self._update.refresh(self.weights)
+            # A module that was changed may draw random numbers now, which the first trial did not see.
             self._may_draw = self._adopted is not None
             self._adopted = self._guards.state()
         weight = next(iter(self.weights.values()))
@@ -274,6 +278,7 @@ class TrainStep:
         twice = self.settings.needs_clean and (self._algorithm.recompute_clean or self._may_recompute)
         if self.num_classes is None or (twice and self._may_draw):  # numbers that are to be drawn twice
             self.num_classes, self._may_draw = self._try(given), False
+        # On a GPU reading pixels and labels waits for the device: done once, not at each call.
         elif self._device.type != "cpu":
             return
         accept.check_values(given.images, given.labels, self.num_classes)
@@ -284,6 +289,7 @@ class TrainStep:
         x, y = self._algorithm.batch(self.settings, given)
         seeded = own_randomness(self._device, self.seed)
         with undone(self.model, tensors_of(self.model)), seeded, torch.no_grad():
+            # Whether the network draws is told by the generators having moved: no module has to say so.
             before = random_state(self._device)
             self.model.train()
             logits = self._first_logits(x, given.images)
@@ -321,6 +327,8 @@ class TrainStep:
         """With the clean graph kept, or recomputed where that was ours to choose and it does not fit."""
         if not (self._may_recompute and self.settings.needs_clean):
             return self.engine(self.settings, given, seed=seed)
+        # The failed attempt may have updated running statistics before memory ran out; the second has to find them
+        # as the first did.
         found = Snapshot([*self._guards.tensors(), *self._update.kept.tensors(), *self._loss_scale.tensors])
         try:
             metrics = self.engine(self.settings, given, seed=seed)

@@ -119,6 +119,7 @@ class Apex:
         """Step at θ+ν and take ν off again, as the function of that name does; ``perturbed`` is used up."""
         moving = {name: perturbed[name].detach() for name in gradients}
         moved = [name for name in gradients if perturbed[name] is not weights[name]]
+        # Kept apart, as Apex steps in place at θ+ν.
         nu = [moving[name] - weights[name].detach() for name in moved]
         for name, theta in moving.items():
             theta.grad = _laid_out_as(theta, gradients[name])

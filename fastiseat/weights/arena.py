@@ -73,6 +73,7 @@ class Arena:
 
     def hold(self, name: str, buffer: Tensor) -> None:
         """Know ``buffer``, (P,), by ``name`` from now on."""
+        # A second one would leave views and recordings with the first.
         assert name not in self._pieces, f"{name} stands twice"
         self._flats[name], self._pieces[name] = buffer, self._in_two(buffer)
 
@@ -128,8 +129,11 @@ class Arena:
         views = self.views(into)
         if found:
             torch._foreach_copy_([views[name] for name in found], list(found.values()))
+        # The buffer is used again by every step: what is absent now may have had a gradient in the last one.
         if absent := [view for name, view in views.items() if name not in names]:
             torch._foreach_zero_(absent)
+        # Kept by set of names: a list made a tensor is a copy from the host, which no step may wait for and no
+        # recording repeats.
         if names not in self._active:
             active = [name in names for name in self._layout.places]
             self._active[names] = torch.tensor(active, device=self.weights.device)
@@ -153,6 +157,7 @@ class Arena:
         """
         if self.adopted(weights):
             return False
+        # The buffers stay where they are, and views and state with them: only values are copied.
         if self._layout.fits(weights):
             self._take_in(weights)
             return False
@@ -170,6 +175,7 @@ class Arena:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Arena:
         """An arena of the same values in memory of its own, which the copied parameters move into by ``refresh``."""
+        # Not by copy.deepcopy of the attributes, where each view would become a tensor of its own.
         copy = object.__new__(Arena)
         copy._full_precision, copy._channels_last = self._full_precision, self._channels_last
         copy._allocate(self._layout)
@@ -205,6 +211,7 @@ class Arena:
         }
         for name, value in moved.items():
             self._homes[name].copy_(value)
+            # By .data, so that the Parameter is the same object to optimizers, hooks and whoever else holds it.
             weights[name].data = self._homes[name]
 
     def _is_in(self, name: str, weight: Tensor) -> bool:

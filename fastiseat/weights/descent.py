@@ -81,6 +81,7 @@ class Descent:
             clean = arena.flat("clean_grad")
         else:
             active_too = active
+        # None for all, as in nearly every network, spares kernels a look-up for each block.
         all_move = len(self.updated) == len(arena.names)
         return arena.flat(self.into), clean, None if all_move else active | active_too
 
@@ -111,6 +112,7 @@ class Descent:
     def gradient(self) -> Tensor:
         """The whole gradient, (P,), a tensor of its own in the dtype of θ."""
         grad, second = self.grad.to(self.weights.dtype), self.second_grad
+        # A clone: rules may change theirs in place, and `grad` is the arena's.
         return grad.clone() if second is None else grad + second.to(self.weights.dtype)
 
     def perturbed(self) -> Tensor:
@@ -124,10 +126,12 @@ class Descent:
     def write(self, tensor: Tensor, new: Tensor) -> None:
         """``tensor`` ← ``new``, but where the step is skipped or, in a buffer (P,), the weight has no gradient."""
         is_flat = tensor.shape == self.weights.shape
+        # A mask on the device, and no `if`: asking whether the step overflowed would wait for it.
         moves = None if self.skip is None else ~self.skip
         if is_flat and self.active is not None:
             active = of_blocks(self.active, self.segments.block_segment)
             moves = active if moves is None else active & moves
         if is_flat:
             tensor, new = blocks(tensor), blocks(new)
+        # `where`, not a product with the mask: 0 · NaN is NaN, and an overflow is what is to be kept out.
         tensor.copy_(new if moves is None else new.where(moves, tensor))

@@ -69,6 +69,7 @@ class Layout(NamedTuple):
             device=first.device,
         )
         blocks = [-(-weights[name].numel() // BLOCK) for name in names]
+        # Each weight begins at a block's beginning: kernels then look up a weight a block, not one an element.
         places = {
             name: Place(
                 sum(blocks[:number]) * BLOCK,

@@ -50,6 +50,7 @@ class NamedState:
         self._tensors: State = {}
         self._by_weight: dict[str, dict[str, Tensor]] = {}
         self._make()
+        # By the optimizer's buffers alone, the first part's: the others' files hold all weights.
         self._touched: dict[str, set[str]] = {
             name: set() for name in self._of[self._parts[0]] if self.by_weight(name)
         }
@@ -63,6 +64,7 @@ class NamedState:
             if name in (*self._tensors, *ALWAYS):
                 raise UserError(f"state {name}: two parts of the step keep something of this name; rename one")
             self._tensors[name] = tensor
+            # By shape: what is like θ is laid out like it, and everything else is one tensor to files and loads.
             if tensor.shape == weights.shape:
                 self._arena.hold(buffer_of(name), tensor)
                 self._by_weight[name] = self._arena.alone(tensor)
@@ -142,6 +144,7 @@ class NamedState:
     @torch.no_grad()
     def renew(self) -> None:
         """The arena was laid out anew: keep what is of the same name and shape."""
+        # The old views hold the old buffers alive until their values are copied over.
         before, tensors = self._by_weight, self._tensors
         self._make()
         for name, tensor in tensors.items():

@@ -119,6 +119,7 @@ class Update:
             averaging=self._averaging(),
         )
         self.optimizer.update(state, at, optimizer)
+        # After the update, as it averages the new θ; an optimizer that averages in its own sweep has done so.
         if self.average is not None and at.averaging is None:
             self.average.update(self.kept.of(self.average), at)
         if follows is not None:

@@ -21,8 +21,11 @@ class GraphCapturer:
         # Whoever makes a new one may be about to drop another, which must not be running then.
         torch.cuda.synchronize(device)
         self._device = device
+        # A capture is refused on the default stream, and libraries keep workspaces by stream.
         self._stream = torch.cuda.Stream(device)
         self._graph = torch.cuda.CUDAGraph()
+        # Apart from the allocator's other memory for as long as the graph lives: a replay writes to it again,
+        # whoever would have been given it meanwhile.
         self._pool = torch.cuda.graph_pool_handle()
         self._on_stream: AbstractContextManager[object] = nullcontext()
 
@@ -30,6 +33,7 @@ class GraphCapturer:
     def warming_up(self) -> Iterator[None]:
         """On the stream of the capture, where cuDNN's benchmarks and cuBLAS's workspace belong."""
         current = torch.cuda.current_stream(self._device)
+        # Both ways: the warm-up reads what the caller's stream has made, and is itself read there next.
         self._stream.wait_stream(current)
         try:
             with torch.cuda.stream(self._stream):
@@ -64,6 +68,8 @@ class GraphCapturer:
 
     def replay(self) -> None:
         """See :class:`~fastiseat.engine.recording.recorder.Capturer`."""
+        # On the caller's current stream, whichever the capture was on: so it comes after the copies of its inputs
+        # and before whoever reads its results, without an event.
         self._graph.replay()
 
     def _clean_up(self) -> None:

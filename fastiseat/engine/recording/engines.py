@@ -53,13 +53,16 @@ class Eager:
 
     def __call__(self, settings: Settings, given: StepInputs, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
+        # Of each step anew, and not of the weights, which its last call alone writes.
         found = Buffers(self._algorithm.model)
         try:
+            # Around the algorithm in every engine: itself it sets modes and draws numbers as it likes.
             with modes_restored(self._algorithm.model), own_randomness(given.images.device, seed):
                 metrics = self._algorithm(settings, given)
         except BaseException:
             found.restore()  # the update of weights is the last thing to happen, that of statistics is not
             raise
+        # Only now: a step that raised has touched nothing that a file should hold.
         self._algorithm.update.kept.touch(*self._algorithm.update.written)
         return metrics
 
@@ -100,14 +103,17 @@ class Recorded:
     def __call__(self, settings: Settings, given: StepInputs, *, seed: int) -> dict[str, Tensor]:
         """See :class:`Engine`."""
         algorithm, networks = self._algorithm, settings.trained.networks
+        # A recording has one sequence of random numbers, which goes on: it can't draw earlier ones again.
         if algorithm.draws and algorithm.recompute_clean:
             raise UnrecordableError("a second clean pass would have to draw the network's random numbers again")
+        # By identity, as settings never change: most steps have those of the one before, and write nothing.
         if settings is not self._settings:
             self._take(settings)
         # The module was looked at when the call began.
         looks = self._guards.latest, algorithm.frozen.state(networks)
         key = self._structure, algorithm.recompute_clean, looks, switches()
         inputs = {name: tensor for name, tensor in given._asdict().items() if tensor is not None}
+        # With rows, images and labels are the whole data set: read where they lie, never copied into a recording.
         resident = {name: inputs.pop(name) for name in ("images", "labels")} if given.rows is not None else {}
         world = World(
             device=given.images.device,
@@ -127,6 +133,7 @@ class Recorded:
         for name, value in settings.scalars().items():
             if name not in self._tensors:
                 self._tensors[name] = scalar_tensor(name, weight)
+            # Into the same memory, which recordings read: a new number costs no new recording.
             if value != self._numbers.get(name):
                 self._tensors[name].fill_(value)
         self._settings, self._numbers = settings, settings.scalars()
@@ -137,6 +144,7 @@ class Recorded:
         assert self._bound is not None
         with modes_restored(self._algorithm.model):
             metrics = self._algorithm(self._bound, StepInputs(**resident, **inputs))
+        # Popped first, so that the key moves to the end.
         self._written.pop(key, None)
         self._written[key] = self._algorithm.update.written
         if len(self._written) > MOST_RECORDINGS:  # those of the last ones are at the end

@@ -70,12 +70,15 @@ class ModuleGuards:
         self._dicts = [d for m in modules for d in (m._parameters, m._buffers, m._modules)]
         self._hooks = [attributes[name] for attributes in self._attributes for name in _HOOKS]
         names = [[name for name in attributes if name not in STANDARD] for attributes in self._attributes]
+        # One itemgetter a module, and maps over them: the comparison runs in C, before each replay of a step that
+        # itself needs no Python.
         self._getters = [operator.itemgetter(*_DICTS, *own) for own in names]
         own = [(n, a[n]) for a, mine in zip(self._attributes, names, strict=True) for n in mine]
         values = [value for _, value in own]
         self._containers = [value for value in values if type(value) in (list, set, dict)]
         tuples = [value for value in values if type(value) is tuple]
         members = list(chain(*map(dict.values, self._dicts), values, *map(_items, self._containers), *tuples))
+        # Others have no address to be told by.
         strided = (t for t in members if isinstance(t, Tensor) and t.layout == torch.strided)
         self._tensors = list({id(tensor): tensor for tensor in strided}.values())
         self._objects, self._plain = list(self._now()), self._glance()
@@ -85,6 +88,7 @@ class ModuleGuards:
 
     def _is_as_seen(self) -> bool:
         try:
+            # Identities first: they are cheapest, and most changes show there.
             return all(map(operator.is_, self._now(), self._objects)) and self._glance() == self._plain
         except KeyError:  # an attribute is gone
             return False
@@ -99,7 +103,9 @@ class ModuleGuards:
         return [
             list(map(len, self._dicts)),
             list(map(len, self._attributes)),
+            # `param.data = ...` and `module.to()` leave the object as it was and move its memory.
             list(map(Tensor.data_ptr, self._tensors)),
+            # Freezing a weight changes which gradients the step takes.
             [tensor.requires_grad for tensor in self._tensors],
             [tuple(tensor._backward_hooks or ()) for tensor in self._tensors],
             list(chain.from_iterable(self._hooks)),  # each hook has a number of its own

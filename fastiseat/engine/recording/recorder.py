@@ -68,6 +68,7 @@ class Snapshot:
     """The values of tensors, to be put back."""
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
+        # Clones: what is put back must not be the memory that is written meanwhile.
         self._found = [(tensor, tensor.detach().clone()) for tensor in tensors]
 
     @torch.no_grad()
@@ -82,6 +83,8 @@ class Recording:
 
     def __init__(self, capturer: Capturer, inputs: Tensors) -> None:
         self._capturer = capturer
+        # Memory of its own, which the recording reads at each replay: the caller's tensors are others at every
+        # call. In their layout, which kernels were chosen for.
         self._inputs = {name: tensor.clone(memory_format=torch.preserve_format) for name, tensor in inputs.items()}
         self.draws = False
         """Whether it draws random numbers."""
@@ -93,10 +96,13 @@ class Recording:
 
     def record(self, program: Program, world: World, *, seed: int) -> None:
         """Warm up and record; what a call changes is put back exactly, whatever happens."""
+        # Warm-ups train the module for real, and so does a tape's recording. Only the replay that follows is the
+        # step that was asked for, and it has to begin where the caller stands.
         changed, state, put_back = Snapshot(world.changing()), world.state(), world.remember()
         try:
             with own_randomness(world.device, seed):
                 self._warm_up(program, world)
+                # A module that is another one after each pass would need another recording at each step.
                 if world.state() != state:
                     raise UnrecordableError("the model's attributes are other ones after each pass")
             # Held for as long as the recording lives: what else lies where it is going to read and write?
@@ -108,6 +114,8 @@ class Recording:
             put_back()
 
     def _record(self, program: Program) -> None:
+        # Nothing of the warm-up is among these: a tensor that the program has kept from it is not its own at a
+        # replay.
         self._capturer.begin(self._persistent)
         try:
             self._pack(program(self._inputs))
@@ -129,8 +137,11 @@ class Recording:
         return self._unpack()
 
     def _warm_up(self, program: Program, world: World) -> None:
+        # A replay draws torch's numbers on the device anew, but none on the host: those would be frozen in it.
         put_back, before = random_numbers(), random_state(world.device)
         with self._capturer.warming_up():
+            # What happens once alone belongs here: cuDNN's trials, Triton's compiling, buffers that are made on
+            # demand. Some of it waits for the device or allocates, which a capture may not.
             for _ in range(self._capturer.warm_ups):
                 program(self._inputs)
         drawn = [not torch.equal(*pair) for pair in zip(before, random_state(world.device), strict=True)]
@@ -148,6 +159,7 @@ class Recording:
         self._sizes = {kind: [len(tensor) for tensor in group] for kind, group in groups.items()}
 
     def _unpack(self) -> dict[str, Tensor]:
+        # Clones, as the next replay writes into the same memory, and a caller may keep metrics of many steps.
         parts = {kind: iter(self._parts(kind, packed.clone())) for kind, packed in self._packed.items()}
         return {
             name: next(parts[kind]).view(shape) if shape else next(parts[kind])
@@ -187,6 +199,7 @@ class Recorder:
         self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int
     ) -> Recording:
         """Without the other recordings where there is no room for one more."""
+        # With none to drop the error is the caller's, who may recompute the clean graph instead.
         with suppress(*([torch.OutOfMemoryError] if self._recordings else [])):
             return self._record(key, program, inputs, world, seed)
         self._recordings.clear()
@@ -194,6 +207,7 @@ class Recorder:
 
     def _record(self, key: Hashable, program: Program, inputs: Tensors, world: World, seed: int) -> Recording:
         recording = Recording(self._capturer(), inputs)
+        # Before the new one is made: each holds the memory of a whole step.
         while len(self._recordings) >= MOST_RECORDINGS:
             del self._recordings[next(iter(self._recordings))]
         try:

@@ -25,7 +25,9 @@ from fastiseat.kernels.core import launches
 _EMPTY = {"aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided"}
 # They tell something of a tensor, not of its values.
 _OF_METADATA = {"aten::is_same_size"}
+# By a mask they have as many rows as it has true values, which the host would wait for; by integers they don't.
 _MASKED = {"aten::index", "aten::index_put", "aten::index_put_", "aten::_index_put_impl_"}
+# They reach into the memory without any operator that a dispatch mode would see.
 _PAST_OPERATORS = {Tensor.numpy, Tensor.tolist, Tensor.__array__, Tensor.__dlpack__}
 _READS = (torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape)
 
@@ -43,6 +45,8 @@ class Call(NamedTuple):
         """Again, into the same memory."""
         found = tree_flatten(self.func(*self.args, **self.kwargs))[0]
         for number, result in self.results:
+            # Operators return new memory each time; the calls after this one read where it was when they were
+            # recorded.
             result.copy_(found[number])
 
 
@@ -89,6 +93,8 @@ class Tape(TorchDispatchMode):
     @torch.no_grad()
     def replay(self) -> None:
         """See :class:`~fastiseat.engine.recording.recorder.Capturer`."""
+        # What a replay does not write before it reads it would be the last one's, and be right by chance where
+        # nothing has changed. NaN makes such a read show in the step's results.
         for memory in self._own.values():
             memory.fill_(torch.nan if memory.is_floating_point() else _GARBAGE.get(memory.dtype, 0))
         for call in self._calls:
@@ -131,19 +137,23 @@ class Tape(TorchDispatchMode):
         new = []
         for number, result in enumerate(tree_flatten(results)[0]):
             if isinstance(result, Tensor) and not self._knows(result):
+                # The whole storage, kept alive: an address that was freed could come to be another tensor's.
                 self._own[_address(result)] = _all_of(result)
                 new.append((number, result.detach()))
         writes = any(argument.is_write for argument in func._schema.arguments)
         if func._schema.name in _EMPTY or not (new or writes or not _tensors(results)):
             return  # memory without values, or another view of some
+        # The memory without its graph, which would hold every activation's node besides.
         args, kwargs = tree_map_only(Tensor, Tensor.detach, (args, kwargs))
         self._calls.append(Call(func, args, kwargs, new))
 
     def _knows(self, tensor: Tensor) -> bool:
         address = _address(tensor)
+        # Address 0 is an empty tensor's: nothing to be read.
         return not address or address in self._own or address in self._persistent
 
     def _launched(self, name: str) -> None:
+        # Other threads' kernels are none of the step's: loaders launch some of their own meanwhile.
         if not self._depth and get_ident() == self._thread:
             raise UnrecordableError(f"{name} is launched outside of an operator")
 
@@ -157,6 +167,7 @@ class _Reads(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+# Integers have no NaN: values that no index, label or count can be.
 _GARBAGE = {torch.int64: -(2**62), torch.int32: -(2**30), torch.uint8: 85}
 
 
