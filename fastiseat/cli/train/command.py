@@ -132,13 +132,12 @@ def main(argv: list[str]) -> None:
 
 def _train(arguments: Train, taken: list[str]) -> None:
     from fastiseat.cli.console.display import Display, result_table
-    from fastiseat.cli.console.progress import ConsoleProgress
     from fastiseat.cli.console.terminal import print_line
     from fastiseat.cli.machine import choose_device, memory_hint
     from fastiseat.cli.train.resume import noted
     from fastiseat.cli.train.standard import with_standard
+    from fastiseat.cli.train.trainer import trainer_for
     from fastiseat.pipelines.stores.writer import in_bytes
-    from fastiseat.run.trainer import Trainer
 
     config = arguments.config
     display = Display(quiet=arguments.quiet)
@@ -149,25 +148,17 @@ def _train(arguments: Train, taken: list[str]) -> None:
     with memory_hint(config.data.batch_size, remedies=_remedies(arguments)):
         repeated = _repeated(arguments.config_file)
         config = with_standard(arguments, out, device=device, repeated=repeated)
-        with ConsoleProgress() as progress:
-            trainer = Trainer(
-                config,
-                out,
-                device=device,
-                observer=display,
-                resume=arguments.resume or arguments.resume_anyway,
-                resume_anyway=arguments.resume_anyway,
-                checkpoint_every=arguments.checkpoint_every,
-                keep=arguments.keep,
-                on_nan=arguments.on_nan,
-                loader=arguments.loader,
-                execution=arguments.execution,
-                data_dir=arguments.data_dir,
-                progress=progress,
-                repeated=repeated,
-                options=noted(arguments),
-                wait=arguments.wait,
-            )
+        trainer = trainer_for(
+            arguments,
+            config,
+            out,
+            device=device,
+            display=display,
+            repeated=repeated,
+            resume=arguments.resume or arguments.resume_anyway,
+            resume_anyway=arguments.resume_anyway,
+            options=noted(arguments),
+        )
         if (arguments.resume or arguments.resume_anyway) and not trainer.step.steps_taken:
             display.say(f"{out} holds no checkpoint yet: the run starts at its beginning")
         trainer.choose_threads(repeated=_threads(arguments.config_file))

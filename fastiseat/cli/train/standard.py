@@ -14,12 +14,12 @@ from fastiseat.checkpoint import WEIGHTS, RunDirectory, RunImages, as_json
 from fastiseat.checkpoint.recorded import require_recorded
 from fastiseat.cli.console.display import Display
 from fastiseat.cli.console.progress import ConsoleProgress
+from fastiseat.cli.train.trainer import trainer_for
 from fastiseat.config import Config
 from fastiseat.pipelines.protocol.progress import Progress
 from fastiseat.recipes import METHODS, standard_for
 from fastiseat.run.data import RunData, load_run_data
 from fastiseat.run.signals import Stopped
-from fastiseat.run.trainer import Trainer
 from fastiseat.safe import resolved
 
 if TYPE_CHECKING:
@@ -74,23 +74,7 @@ def _train(
     display: Display,
     repeated: RunImages,
 ) -> None:
-    with ConsoleProgress() as progress:
-        trainer = Trainer(
-            plain,
-            folder,
-            device=device,
-            observer=display,
-            resume=True,
-            checkpoint_every=arguments.checkpoint_every,
-            keep=arguments.keep,
-            on_nan=arguments.on_nan,
-            loader=arguments.loader,
-            execution=arguments.execution,
-            data_dir=arguments.data_dir,
-            progress=progress,
-            repeated=repeated,
-            wait=arguments.wait,
-        )
+    trainer = trainer_for(arguments, plain, folder, device=device, display=display, repeated=repeated, resume=True)
     try:
         trainer.choose_threads()
         with display.showing(trainer):
