@@ -19,7 +19,7 @@ TRAIN_FLAGS = """
 --extra --extra-ratio --limit-train --limit-test
 --arch --variant --initialization --init --mean --std
 --method --standard --lam --weighting --distance --smoothness --beta
---eps --step-size --steps --random-start --no-random-start --noise --attack-bn
+--eps --step-size --steps --random-start --no-random-start --noise --norm --attack-bn
 --awp-gamma --awp-norm --awp-gradient
 --lr --momentum --nesterov --no-nesterov --weight-decay --optimizer
 --epochs --max-steps --lr-shape --lr-drops --lr-factor --lr-stages --lr-per-step --no-lr-per-step --lr-warmup
