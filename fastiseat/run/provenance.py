@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def network_fingerprint(network: nn.Module | None) -> str | None:
 
 def commit() -> str | None:
     """The commit that runs, where the package is a checkout of its own repository."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(str(files("fastiseat"))).resolve().parent
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+from importlib.resources import files
 from pathlib import Path
 
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = Path(str(files("fastiseat"))) / "assets"
 
 
 def names() -> list[str]:
