@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastiseat.errors import UserError
 
-# In bare RuntimeErrors: of torch on a CPU, of NVIDIA's libraries, and of whoever has no room for a thread's stack.
-_MARKS = (
-    "DefaultCPUAllocator",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "can't start new thread",
-    "Resource temporarily unavailable",
+# In bare RuntimeErrors: of torch on a CPU, of oneDNN that can't lay down its code, of NVIDIA's libraries, and of
+# whoever has no room for a thread's stack.
+_SAID = re.compile(
+    "DefaultCPUAllocator|could not create a primitive$|CUDNN_STATUS_ALLOC_FAILED|CUBLAS_STATUS_ALLOC_FAILED"
+    "|can't start new thread|Resource temporarily unavailable"
 )
 # Of torch on a GPU; of Rust's libraries, whose panics derive from BaseException alone.
 _KINDS = ("OutOfMemoryError", "PanicException")
@@ -24,7 +23,7 @@ def is_shortage(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     if type(error).__name__ not in _KINDS:
-        return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _MARKS)
+        return isinstance(error, RuntimeError) and bool(_SAID.search(str(error).strip()))
     return type(error).__name__ != "PanicException" or "pointer is null" in str(error)
 
 
