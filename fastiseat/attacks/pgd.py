@@ -70,6 +70,7 @@ class Ascent:
         """At ``delta``; where ``clip``, brought to images in [0, 1]."""
         x_adv = images + delta
         if clip:
+            # δ follows the clipped image, so that the first step starts where its gradient was taken.
             x_adv = x_adv.clamp(0, 1)
             delta = x_adv - images
         state = {
@@ -90,6 +91,8 @@ class Ascent:
         if self.watch.patience is None:
             return moved | clocks
         climbs = clocks["active"].view(-1, *[1] * (images.dim() - 1))
+        # `where` and no indexing by the mask: how many rows that has, the host would wait to know. Samples at rest
+        # are computed and dropped.
         kept = {name: torch.where(climbs, moved[name], state[name]) for name in ("delta", "x_adv")}
         return moved | clocks | kept
 
@@ -138,6 +141,7 @@ def pgd(
         look = seen if isinstance(seen, Look) else Look(seen)
         log.saw(state, look)
         state = ascent.step(images, state, look, labels)
+        # Kept on the device and joined at the end: a NaN is told with the metrics, and no step waits for it.
         nan_grads.append(state["nan_grad"])
     return Attacked(state["delta"], state["x_adv"], torch.stack(nan_grads).any(), log.record(state))
 
@@ -183,6 +187,7 @@ class _Log:
     def saw(self, state: Mapping[str, Tensor], look: Look) -> None:
         """Where the attack stood, and what the network told there."""
         if self._watch is not None and self._watch.iterates:
+            # Clipped, as a start that is not, TRADES' noise, may lie outside of images.
             self._iterates.append(state["x_adv"].clamp(0, 1))
         if self._watch is not None and self._watch.logits and look.logits is not None:
             self._logits.append(look.logits)

@@ -83,6 +83,7 @@ class Fused(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the model's."""
         run = None
+        # A compiler follows the model's own code: graphs in graphs would only hide it.
         is_plain_call = len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
         if is_plain_call and not torch.compiler.is_compiling() and not self._has_hooks():
             run = self._chosen(args[0])
@@ -105,6 +106,7 @@ class Fused(nn.Module):
         return run
 
     def _chosen(self, x: Tensor) -> Run | None:
+        # Anew at each call: flags and attributes may have been set since, without anyone being told.
         state = self._state()
         if state not in self._runs:
             is_recorded = x.is_cuda and torch.cuda.is_current_stream_capturing()
@@ -126,6 +128,7 @@ class Fused(nn.Module):
     @torch.no_grad()
     def _compare(self, run: Run, x: Tensor) -> None:
         """Outputs and buffers of both on ``x``."""
+        # The user's code first: where this raises, the error is the user's to see, not a reason to run unfused.
         expected = self._trial(self.model, x)
         try:
             found = self._trial(_Running(self, run), x)
@@ -140,6 +143,7 @@ class Fused(nn.Module):
         """Output and buffers of a pass that leaves no trace: it draws the same random numbers each time."""
         numbers = torch.random.fork_rng(devices=[x.device] if x.is_cuda else [])
         with undone(self.model, tensors_of(self.model)), numbers:
+            # A clone, as the module may write to its input, and the next trial reads it.
             output = module(x.clone())
             buffers = [buffer.clone() for buffer in self.model.buffers()]
         if not isinstance(output, Tensor):
@@ -155,6 +159,7 @@ class Fused(nn.Module):
             for name, value in vars(module).items()
             if name not in STANDARD
         ]
+        # Gradients on or off too: code may ask for it, and take another way.
         return flags, tuple(attributes), self._identities(), torch.is_grad_enabled()
 
     def _identities(self) -> tuple[int, ...]:

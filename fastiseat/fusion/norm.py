@@ -88,6 +88,7 @@ def one_pass() -> Iterator[None]:
     After an exception none is written. A layer outside of any pass writes its own at once.
     """
     batches: dict[int, _Batch] = {}
+    # The outer one is put aside: a fused network may lie within another.
     outer, _THREAD.batches = _THREAD.batches, batches
     try:
         yield
@@ -114,6 +115,8 @@ def remember(bn: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, var: Tensor) -> 
 
 
 def _write(batches: dict[int, _Batch]) -> None:
+    # One launch a momentum for all layers: by themselves they'd be three small ones a layer, which the host is
+    # slower to launch than a GPU to run.
     by_momentum: dict[float | None, list[_Batch]] = {}
     for batch in batches.values():
         by_momentum.setdefault(batch.momentum, []).append(batch)

@@ -84,6 +84,7 @@ class _Fusible:
     def __init__(self, graph: fx.Graph, model: nn.Module) -> None:
         self.modules = dict(model.named_modules())
         self.order = {node: place for place, node in enumerate(graph.nodes)}
+        # A sum that is taken later would read what was written to its addends meanwhile.
         self.mutations = [place for node, place in self.order.items() if self._may_mutate(node)]
         called = [self.modules[str(node.target)] for node in graph.nodes if node.op == "call_module"]
         self.turns = Counter(id(below) for module in called for below in module.modules())
@@ -95,6 +96,8 @@ class _Fusible:
         """The only reader of a BatchNorm, where both may become one."""
         if norm.op != "call_module" or len(norm.args) != 1 or norm.kwargs or len(norm.users) != 1:
             return None
+        # Called twice, its second turn reads statistics that the first has written: none may wait for the pass's
+        # end.
         module, name = self.modules[str(norm.target)], str(norm.target)
         if not is_plain(module) or self.turns[id(module)] != 1 or self.owners[id(module.running_mean)] != 1:
             return None

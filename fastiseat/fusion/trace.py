@@ -42,6 +42,7 @@ def trace(model: nn.Module, inlined: Collection[nn.Module]) -> fx.Graph:
         raise UntraceableError(" ".join(str(error).split())[:200] or type(error).__name__) from None
     finally:
         put_back()
+        # Put back in any case: a forward that failed halfway has left traces too.
         written, have_moved, has_drawn = state.restore(), tensors.restore(), numbers_moved()
     if written:
         raise UntraceableError(f"its forward writes attributes: {', '.join(dict.fromkeys(written))}")

@@ -123,6 +123,7 @@ class TensorState:
             if tensor.data_ptr() != memory.data_ptr() or tensor.shape != memory.shape:
                 tensor.data, changed = memory, True
             if value is not None:
+                # Past autograd: a graph that keeps the tensor would else be told that it was overwritten.
                 tensor.data.copy_(value)
             if tensor.requires_grad != requires_grad:
                 tensor.requires_grad_(requires_grad)

@@ -25,6 +25,7 @@ FINITE_EVERY = 50
 def train_epoch(run: Run, epoch: int) -> Row:
     """What is left of the epoch; its row. Its clock goes on from where a checkpoint stopped it."""
     began, first = time.perf_counter() - run.seconds, run.steps_in_epoch
+    # A run may end within an epoch; the clock and the steps of a resumed one go on from the checkpoint.
     steps = min(len(run.loader), run.total_steps - run.step.steps_taken + first)
     scalars = scalars_of(run, epoch, steps - 1)
     _enter(run, epoch, scalars)
@@ -34,6 +35,7 @@ def train_epoch(run: Run, epoch: int) -> Row:
             now = scalars_of(run, epoch, number)
             run.step.set(**{name: now[name] for name in in_motion})
         metrics, images = _take_step(run, batch)
+        # Reading a loss waits for the GPU, which is then idle until the next step is launched.
         if run.device.type == "cpu" or number % FINITE_EVERY == 0 or number == steps - 1:
             require_finite(metrics["loss"], run.meter.nan_gradient, epoch=epoch, step=number)
         run.observer.step(epoch=epoch, step=number, images=images, metrics=metrics)
@@ -41,6 +43,7 @@ def train_epoch(run: Run, epoch: int) -> Row:
         if run.every.after_step(run.step.steps_taken):
             write_checkpoint(run)
         heed_signals(run)
+    # Weights and running statistics of the last step are written after its loss: no loss has told of them yet.
     require_finite_network(run.model, epoch=epoch)
     run.timed(time.perf_counter() - began)
     return _row(run, epoch, steps, scalars)

@@ -28,6 +28,7 @@ def train(run: Run) -> list[Row]:
     :class:`fastiseat.run.signals.Stopped`; a second SIGINT at once.
     """
     with (
+        # Before all else: what is decided about the directory holds only while nobody else may write there.
         locked(run.directory.path, say=run.observer.say, wait=run.wait),
         deterministic(run.config.run.deterministic),
         nullcontext() if run.config.run.tf32 else strict_float32(),
@@ -35,6 +36,7 @@ def train(run: Run) -> list[Row]:
         run.curves,
         computing_with(run.threads.count) if run.device.type == "cpu" else nullcontext(),
     ):
+        # Again: between the first look at the directory and the lock another run may have had it.
         take(run)
         rehearse(run)
         begin(run)
@@ -43,6 +45,7 @@ def train(run: Run) -> list[Row]:
                 finish_epoch(run, train_epoch(run, len(run.rows)) | validate(run))
             except DivergedError as error:
                 roll_back(run, error)
+        # Of the files and not of the network at hand: what is published is what others can load.
         results = [final(run, which) for which in WEIGHTS]
         run.directory.write_results(results)
     return results
@@ -50,6 +53,7 @@ def train(run: Run) -> list[Row]:
 
 def finish_epoch(run: Run, row: Row) -> None:
     """Weights first, then the checkpoint, then the line that speaks of both."""
+    # Decided before the row joins the others, which it is compared with.
     row["best"] = is_best(run, row)
     run.weights.settle(row, run.rows, expected(run).check)
     run.rows.append(row)
@@ -58,9 +62,12 @@ def finish_epoch(run: Run, row: Row) -> None:
     if run.every.after_epoch(len(run.rows)) or run.step.steps_taken >= run.total_steps:
         write_checkpoint(run)
         run.directory.checkpoints.flush()  # a line of metrics speaks of a checkpoint that is there
+    # After weights and checkpoint: a run that is killed before has files ahead of metrics.jsonl, whose lines a
+    # resume writes again, and never a line whose weights are nowhere.
     run.write_metrics()
     run.observer.epoch(row)
     labels = run.data.selection.labels
+    # Last: whoever is told that the network is dead finds the epoch that showed it in the files.
     require_life(
         run.rows,
         run.data.selection_name,

@@ -22,6 +22,7 @@ def take(run: Run) -> None:
     """Decide about the directory again, now that it is ours: another run may have had it since the first look."""
     RunDirectory.open(run.directory.path, run.config, resume=run.resume, anyway=run.resume_anyway)
     run.directory.sweep()
+    # Read once more only where there is a newer one: a checkpoint of a large network takes its time.
     if run.resume and run.directory.checkpoints.newest() != run.restored:
         restore(run)
     restore_weights(run)

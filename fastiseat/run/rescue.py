@@ -31,6 +31,7 @@ def heed_signals(run: Run) -> None:
     """Where a signal has asked for it, end the run; what it has done so far is in a checkpoint."""
     if run.interruptions.requested is not None:
         write_checkpoint(run)
+        # Checkpoints are written by a thread: the process ends when this one is on the disk, and not before.
         run.directory.checkpoints.close()
         how = f"after a checkpoint; go on with: {run.directory.resuming()}"
         raise Stopped(run.interruptions.requested, how)
@@ -38,6 +39,7 @@ def heed_signals(run: Run) -> None:
 
 def roll_back(run: Run, error: DivergedError) -> None:
     """Go on from the last checkpoint with the images in another order, or let ``error`` end the run."""
+    # Read before the checkpoint is, which holds the count of its own time: a run could roll back to it for ever.
     rollbacks = run.rollbacks
     if run.on_nan != "rollback" or rollbacks >= MOST_ROLLBACKS or latest(run) is None:
         raise error
@@ -45,6 +47,7 @@ def roll_back(run: Run, error: DivergedError) -> None:
     run.rolled_back(rollbacks + 1)
     restore_weights(run, anew=True)
     run.write_metrics()
+    # In the same order it would diverge again: a step's random numbers hang on its place alone.
     run.reshuffle()
     run.observer.say(
         f"{error} Instead: back to step {run.step.steps_taken}, images in another order "

@@ -25,12 +25,14 @@ def restore(run: Run) -> None:
     newest = run.directory.checkpoints.newest()
     if newest is None:
         return
+    # Before anything is taken over: a run that refuses has changed nothing.
     _require_same_images(run)
     found = latest(run)
     assert found is not None
     for line in found.skipped:
         run.observer.say(line)
     threads = run.threads
+    # The count decides how sums are cut: with another one the run would go on to other bits.
     if run.device.type == "cpu" and not threads.why and (count := begun_with(run.directory.stored())):
         threads = as_begun(count)
     run.model.load_state_dict(found.state["model"])

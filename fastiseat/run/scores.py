@@ -45,8 +45,10 @@ def final(run: Run, which: str) -> Row:
     """Accuracy on the test set of one of the two weight files, as written."""
     chosen = [row for row in run.rows if row["best"] or which == "last"][-1]
     file = run.directory.path / WEIGHTS[which]
+    # By its digest: between the last epoch and now the file may have been replaced.
     require_recorded(file)
     model = models.load_model(file).to(run.device)
+    # A new one, since recordings of the run's evaluator are of the network that was trained.
     evaluator = Evaluator(model, engine="auto", say=run.observer.say)
     attacks = [_attack(run, "clean"), _attack(run, "pgd")]
     if steps := run.config.run.final_steps:

@@ -54,6 +54,7 @@ class Interruptions:
             signal.signal(*self._found.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        # Of Ctrl-C alone the second one counts: whoever sends SIGTERM again means no more by it.
         if number == signal.SIGINT and self._interrupted:
             raise KeyboardInterrupt
         self._interrupted |= number == signal.SIGINT

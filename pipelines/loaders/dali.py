@@ -110,6 +110,7 @@ class DaliLoader:
         try:
             # On a GPU, work on the stream waits for the pipeline, and the pipeline's memory for the stream's copy.
             (images,) = pipeline.run(stream)
+            # torch's own memory, since DALI writes its next batch over its own.
             batch = torch.empty((self.order.share, *self._image_shape()), dtype=torch.uint8, device=self.device)
             if any(shape != batch.shape[1:] for shape in images.shape()):
                 raise RuntimeError("decoding failed to give images of one size")

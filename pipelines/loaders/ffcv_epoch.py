@@ -32,6 +32,7 @@ class Epoch(EpochIterator):  # type: ignore[misc]  # FFCV has no types
             numba.set_num_threads(self.loader.num_workers)  # of this thread alone
             for number, rows in enumerate(self.iter_ixes):
                 images, labels = self.run_pipeline(number, rows, 0, None)
+                # Copies: FFCV decodes the next batch into the same memory.
                 if not self._hand_over((images.copy(), labels[:, 0].copy())):
                     return
         except BaseException as error:

@@ -53,6 +53,7 @@ class JpegLoader:
             pending: deque[Future[Batch]] = deque()
             pending.extend(pool.submit(self._batch, index) for index in islice(steps, self.workers + 1))
             while pending:
+                # In the order of submission: which thread is done first may not decide which batch comes next.
                 batch = pending.popleft().result()
                 pending.extend(pool.submit(self._batch, index) for index in islice(steps, 1))
                 yield batch

@@ -40,12 +40,15 @@ class MixedLoader:
             closed_after(self._extra(epoch, first)) as extra,
         ):
             for batch in own:
+                # Gathered, as rows of two data sets can't be read by one index.
                 yield _joined(batch.gathered(), next(extra).gathered())
 
     def _extra(self, epoch: int, first: int) -> Iterator[Batch]:
         """The extra batches of one epoch, pass by pass."""
         begun, step = divmod(first, len(self.extra))
         for number in range(begun, self.passes):
+            # Each pass an epoch of its own number, so that a resume at any step finds the order of the extra data
+            # by counting.
             with closed_after(self.extra.epoch(epoch * self.passes + number, first=step)) as batches:
                 yield from batches
             step = 0

@@ -38,6 +38,7 @@ class Prefetched:
 
     def _ahead(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         way: _Way = _CudaWay(self.device) if self.device.type == "cuda" else _PlainWay(self.device)
+        # One: iterators are no thread's to share, and batches come in their order by themselves.
         pool = ThreadPoolExecutor(1, thread_name_prefix="fastiseat-prefetch")
 
         def fetch(slot: int) -> Batch | None:
@@ -54,9 +55,12 @@ class Prefetched:
                 if sent is None:
                     return
                 batch = way.receive(slot, sent)
+                # Asked for before the batch is handed out, so that it is fetched while the consumer's step runs;
+                # the slot was emptied by receive().
                 pending.append((slot, pool.submit(fetch, slot)))
                 yield batch
         finally:
+            # Waits for the thread, which may be writing into the buffers that close() is to free.
             pool.shutdown(cancel_futures=True)
             way.close()
 
@@ -128,11 +132,14 @@ class _CudaWay:
         batch = batch.gathered()
         if slot not in self.pinned:
             self._allocate(slot, batch)
+        # On the host, as it is the host that writes to pinned memory next; all other waits are the streams'.
         self.copied[slot].synchronize()
         with torch.cuda.stream(self.side):
+            # On the device alone: this thread goes on, and the copy begins when the consumer's clone is over.
             self.side.wait_event(self.cloned[slot])
             slots = (self.pinned[slot].tensors, self.staged[slot].tensors)
             for pinned, staged, tensor in zip(*slots, batch.tensors, strict=True):
+                # From pinned memory alone a copy to the device runs beside computation.
                 pinned.copy_(tensor)
                 staged.copy_(pinned, non_blocking=True)
             self.copied[slot].record(self.side)

@@ -40,5 +40,6 @@ class ResidentLoader:
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, counted from 0, from step ``first`` on."""
+        # One copy an epoch, of which each batch's index is a view.
         for index in torch.from_numpy(self.order.epoch(epoch, first=first)).to(self.device):
             yield Batch(self._images, self._labels, index, rows=index)

@@ -28,8 +28,10 @@ def checksum(array: npt.NDArray[Any]) -> str:
     Threads share the CRCs, so that it takes little longer than to read the array once. No single bit, and no burst of
     up to 32, changes unnoticed; whoever changes data on purpose can change what is noted of it too.
     """
+    # As bytes and in C order: the checksum is of values, however an array lies in memory.
     content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     parts = [content[first : first + _AT_ONCE] for first in range(0, len(content), _AT_ONCE)]
+    # Threads, as zlib lets others run while it computes.
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
         sums = list(pool.map(zlib.crc32, parts))
     return hashlib.sha256(np.array(sums, dtype="<u4").tobytes()).hexdigest()[:16]

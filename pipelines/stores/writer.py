@@ -47,6 +47,7 @@ def first_writable(stores: Iterable[Path]) -> Path:
     for store in stores:
         try:
             store.parent.mkdir(parents=True, exist_ok=True)
+            # Tried, not asked of permission bits, which say nothing of a file system that is mounted read-only.
             os.close(open_lock(_lock_file(store)))
         except OSError as error:
             problem = problem or f"cannot write {store}: {error.strerror}; choose another --data-dir"
@@ -91,6 +92,7 @@ def write(
             write_array(temporary / f"{split}_images.npy", content.shape, np.dtype(np.uint8), images)
             write_whole(temporary / f"{split}_labels.npy", content.labels)
         written = Store(path=temporary, info=_describe(source, name, image_size))
+        # Computed from the files, and not from what was meant to be in them.
         info = replace(
             written.info,
             fingerprint=written.compute_fingerprint(progress),
@@ -106,6 +108,7 @@ def write(
 def discard(store: Path, progress: Progress) -> None:
     """Remove ``store``, which is gone from one moment to the next; whoever has it open keeps it."""
     with exclusive(store, progress), write_failures_told(store):
+        # By a rename, as removing takes its time; exclusive() removes what has this name at its end.
         store.rename(_temporary(store))
 
 
@@ -187,6 +190,7 @@ def write_array(
 ) -> None:
     """The ``.npy`` file of an array that comes in ``blocks``; ``shape`` None: one-dimensional, as long as they are."""
     with path.open("wb") as file:
+        # Of an unknown length a header is written first and again at the end, in the same room.
         _write_header(file, shape or (0,), dtype)
         begins, count = file.tell(), 0
         for block in blocks:
@@ -225,7 +229,10 @@ def _write_header(file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) 
 
 
 def _put_in_place(temporary: Path, store: Path) -> None:
+    # Contents before the name: after a power cut the name may be there alone.
     flush_folder(temporary)
+    # A folder that is not empty can't be renamed over. In between there is no store; whoever is killed there
+    # leaves both, and the next one puts the old back.
     if store.exists():
         store.rename(_replaced(store))
     temporary.rename(store)

@@ -42,6 +42,8 @@ class Steps:
         for _ in range(self.repeat):
             before = state
             state = before | self.search.step(before, self.passes)
+            # Several steps in one replay can't stop within it: what comes after a sample's budget is computed and
+            # ignored.
             state["found"] = torch.where(before["clock"] < self.search.length, state["found"], before["found"])
         return {name: tensor for name, tensor in state.items() if name not in FIXED}
 
@@ -150,6 +152,7 @@ class BatchedSearch:
         at = torch.from_numpy(places).to(new["index"].device)
         for name, tensor in new.items():
             if tensor.dim():
+                # Rows alone: the others are in the middle of their search.
                 self._state[name].index_copy_(0, at, tensor)
 
     def _shrink(self) -> None:
@@ -165,6 +168,7 @@ class BatchedSearch:
 
     def _dismiss(self, ended: Ended) -> None:
         slots = self._slots
+        # The one wait for the device in a round of steps: who is found decides which samples go on.
         broken = self._confirmed(np.flatnonzero(self._state["found"].cpu().numpy() & slots.taken))
         spent = np.flatnonzero((slots.age >= self._steps.search.length) & slots.taken)
         for place in broken:
@@ -182,8 +186,10 @@ class BatchedSearch:
         if not len(places):
             return places
         state, at = self._state, torch.from_numpy(places).to(self._state["index"].device)
+        # The searching passes may be in half precision; a verdict never is.
         logits = self._judge.logits(state["x_adv"].index_select(0, at))
         right = is_right(logits, state["labels"].index_select(0, at))
+        # Found in half precision, and right in full: searched on, as if nothing had been found.
         state["found"].index_fill_(0, at[right], False)
         kept: Ints = places[~right.cpu().numpy()]
         return kept

@@ -71,9 +71,11 @@ class EnsembleEvaluator:
         beat: Beat = lambda *_: None,
     ) -> None:
         """Go on from ``ensemble_state``, which is changed sample by sample, to the end of the ensemble."""
+        # Once for all parts: targets are ranked by the clean logits, whatever an attack has found since.
         targets = self._clean(samples, ensemble_state)
         victims = partial(self._victims, samples, targets, self._like.new_full((), eps))
         course = _Course(victims=victims, ensemble_state=ensemble_state, told=told, beat=beat)
+        # Cheap and decisive: what half precision breaks is confirmed in full, and needs none of the slow parts.
         if self._passes.precision != "full":
             self._run_part(0, ensemble.parts[0], course, self._passes, only_found=True)
         full = Passes(model=self._passes.model, strict=self._passes.strict)
@@ -121,6 +123,7 @@ class EnsembleEvaluator:
             count_classes(logits, len(rows))
             right.append(is_right(logits, labels))
             answered.append(is_answer(logits))
+            # The label's logit is made infinite, so that it comes first in the order and is dropped with [1:].
             others = logits.scatter(1, labels[:, None], torch.inf)
             orders.append(others.argsort(1, descending=True)[:, 1:])
         require_answers(torch.cat(answered))
