@@ -62,7 +62,7 @@ def refused(words):
 save(train_images=saved["train_images"][..., 0])
 refused("train images are uint8 (60, 8, 8); save uint8")
 save(test_labels=np.array([object()] * 40))
-refused("test_labels.npy: damaged, truncated or not saved by numpy (Array can't be memory-mapped: Python objects")
+refused("test_labels.npy: damaged, truncated or not saved by numpy (numbers in C's order are needed)")
 save(test_labels=saved["test_labels"] + 1)
 refused("label 3 is out of range")
 os.remove(folder / "test_labels.npy")
