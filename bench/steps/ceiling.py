@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fastiseat.bench.rounds import by_turns
-from fastiseat.bench.steps.variants import Passes
+from fastiseat.bench.steps.variants import PassCounts
 from fastiseat.engine.precision import DTYPES, strict_float32
 
 # A product is measured at this size where it takes no longer than a round; a small device gets a smaller one.
 _SIDES = {"cuda": 8192, "cpu": 1536}
 _COPIED = {"cuda": 2**30, "cpu": 2**28}
-_BN_READS = Passes(3, 5, 0)
+_BN_READS = PassCounts(3, 5, 0)
 """Times that training-mode BatchNorm moves its tensor in a pass: statistics, then in and out; both again for the
 gradient, over two tensors."""
 
@@ -82,7 +82,7 @@ def work(model: nn.Module, shape: tuple[int, int, int]) -> Work:
     return Work(flops=counter.get_total_flops() // images, bn_elements=sum(elements) // images)
 
 
-def floor(cost: Work, passes: Passes, batch_size: int, ceiling: Ceiling, precision: str) -> float:
+def floor(cost: Work, passes: PassCounts, batch_size: int, ceiling: Ceiling, precision: str) -> float:
     """Seconds a step at the measured rates: products at the matrix rate, then BatchNorm at the copy's bandwidth.
 
     A model, not a bound: a kernel that keeps a tensor on the chip moves less.
@@ -94,6 +94,6 @@ def floor(cost: Work, passes: Passes, batch_size: int, ceiling: Ceiling, precisi
     )
 
 
-def share(cost: Work, passes: Passes, batch_size: int, seconds: float, rate: float) -> float:
+def share(cost: Work, passes: PassCounts, batch_size: int, seconds: float, rate: float) -> float:
     """The part of the matrix rate that the step's necessary products make up."""
     return passes.units * cost.flops * batch_size / seconds / rate

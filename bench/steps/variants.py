@@ -17,7 +17,7 @@ from fastiseat.engine.precision import DTYPES
 from fastiseat.errors import unknown
 
 
-class Passes(NamedTuple):
+class PassCounts(NamedTuple):
     """Forward, input-gradient and weight-gradient passes of one step, with 10 attack steps."""
 
     forward: int
@@ -31,10 +31,10 @@ class Passes(NamedTuple):
 
 
 NECESSARY = {
-    "at": Passes(11, 11, 1),
-    "at-awp": Passes(12, 12, 2),
-    "lsi": Passes(11, 12, 2),
-    "iseat": Passes(12, 13, 3),
+    "at": PassCounts(11, 11, 1),
+    "at-awp": PassCounts(12, 12, 2),
+    "lsi": PassCounts(11, 12, 2),
+    "iseat": PassCounts(12, 13, 3),
 }
 """What each method needs where nothing is computed twice; what the engines here compute."""
 

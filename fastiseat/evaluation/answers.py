@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from fastiseat.attacks.verdict import is_answer
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 
 
 class Answers(nn.Module):
@@ -18,7 +18,7 @@ class Answers(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model, self.passes = model, Passes(model=model, strict=False)
+        self.model, self.passes = model, EvaluationPasses(model=model, strict=False)
         self.instead = 0
         self.lost = torch.zeros((), dtype=torch.bool, device=pixels_of(model).device)
 

@@ -25,7 +25,7 @@ from fastiseat.errors import UserError
 from fastiseat.evaluation.arguments import AnyAttack, Choices, attacks_given, length_given
 from fastiseat.evaluation.attack import Attack, EnsembleAttack, any_attack_named
 from fastiseat.evaluation.ensemble.ensembles import ensemble_named
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.robustness import BATCH_SIZE, Evaluator, evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.sanity.signs import sanity_checks
@@ -171,7 +171,7 @@ def _accepted(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Samples
 
 def _first_logits(model: nn.Module, first: Tensor, images: Tensor) -> Tensor:
     try:
-        return Passes(model=model).logits(first)
+        return EvaluationPasses(model=model).logits(first)
     except RuntimeError as error:
         check_layout(images, error)
         raise

@@ -29,7 +29,7 @@ def pixels_of(model: nn.Module) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Passes:
+class EvaluationPasses:
     """Those of ``model`` in the mode that it is in, for x (m, C, H, W) of the dtype of :func:`pixels_of`.
 
     ``precision`` is ``full``, the parameters' own, ``bf16`` or ``fp16``; ``strict`` keeps TF32 out of ``full``. A model

@@ -13,7 +13,7 @@ from fastiseat.attacks import pgd, random_start
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.verdict import is_right
 from fastiseat.engine.restore import counter_seed, own_randomness
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import EvaluationPasses
 from fastiseat.names.balls import Norm
 
 Bools = npt.NDArray[np.bool_]
@@ -39,7 +39,7 @@ class PGDTrace:
 class WatchedPGD:
     """PGD by ``passes`` from the images or from random points of the ball; ``step_size`` is ε/4 by default."""
 
-    passes: Passes
+    passes: EvaluationPasses
     eps: float
     norm: Norm = "linf"
     loss: str = "ce"
@@ -80,7 +80,7 @@ class WatchedPGD:
 class _Watch:
     """The gradient for :func:`pgd`, which keeps what else the passes tell."""
 
-    passes: Passes
+    passes: EvaluationPasses
     loss: str
     labels: Tensor
     right: list[Tensor] = field(default_factory=list)

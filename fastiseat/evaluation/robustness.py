@@ -18,7 +18,7 @@ from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
 from fastiseat.evaluation.ensemble.ensembles import Ensemble
 from fastiseat.evaluation.ensemble.evaluator import Beat, EnsembleEvaluator, Told
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.runners import EagerRunner, Recovering, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.trial import Trial
@@ -161,7 +161,7 @@ class Evaluator:
         precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the work that is left. What the
         verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
         """
-        passes = Passes(model=self.model, precision=self.precision, strict=self._strict)
+        passes = EvaluationPasses(model=self.model, precision=self.precision, strict=self._strict)
         evaluator = EnsembleEvaluator(passes, self.engine, batch_size=self.batch_size, seed=seed)
         with evaluating(self.model), own_randomness(pixels_of(self.model).device, seed):  # judges may draw
             evaluator(_samples(split), ensemble, ensemble_state, eps=attack.eps, told=told, beat=beat)

@@ -12,7 +12,7 @@ from fastiseat.attacks import pgd, random_start
 from fastiseat.attacks.losses import losses_of
 from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, layout_of
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.names.balls import Norm
 
 
@@ -42,14 +42,14 @@ class Trial:
         x, y = as_network_input(given["images"], pixels_of(self.model)), given["labels"]
         x = x.contiguous(memory_format=layout_of(self.model))
         x_adv, answered, nan_gradient = self._attack(x, y, given)
-        logits = Passes(model=self.model).logits(x_adv)
+        logits = EvaluationPasses(model=self.model).logits(x_adv)
         first = answered[0] if answered else is_answer(logits)
         return {"correct": is_right(logits, y), "answered": first, "nan_gradient": nan_gradient}
 
     def _attack(self, x: Tensor, y: Tensor, given: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         eps, step_size = given["eps"], given["step_size"]
         start = random_start(x, eps=eps, norm=self.norm) if self.random_start else torch.zeros_like(x)
-        passes = Passes(model=self.model, precision=self.precision, strict=self.strict)
+        passes = EvaluationPasses(model=self.model, precision=self.precision, strict=self.strict)
         answered: list[Tensor] = []
 
         def gradient(adversarial: Tensor) -> Tensor:

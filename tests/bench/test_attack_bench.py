@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bench_case import CPU
-from counting import Passes
+from counting import CountedPasses
 
 from fastiseat import models
 from fastiseat.bench.attack import attackers
@@ -77,7 +77,7 @@ def test_passes_on_images_that_nothing_breaks(monkeypatch, part, classes, needed
     network = untrained(classes)
     target = right_about(network)
     for name, attacker in attackers_of(network, replace(CASE, batch_size=8, parts=(part,))).items():
-        with Passes(network, 8) as counted:
+        with CountedPasses(network, 8) as counted:
             run = attacker(target, 1e-6)
         assert run.robust.all()
         assert list(run.parts) == [part]
@@ -88,7 +88,7 @@ def test_broken_images_leave_ours_at_once(monkeypatch, network, target):
     monkeypatch.setattr(attackers, "_warm_up", lambda *_: None)
     counts = {}
     for name, attacker in attackers_of(network, replace(CASE, batch_size=8, parts=("apgd-ce",))).items():
-        with Passes(network, 8) as counted:
+        with CountedPasses(network, 8) as counted:
             assert not attacker(target, 1.0).robust.any()
         counts[name] = counted.units
     assert counts["ours"] < 0.5 * counts["theirs"]

@@ -8,7 +8,7 @@ from torch import nn
 from fastiseat import models
 from fastiseat.bench.steps import ceiling
 from fastiseat.bench.steps.ceiling import Ceiling, Work
-from fastiseat.bench.steps.variants import NECESSARY, Passes
+from fastiseat.bench.steps.variants import NECESSARY, PassCounts
 
 
 def test_work_of_a_network_counted_by_hand():
@@ -37,7 +37,7 @@ def test_counting_leaves_the_network_alone():
 
 def test_floor_is_products_and_then_batchnorm():
     cost, rates = Work(flops=1000, bn_elements=10), Ceiling(flops={"full": 1e6, "bf16": 2e6}, bandwidth=1e3)
-    passes = Passes(2, 1, 1)
+    passes = PassCounts(2, 1, 1)
     assert ceiling.floor(cost, passes, 3, rates, "full") == pytest.approx(
         3 * (4 * 1000 / 1e6 + (6 + 5) * 10 * 4 / 1e3)
     )

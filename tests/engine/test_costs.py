@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from counting import Passes
+from counting import CountedPasses
 from side_by_side import batch, compiles, small, step
 
 from fastiseat import AWP, ISEAT, PGD, Standard, TrainStep
@@ -11,11 +11,11 @@ from fastiseat import AWP, ISEAT, PGD, Standard, TrainStep
 M = 6
 
 
-def cost(one: TrainStep, *, first: bool = False) -> Passes:
+def cost(one: TrainStep, *, first: bool = False) -> CountedPasses:
     """Of the next step; of the ``first``, with what it tries and records."""
     if not first:
         one(*batch(0, M))
-    with Passes(one.model, M) as passes:
+    with CountedPasses(one.model, M) as passes:
         one(*batch(1, M))
     return passes
 

@@ -22,7 +22,7 @@ from fastiseat.evaluation import ATTACKS, Evaluator, evaluate_split, sanity_chec
 from fastiseat.evaluation.attack import attack_named
 from fastiseat.evaluation.ensemble.batched_search import BatchedSearch
 from fastiseat.evaluation.ensemble.official import Official
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 
@@ -52,7 +52,7 @@ class Mixed(nn.Module):
 def subject(kind: torch.dtype | str) -> tuple[nn.Module, Tensor]:
     """A module, and what it says of the images but for the first."""
     model = Mixed() if kind == "mixed" else small().to(kind)
-    labels = Passes(model=model.eval()).logits(X).argmax(1)
+    labels = EvaluationPasses(model=model.eval()).logits(X).argmax(1)
     labels[0] = (labels[0] + 1) % 5
     return model, labels
 
@@ -61,9 +61,9 @@ def subject(kind: torch.dtype | str) -> tuple[nn.Module, Tensor]:
 def seen(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[Tensor]]:
     """All x' that the passes get, or of FAB, whose search leaves the ball, those that a verdict is asked of."""
     found: list[Tensor] = []
-    forward, confirmed = Passes.forward, BatchedSearch._confirmed
+    forward, confirmed = EvaluationPasses.forward, BatchedSearch._confirmed
 
-    def passing(self: Passes, x: Tensor) -> Tensor:
+    def passing(self: EvaluationPasses, x: Tensor) -> Tensor:
         found.append(x.detach().clone())
         return forward(self, x)
 
@@ -75,7 +75,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, name: str) -> Iterator[list[Tensor]]:
         if name.startswith(("aa", "fab")):
             patch.setattr(BatchedSearch, "_confirmed", confirming)
         else:
-            patch.setattr(Passes, "forward", passing)
+            patch.setattr(EvaluationPasses, "forward", passing)
         yield found
 
 
@@ -156,7 +156,7 @@ def test_gradients_of_a_float16_module(slope: float, offset: float, loss: str) -
     x = torch.full((2, 1, 4, 4), 0.5) if loss == "margin" else torch.full((2, 1, 32, 32), 0.5)
     labels = torch.zeros(2, dtype=torch.int64)
     half, wide = (
-        Passes(model=network).ascent(x, lambda z: losses_of(loss, z, labels, labels)).gradient
+        EvaluationPasses(model=network).ascent(x, lambda z: losses_of(loss, z, labels, labels)).gradient
         for network in (model, Line(slope, offset))
     )
     assert wide.lt(0).all() and half.dtype == torch.float32

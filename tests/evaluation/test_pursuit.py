@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fastiseat.attacks.search.protocol import AttackedNetwork, State, begun, noted
 from fastiseat.evaluation.ensemble.batched_search import BatchedSearch, Ints, Steps
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import EvaluationPasses
 from fastiseat.evaluation.runners import EagerRunner
 from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 
@@ -76,7 +76,7 @@ def victims(rows: Ints, rounds: Ints) -> State:
 def batched_search(
     search: Scripted, *, sizes: tuple[int, ...], rounds: int, repeat: int = 1, judge: Judge | None = None
 ) -> BatchedSearch:
-    steps = Steps(search=search, passes=Passes(model=torch.nn.Identity()), repeat=repeat)
+    steps = Steps(search=search, passes=EvaluationPasses(model=torch.nn.Identity()), repeat=repeat)
     return BatchedSearch(steps, victims, EagerRunner(), judge=judge or Judge(), rounds=rounds, sizes=sizes)  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from signal import SIGTERM
 import pytest
 import tiny
 import torch
-from counting import Passes
+from counting import CountedPasses
 from side_by_side import assert_same, assert_same_metrics, batch, delta, small, step, twins
 
 from fastiseat import AT, AWP, PGD, methods
@@ -75,7 +75,7 @@ def test_it_is_its_formula():
 def test_it_costs_what_it_says(gamma, units):
     one = step(small(), "eager", method=mine(), attack=PGD(), awp=AWP(gamma=gamma))
     one(*batch(0))
-    with Passes(one.model, 5) as passes:
+    with CountedPasses(one.model, 5) as passes:
         one(*batch(1))
     assert passes.units == units
     assert gamma or units == METHODS["mine"].units

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 import torch.nn.functional as F
-from counting import Passes
+from counting import CountedPasses
 from side_by_side import assert_same, batch, plain, small, step, twins
 from torch import Tensor
 
@@ -85,7 +85,7 @@ def test_they_make_the_passes_of_plain_training(method: Method) -> None:
         model = small()
         one = step(model, "eager", method=each, attack=ATTACK, awp=AWP(gamma=0))
         one(*batch())
-        with Passes(model, 5) as passes:
+        with CountedPasses(model, 5) as passes:
             one(*batch(1))
         units.append(passes.units)
     assert units[0] == units[1]

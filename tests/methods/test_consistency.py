@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from counting import Passes
+from counting import CountedPasses
 from devices import DEVICES
 from oracles import hat_and_consistency as oracle
 from side_by_side import assert_same, batch, delta, recorded, small, step, twins
@@ -121,7 +121,7 @@ def test_what_a_step_costs(engine: str, kind: str | None) -> None:
     awp = AWP(gamma=0) if kind is None else AWP(gamma=0.005, gradient=kind)
     one = by(engine, attack=replace(ATTACK, steps=10), awp=awp)
     run(one, 0)
-    with Passes(one.model, M) as passes:
+    with CountedPasses(one.model, M) as passes:
         run(one, 1)
     assert passes.units == (METHODS["consistency"].units if kind is None else KINDS[kind])
 

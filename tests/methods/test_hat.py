@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
-from counting import Passes
+from counting import CountedPasses
 from oracles import hat_and_consistency as oracle
 from safetensors.torch import save_file
 from side_by_side import Plain, assert_same, batch, delta, plain, recorded, small, step, twins
@@ -122,7 +122,7 @@ def test_what_a_step_costs(engine: str, gamma: float, units: int) -> None:
         method = HAT(standard=frozen)
         one = trained_by(method, engine, attack=replace(EVAL, steps=10), awp=AWP(gamma=gamma))
         one(*batch(0, M))
-        with Passes(one.model, M) as passes:
+        with CountedPasses(one.model, M) as passes:
             one(*batch(1, M))
         assert passes.units == units + more
     assert gamma or units + more == METHODS["hat"].units
@@ -135,7 +135,7 @@ def test_without_helper_images_it_is_trades(engine: str) -> None:
     for n in range(2):
         ours(*batch(n)), trades(*batch(n))
     assert_same(ours, trades, 0)
-    with Passes(ours.model, 5) as passes:
+    with CountedPasses(ours.model, 5) as passes:
         ours(*batch(2))
     assert passes.units == 1 + 2 * 3 + 6
 

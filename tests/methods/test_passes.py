@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from counting import Passes
+from counting import CountedPasses
 from side_by_side import batch, small, step
 from torch import Tensor, nn
 
@@ -47,7 +47,7 @@ def step_of(name: str, model: nn.Module, engine: str = "eager", **parts: Any) ->
 def counted(one: TrainStep) -> tuple[float, float, float]:
     """Of the second step; the first one tries the network."""
     one(*batch(0, M))
-    with Passes(one.model, M) as passes:
+    with CountedPasses(one.model, M) as passes:
         one(*batch(1, M))
     return passes.passes
 
@@ -73,7 +73,7 @@ def test_the_reference_of_trades_is_one_forward_and_leaves_nothing() -> None:
     """Also with a given perturbation, where no attack asks for it."""
     one = step(small(), "eager", method=TRADES(), attack=PGD(bn_mode="eval", noise=0.001), awp=AWP(gamma=0))
     one(*batch(0, M))
-    with Passes(one.model, M) as passes:
+    with CountedPasses(one.model, M) as passes:
         one(*batch(1, M), torch.zeros_like(batch(1, M)[0]))
     assert passes.passes == (2, 2, 2)
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 
-class Passes(TorchDispatchMode):
+class CountedPasses(TorchDispatchMode):
     """Counts forward, input-gradient and weight-gradient passes of ``small``, each by its share of ``batch`` images.
 
     At the second convolution, whose input needs a gradient in every pass; the convolutions of its shape are counted.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from trials import watch
 
 from fastiseat.attacks.search.protocol import Search, State
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import EvaluationPasses
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 CLASSES = 5
@@ -72,7 +72,7 @@ def begin(search: Search, given: State) -> State:
 def advance(search: Search, state: State, model: nn.Module, steps: int | None = None) -> State:
     """After so many steps, or all."""
     for _ in range(search.length if steps is None else steps):
-        state = state | search.step(state, Passes(model=model))
+        state = state | search.step(state, EvaluationPasses(model=model))
     return state
 
 

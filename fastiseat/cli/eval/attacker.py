@@ -20,7 +20,7 @@ from fastiseat.engine.accept import as_network_input
 from fastiseat.engine.precision import precision_for_amp
 from fastiseat.evaluation import Attack, EnsembleAttack, EnsembleState, Evaluator, attack_named
 from fastiseat.evaluation.ensemble.official import Official
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.robustness import evaluating
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.verdicts.confirm import confirmed
@@ -153,7 +153,7 @@ class Attacker:
         rows = np.arange(min(self._arguments.batch_size, len(self._samples)))
         images, _ = self._samples.take(rows, self._like.device)
         with evaluating(self._subject.model):
-            logits = Passes(model=self._subject.model).logits(as_network_input(images, self._like))
+            logits = EvaluationPasses(model=self._subject.model).logits(as_network_input(images, self._like))
         if not is_answer(logits).all():
             self.evaluator(self._samples, attack_named("clean", eps=0))  # says on how many of them all
         self._looked_at = True

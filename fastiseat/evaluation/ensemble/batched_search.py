@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fastiseat.attacks.search.protocol import FIXED, Search, State
 from fastiseat.attacks.verdict import is_right
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import EvaluationPasses
 from fastiseat.evaluation.runners import Runner
 
 Ints = npt.NDArray[np.int64]
@@ -33,7 +33,7 @@ class Steps:
     """
 
     search: Search
-    passes: Passes
+    passes: EvaluationPasses
     repeat: int = 1
 
     def __call__(self, given: Mapping[str, Tensor]) -> State:
@@ -87,7 +87,7 @@ class BatchedSearch:
         victims: Callable[[Ints, Ints], State],
         runner: Runner,
         *,
-        judge: Passes,
+        judge: EvaluationPasses,
         rounds: int,
         sizes: tuple[int, ...],
         seed: int = 0,

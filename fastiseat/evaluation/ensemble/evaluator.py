@@ -15,7 +15,7 @@ from fastiseat.attacks.verdict import is_answer, is_right
 from fastiseat.engine.accept import as_network_input, count_classes, layout_of
 from fastiseat.evaluation.ensemble.batched_search import BatchedSearch, Ints, Steps
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.runners import EagerRunner, Recovering, Runner
 from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
@@ -53,10 +53,10 @@ class EnsembleEvaluator:
     are left have the whole ensemble before them, in the parameters' own precision.
     """
 
-    def __init__(self, passes: Passes, runner: Recovering, *, batch_size: int, seed: int) -> None:
+    def __init__(self, passes: EvaluationPasses, runner: Recovering, *, batch_size: int, seed: int) -> None:
         """``passes`` search; verdicts are in full precision."""
         self._passes = passes
-        self._judge = Passes(model=passes.model)
+        self._judge = EvaluationPasses(model=passes.model)
         self._runner, self._batch_size, self._seed = runner, batch_size, seed
         self._like = pixels_of(passes.model)
 
@@ -78,12 +78,12 @@ class EnsembleEvaluator:
         # Cheap and decisive: what half precision breaks is confirmed in full, and needs none of the slow parts.
         if self._passes.precision != "full":
             self._run_part(0, ensemble.parts[0], course, self._passes, only_found=True)
-        full = Passes(model=self._passes.model, strict=self._passes.strict)
+        full = EvaluationPasses(model=self._passes.model, strict=self._passes.strict)
         for number, part in enumerate(ensemble.parts):
             self._run_part(number, part, course, full)
 
     def _run_part(
-        self, number: int, part: Part, course: _Course, passes: Passes, *, only_found: bool = False
+        self, number: int, part: Part, course: _Course, passes: EvaluationPasses, *, only_found: bool = False
     ) -> None:
         """Run ``part``; if ``only_found``, those that it does not break have it before them still."""
 
@@ -99,7 +99,7 @@ class EnsembleEvaluator:
         self._runner.attempt(part.name, by)
 
     def _batched_search(
-        self, runner: Runner, part: Part, victims: Callable[[Ints, Ints], State], passes: Passes
+        self, runner: Runner, part: Part, victims: Callable[[Ints, Ints], State], passes: EvaluationPasses
     ) -> BatchedSearch:
         recorded = not isinstance(runner, EagerRunner)
         repeat = _STEPS_A_REPLAY if recorded else 1

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastiseat.engine.restore import own_randomness
-from fastiseat.evaluation.passes import Passes
+from fastiseat.evaluation.passes import EvaluationPasses
 from fastiseat.evaluation.sanity.masking import Check
 
 # Images that are looked at alone too.
@@ -16,7 +16,7 @@ _REPEATED, _BATCHED = 1e-4, 1e-3
 _SUM = 1e-4
 
 
-def checks_of_network(passes: Passes, images: Tensor, *, seed: int) -> list[Check]:
+def checks_of_network(passes: EvaluationPasses, images: Tensor, *, seed: int) -> list[Check]:
     """Of images (n, C, H, W) as the network reads them."""
     images = images[:_ALONE]
     with own_randomness(images.device, seed):

@@ -20,7 +20,7 @@ from fastiseat.engine.accept import as_network_input, layout_of
 from fastiseat.engine.restore import counter_seed, own_randomness
 from fastiseat.evaluation.attack import EnsembleAttack
 from fastiseat.evaluation.ensemble.ensembles import Ensemble, Part
-from fastiseat.evaluation.passes import Passes, pixels_of
+from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.pgd_trace import Bools, WatchedPGD
 from fastiseat.evaluation.robustness import Evaluator, evaluating
 from fastiseat.evaluation.samples import Ints, Samples
@@ -73,7 +73,7 @@ class _Subject:
     ) -> None:
         self._eps, self._norm, self._seed, self.size = eps, norm, seed, len(rows)
         self._batch_size = min(evaluator.batch_size, len(rows))
-        self.passes = Passes(model=evaluator.model)
+        self.passes = EvaluationPasses(model=evaluator.model)
         self._evaluator = Evaluator(evaluator.model, engine="eager", batch_size=self._batch_size)
         like = pixels_of(evaluator.model)
         images, labels = samples.take(rows, like.device)
