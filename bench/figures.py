@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-Document = dict[str, Any]
-Row = dict[str, Any]
+from fastiseat.bench.words import Document, Row
+
 Where = tuple[str, str, int]
 PRN18, PRN18_64 = ("prn18", "cifar10", 128), ("prn18", "tinyimagenet", 128)
 WRN = ("wrn-34-10", "cifar10", 128)

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from published import ELSEWHERE, ROWS, Row, Setting
+from published import ELSEWHERE, ROWS, PublishedRow, Setting
 
 from fastiseat.bench.tables import PAPER
 from fastiseat.cli.train.command import parse
@@ -31,12 +31,12 @@ def numbers_of(table: int) -> set[str]:
 
 
 @cache
-def trained(row: Row) -> Config:
+def trained(row: PublishedRow) -> Config:
     return parse((row.command or "").split()).config
 
 
 @pytest.mark.parametrize("row", TRAINED, ids=lambda row: f"{row.table}-{row.label or row.numbers[0]}")
-def test_a_row_is_trained_with_its_numbers_by_its_command(row: Row) -> None:
+def test_a_row_is_trained_with_its_numbers_by_its_command(row: PublishedRow) -> None:
     config, command = trained(row), row.command or ""
     found = Setting(
         config.network.arch,

@@ -86,7 +86,12 @@ def ours(
         ensemble = replace(whole, parts=tuple(part for part in whole.parts if part.name in case.parts))
         ensemble_state = EnsembleState.fresh(len(target.split))
         fresh.run_ensemble(
-            target.split, attack, ensemble, ensemble_state, seed=SEED, told=lambda part, _: laps.mark(part.name)
+            target.split,
+            attack,
+            ensemble,
+            ensemble_state,
+            seed=SEED,
+            on_sample=lambda part, _: laps.mark(part.name),
         )
         return Run(robust=ensemble_state.unbroken, seconds=laps.total(), parts=laps.seconds)
 

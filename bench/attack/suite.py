@@ -45,7 +45,7 @@ class Attacks:
 
 
 @dataclass(kw_only=True)
-class Row:
+class AttackRow:
     """One attacker and its runs, one a round, or the problem that there are none for."""
 
     variant: str
@@ -119,22 +119,22 @@ def _compared(
     return told | {"parts": list(case.parts), "rounds": attacks.rounds, "rows": json}
 
 
-def _rows(case: AttackCase, found: Victim, attacks: Attacks, plan: Plan) -> list[Row]:
+def _rows(case: AttackCase, found: Victim, attacks: Attacks, plan: Plan) -> list[AttackRow]:
     rows = []
     for wanted, precision in attacks.variants:
         engine, attacker = ours(found.model, case, engine=wanted, precision=precision, say=plan.progress.say)
         name = f"fastiseat-{engine}-{precision}"
-        rows.append(Row(variant=name, engine=engine, precision=precision, attacker=attacker))
+        rows.append(AttackRow(variant=name, engine=engine, precision=precision, attacker=attacker))
     if attacks.official:
         try:
             package_version()
-            rows.append(Row(variant=NAME, attacker=official(found.model, case)))
+            rows.append(AttackRow(variant=NAME, attacker=official(found.model, case)))
         except UserError as error:
-            rows.append(Row(variant=NAME, problem=f"absent: {error}"))
+            rows.append(AttackRow(variant=NAME, problem=f"absent: {error}"))
     return rows
 
 
-def _take_turns(rows: Sequence[Row], target: Target, eps: float, rounds: int, plan: Plan) -> None:
+def _take_turns(rows: Sequence[AttackRow], target: Target, eps: float, rounds: int, plan: Plan) -> None:
     there = [row for row in rows if not row.problem]
     for number in range(rounds):
         for place, row in enumerate(there if number % 2 == 0 else reversed(there)):
@@ -144,7 +144,7 @@ def _take_turns(rows: Sequence[Row], target: Target, eps: float, rounds: int, pl
     plan.progress.count("attacks", rounds * len(there), rounds * len(there))
 
 
-def _attack(row: Row, attack: partial[Run]) -> None:
+def _attack(row: AttackRow, attack: partial[Run]) -> None:
     try:
         row.runs.append(attack())
     except torch.OutOfMemoryError:
@@ -153,7 +153,7 @@ def _attack(row: Row, attack: partial[Run]) -> None:
         row.problem = f"cannot run: {error}"
 
 
-def judge(rows: Sequence[Row], size: int) -> None:
+def judge(rows: Sequence[AttackRow], size: int) -> None:
     """Take their figures from those of ours whose verdicts are not the authors' code's, where that has run."""
     reference = next((row for row in rows if not row.ours and not row.problem), None)
     for row in rows:

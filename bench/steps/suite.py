@@ -72,7 +72,7 @@ class Plan:
 
 
 @dataclass(kw_only=True)
-class Row:
+class StepRow:
     """A variant and a method: figures, or the problem that there are none for."""
 
     variant: Variant
@@ -129,7 +129,7 @@ def run_case(
     require_fit(_humblest(variants[0]), model, config, images.shape, images.num_classes, plan.device)
     x, y = batch(case.dataset, case.batch_size, plan.data_dir, plan.device)
     bn_act = which_bn_act(model, x)
-    rows = [Row(variant=v, method=m) for v in variants for m in methods if m in v.units]
+    rows = [StepRow(variant=v, method=m) for v in variants for m in methods if m in v.units]
     if wrong := wrong_ops(images, case.batch_size, plan.device):
         for row in rows:
             row.problem = wrong if row.variant.ours else ""
@@ -168,7 +168,7 @@ def _after_round(clocks: Clocks, plan: Plan, number: int) -> None:
     plan.progress.count("rounds", number, plan.rounds)
 
 
-def _recipe_hours(rows: Sequence[Row], config: Config, images: Images) -> dict[str, float]:
+def _recipe_hours(rows: Sequence[StepRow], config: Config, images: Images) -> dict[str, float]:
     """By variant, from its own steps."""
     times: dict[str, dict[str, float]] = {}
     for row in rows:
@@ -178,7 +178,7 @@ def _recipe_hours(rows: Sequence[Row], config: Config, images: Images) -> dict[s
     return {name: hours(config, times[name], units[name], num_images=images.num_images) for name in times}
 
 
-def _verified(rows: Sequence[Row], gate: Gate, plan: Plan) -> dict[int, Callable[[], object]]:
+def _verified(rows: Sequence[StepRow], gate: Gate, plan: Plan) -> dict[int, Callable[[], object]]:
     """The actions of the rows that passed, by number; the others get their problem."""
     actions: dict[int, Callable[[], object]] = {}
     subjects: dict[tuple[str, str], Metered] = {}
@@ -210,7 +210,7 @@ def _action(subject: Subject, method: str, gate: Gate) -> Callable[[], object]:
 
 
 def _told(
-    row: Row, config: Config, cost: limits_of_device.Work, ceiling: Ceiling, device: torch.device
+    row: StepRow, config: Config, cost: limits_of_device.Work, ceiling: Ceiling, device: torch.device
 ) -> dict[str, Any]:
     """The row, and what follows from its time: rate, share of the peak, floor, hours of the recipe."""
     told = row.as_json(device)

@@ -12,7 +12,6 @@ from fastiseat.bench.figures import (
     PRN18_64,
     WRN,
     AbsentError,
-    Document,
     Find,
     attack,
     data,
@@ -25,6 +24,7 @@ from fastiseat.bench.figures import (
     ratio,
     share,
 )
+from fastiseat.bench.words import Document
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from fastiseat.checkpoint.store import Check
 from fastiseat.errors import UserError
 from fastiseat.models.files.checksum import Told, told
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 
 
 @dataclass(kw_only=True)
@@ -26,12 +26,12 @@ class KeptWeights:
 
     directory: RunDirectory
     model: nn.Module
-    metadata: Callable[[Row, str | None], dict[str, str]]
+    metadata: Callable[[MetricsRow, str | None], dict[str, str]]
     say: Callable[[str], None]
     awaited: int | None = None
     """The epoch that wrote the best weights and is trained again, as its checkpoint was not to be."""
 
-    def write(self, row: Row, run: str) -> None:
+    def write(self, row: MetricsRow, run: str) -> None:
         """``last``, and ``best`` where the row says so, which is told their SHA-256."""
         content = self.directory.weights_content(
             "best" if row["best"] else "last", self.model, self.metadata(row, run)
@@ -41,7 +41,7 @@ class KeptWeights:
             if which == "last" or row["best"]:
                 self.directory.write_weights_content(which, content)
 
-    def settle(self, row: Row, rows: list[Row], check: Check) -> None:
+    def settle(self, row: MetricsRow, rows: list[MetricsRow], check: Check) -> None:
         """Before ``row`` joins ``rows``: the best weights are a row's, however its epoch turned out this time."""
         if row["best"]:
             self.awaited = None
@@ -52,7 +52,14 @@ class KeptWeights:
                 row["best"] = True
 
     def restore(
-        self, rows: list[Row], check: Check, *, epochs: int, more: bool, anew: bool = False, anyway: bool = False
+        self,
+        rows: list[MetricsRow],
+        check: Check,
+        *,
+        epochs: int,
+        more: bool,
+        anew: bool = False,
+        anyway: bool = False,
     ) -> None:
         """Have the files be those of the ``rows`` that a run goes on with, to the end of ``epochs``.
 
@@ -78,7 +85,9 @@ class KeptWeights:
             elif later is None:
                 self.say(str(self._lost(which, row, "the epoch under way writes it again")))
 
-    def _go_on_without_best(self, row: Row, rows: list[Row], later: int | None, *, anyway: bool) -> None:
+    def _go_on_without_best(
+        self, row: MetricsRow, rows: list[MetricsRow], later: int | None, *, anyway: bool
+    ) -> None:
         if later is not None:
             self.awaited = later
         elif anyway:
@@ -87,11 +96,11 @@ class KeptWeights:
             remedy = "restore the file from a copy, or take the best of the epochs to come by --resume-anyway"
             raise self._lost("best", row, remedy)
 
-    def _lost(self, which: str, row: Row, remedy: str) -> UserError:
+    def _lost(self, which: str, row: MetricsRow, remedy: str) -> UserError:
         file, epoch = self.directory.path / WEIGHTS[which], row["epoch"] + 1
         return UserError(f"{file} is not what epoch {epoch} wrote, and no checkpoint holds that: {remedy}")
 
-    def _restored(self, which: str, rows: list[Row], check: Check) -> bool:
+    def _restored(self, which: str, rows: list[MetricsRow], check: Check) -> bool:
         """Whether a checkpoint holds the very weights that the rows tell of, which then are written again."""
         row = row_of(which, rows)
         assert row is not None
@@ -109,7 +118,7 @@ class KeptWeights:
         self.say(f"{file} was not what epoch {row['epoch'] + 1} wrote: restored from {found.path}")
         return True
 
-    def _give_up_best(self, rows: list[Row]) -> None:
+    def _give_up_best(self, rows: list[MetricsRow]) -> None:
         for row in rows:
             row["best"] = False
         file = self.directory.path / WEIGHTS["best"]

@@ -20,7 +20,7 @@ from fastiseat.recipes import DATASETS, METHODS, OWN_DATA, recipe
 if TYPE_CHECKING:
     from rich.table import Table
 
-Row = dict[str, Any]
+ListRow = dict[str, Any]
 _PIXELS = ("eps", "step size")
 """Columns of lengths in pixel values."""
 
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     Terminal().print(_table(_title(arguments), rows))
 
 
-def _rows(arguments: List) -> Iterator[Row]:
+def _rows(arguments: List) -> Iterator[ListRow]:
     match arguments.what:
         case "methods":
             return _methods()
@@ -90,7 +90,7 @@ def _title(arguments: List) -> str:
             return "Attacks of fastiseat eval"
 
 
-def _methods() -> Iterator[Row]:
+def _methods() -> Iterator[ListRow]:
     default = recipe().objective.method
     for name, entry in METHODS.items():
         yield {
@@ -102,7 +102,7 @@ def _methods() -> Iterator[Row]:
         }
 
 
-def _datasets() -> Iterator[Row]:
+def _datasets() -> Iterator[ListRow]:
     default = recipe().data.dataset
     for name, entry in DATASETS.items():
         config = recipe(f"{name}:PATH" if name in OWN_DATA else name)
@@ -116,7 +116,7 @@ def _datasets() -> Iterator[Row]:
         }
 
 
-def _recipes(arguments: List) -> Iterator[Row]:
+def _recipes(arguments: List) -> Iterator[ListRow]:
     extra = "FILE" if arguments.extra else None
     for name in METHODS:
         config = recipe(arguments.dataset, name, augment=arguments.augment, extra=extra)
@@ -134,7 +134,7 @@ def _recipes(arguments: List) -> Iterator[Row]:
         }
 
 
-def _models() -> Iterator[Row]:
+def _models() -> Iterator[ListRow]:
     default = {f"{kind}:PATH" if kind in OWN_DATA else kind: kind for kind in DATASETS}
     for arch, words in summaries().items():
         yield {
@@ -145,7 +145,7 @@ def _models() -> Iterator[Row]:
         }
 
 
-def _attacks() -> Iterator[Row]:
+def _attacks() -> Iterator[ListRow]:
     for name, words in ATTACKS.items():
         yield {
             "attack": name,
@@ -155,7 +155,7 @@ def _attacks() -> Iterator[Row]:
         }
 
 
-def _table(title: str, rows: list[Row]) -> Table:
+def _table(title: str, rows: list[ListRow]) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.text import Text
 

@@ -17,7 +17,7 @@ from fastiseat.engine.restore import counter_seed, modes_restored, own_randomnes
 from fastiseat.errors import UserError
 from fastiseat.evaluation.attack import Attack, EnsembleAttack
 from fastiseat.evaluation.ensemble.ensembles import Ensemble
-from fastiseat.evaluation.ensemble.evaluator import Beat, EnsembleEvaluator, Told
+from fastiseat.evaluation.ensemble.evaluator import Beat, EnsembleEvaluator, OnSample
 from fastiseat.evaluation.passes import EvaluationPasses, pixels_of
 from fastiseat.evaluation.runners import EagerRunner, Recovering, Runner, runner_named
 from fastiseat.evaluation.samples import Samples
@@ -152,19 +152,19 @@ class Evaluator:
         ensemble_state: EnsembleState,
         *,
         seed: int = 0,
-        told: Told = lambda *_: None,
+        on_sample: OnSample = lambda *_: None,
         beat: Beat = lambda *_: None,
     ) -> None:
         """Bring ``ensemble_state`` from where it is to the end of ``ensemble``, which is that of ``attack``.
 
         In half precision APGD-CE looks first for what it can break; all that is left has the whole ensemble in full
-        precision before it. ``told`` and ``beat`` hear how it goes: of samples, and of the work that is left. What the
-        verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
+        precision before it. ``on_sample`` and ``beat`` hear how it goes: of samples, and of the work that is left.
+        What the verdict on a sample is depends on no other sample and no batch, but for the rounding of the passes.
         """
         passes = EvaluationPasses(model=self.model, precision=self.precision, strict=self._strict)
         evaluator = EnsembleEvaluator(passes, self.engine, batch_size=self.batch_size, seed=seed)
         with evaluating(self.model), own_randomness(pixels_of(self.model).device, seed):  # judges may draw
-            evaluator(_samples(split), ensemble, ensemble_state, eps=attack.eps, told=told, beat=beat)
+            evaluator(_samples(split), ensemble, ensemble_state, eps=attack.eps, on_sample=on_sample, beat=beat)
 
     def _verdicts(self, given: Mapping[str, Tensor], attack: Attack, *, seed: int) -> tuple[Tensor, Tensor]:
         trial = Trial(

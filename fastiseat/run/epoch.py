@@ -13,7 +13,7 @@ from torch import Tensor
 from fastiseat.pipelines.protocol.base import Batch
 from fastiseat.recipes import METHODS
 from fastiseat.run.metrics import caveats, require_finite, require_finite_network
-from fastiseat.run.observer import Row
+from fastiseat.run.observer import MetricsRow
 from fastiseat.run.rescue import heed_signals, write_checkpoint
 from fastiseat.run.state import Run
 from fastiseat.schedule import as_row, moving, progress, scalars_of_step
@@ -22,7 +22,7 @@ from fastiseat.schedule import as_row, moving, progress, scalars_of_step
 FINITE_EVERY = 50
 
 
-def train_epoch(run: Run, epoch: int) -> Row:
+def train_epoch(run: Run, epoch: int) -> MetricsRow:
     """What is left of the epoch; its row. Its clock goes on from where a checkpoint stopped it."""
     began, first = time.perf_counter() - run.seconds, run.steps_in_epoch
     # A run may end within an epoch; the clock and the steps of a resumed one go on from the checkpoint.
@@ -70,7 +70,7 @@ def _take_step(run: Run, batch: Batch) -> tuple[dict[str, Tensor], int]:
     return metrics, len(here.index)
 
 
-def _row(run: Run, epoch: int, steps: int, scalars: dict[str, float]) -> Row:
+def _row(run: Run, epoch: int, steps: int, scalars: dict[str, float]) -> MetricsRow:
     measured = run.meter.row()
     return {
         "epoch": epoch,

@@ -12,7 +12,7 @@ from fastiseat.engine.restore import deterministic
 from fastiseat.lock import locked
 from fastiseat.run.epoch import train_epoch
 from fastiseat.run.metrics import DivergedError, require_life
-from fastiseat.run.observer import Row
+from fastiseat.run.observer import MetricsRow
 from fastiseat.run.opening import begin, rehearse, take
 from fastiseat.run.rescue import roll_back, write_checkpoint
 from fastiseat.run.resume import expected
@@ -21,7 +21,7 @@ from fastiseat.run.state import Run
 from fastiseat.run.threads import computing_with
 
 
-def train(run: Run) -> list[Row]:
+def train(run: Run) -> list[MetricsRow]:
     """Train what is left of the run, then attack best and last weights; returns their results.
 
     SIGTERM, SIGINT and SIGUSR1 end it after the step under way, with a checkpoint, by
@@ -51,7 +51,7 @@ def train(run: Run) -> list[Row]:
     return results
 
 
-def finish_epoch(run: Run, row: Row) -> None:
+def finish_epoch(run: Run, row: MetricsRow) -> None:
     """Weights first, then the checkpoint, then the line that speaks of both."""
     # Decided before the row joins the others, which it is compared with.
     row["best"] = is_best(run, row)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-Row = dict[str, Any]
+MetricsRow = dict[str, Any]
 """A line of ``metrics.jsonl``."""
 
 
@@ -16,7 +16,7 @@ class Observer(Protocol):
     def step(self, *, epoch: int, step: int, images: int, metrics: dict[str, Tensor]) -> None:
         """After each training step; ``images`` is the size of its batch."""
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: MetricsRow) -> None:
         """After each epoch, with its line of ``metrics.jsonl``."""
 
     def evaluating(self, what: str, done: int, total: int) -> None:

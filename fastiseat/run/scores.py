@@ -10,12 +10,12 @@ from fastiseat.checkpoint.recorded import SHA256, require_recorded
 from fastiseat.evaluation import Attack, Evaluator, NotFiniteError, attack_named
 from fastiseat.pipelines.protocol.base import Split
 from fastiseat.run.metrics import diverged
-from fastiseat.run.observer import Row
+from fastiseat.run.observer import MetricsRow
 from fastiseat.run.rescue import heed_signals
 from fastiseat.run.state import Run
 
 
-def validate(run: Run) -> Row:
+def validate(run: Run) -> MetricsRow:
     """Clean and attacked accuracy of the weights as they are, and the seconds that it took."""
     began = time.perf_counter()
     split, name = run.data.selection, run.data.selection_name
@@ -30,18 +30,18 @@ def validate(run: Run) -> Row:
     return row | {"validation_seconds": time.perf_counter() - began}
 
 
-def is_best(run: Run, row: Row) -> bool:
+def is_best(run: Run, row: MetricsRow) -> bool:
     """Whether no epoch before was better. Ties take the later epoch (released code)."""
     return all(score(run, row) >= score(run, earlier) for earlier in run.rows if earlier["best"])
 
 
-def score(run: Run, row: Row) -> float:
+def score(run: Run, row: MetricsRow) -> float:
     """What the best weights are chosen by: accuracy under PGD-10, on clean images for ``none``."""
     attacked = run.step.method.attacked
     return float(row[f"{run.data.selection_name}_{'pgd10' if attacked else 'clean'}"])
 
 
-def final(run: Run, which: str) -> Row:
+def final(run: Run, which: str) -> MetricsRow:
     """Accuracy on the test set of one of the two weight files, as written."""
     chosen = [row for row in run.rows if row["best"] or which == "last"][-1]
     file = run.directory.path / WEIGHTS[which]

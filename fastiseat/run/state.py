@@ -21,7 +21,7 @@ from fastiseat.pipelines.protocol.base import Loader
 from fastiseat.report.live import LiveCurves
 from fastiseat.run.data import RunData
 from fastiseat.run.metrics import EpochMeter
-from fastiseat.run.observer import Observer, Row
+from fastiseat.run.observer import MetricsRow, Observer
 from fastiseat.run.provenance import extra_fingerprint, network_fingerprint
 from fastiseat.run.signals import Interruptions
 from fastiseat.run.threads import Threads
@@ -64,7 +64,7 @@ class Run:
     threads: Threads
     digests: list[str]
     """Of all settings that the run has had, the present ones' last."""
-    rows: list[Row]
+    rows: list[MetricsRow]
     meter: EpochMeter
     seconds: float
     """Of the epoch under way, as its meter."""
@@ -114,7 +114,7 @@ class Run:
             "init_fingerprint": self.init_fingerprint,
         }
 
-    def metadata(self, row: Row, run: str | None) -> dict[str, str]:
+    def metadata(self, row: MetricsRow, run: str | None) -> dict[str, str]:
         """Of the weights that an epoch wrote."""
         return models.metadata(
             self.model.spec,

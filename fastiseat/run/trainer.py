@@ -21,7 +21,7 @@ from fastiseat.run.beforehand import check, precision_of
 from fastiseat.run.data import training_loader
 from fastiseat.run.loop import train
 from fastiseat.run.metrics import EpochMeter
-from fastiseat.run.observer import Observer, Row
+from fastiseat.run.observer import MetricsRow, Observer
 from fastiseat.run.provenance import network_fingerprint
 from fastiseat.run.resume import restore, say_what_turns
 from fastiseat.run.signals import Interruptions
@@ -122,7 +122,7 @@ class Trainer(Run):
         self.threads = threads_asked(self.execution)
         self.digest = digest(as_json(self.config), self.fingerprints())
         self.digests = [self.digest]
-        self.rows: list[Row] = []
+        self.rows: list[MetricsRow] = []
         self.restored: Path | None = None
         self.meter, self.seconds, self.rollbacks = EpochMeter(), 0.0, 0
         self.interruptions = Interruptions()
@@ -134,6 +134,6 @@ class Trainer(Run):
         """Those of :func:`fastiseat.run.trial.threads_for`, before the run begins."""
         self.threads = threads_for(self, repeated)
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[MetricsRow]:
         """Train what is left of the run; results of best and last weights, as :func:`fastiseat.run.loop.train`."""
         return train(self)

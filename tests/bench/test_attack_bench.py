@@ -19,7 +19,7 @@ from fastiseat.bench.attack import inputs as attack_inputs
 from fastiseat.bench.attack import suite as attack
 from fastiseat.bench.attack.attackers import Run
 from fastiseat.bench.attack.inputs import AttackCase, Target, Victim, require_network
-from fastiseat.bench.attack.suite import Attacks, Row, judge, run_case
+from fastiseat.bench.attack.suite import AttackRow, Attacks, judge, run_case
 from fastiseat.bench.figures import AbsentError
 from fastiseat.bench.figures import attack as figure
 from fastiseat.bench.steps.suite import Plan
@@ -156,14 +156,14 @@ def test_an_absent_package_is_told(quick, monkeypatch):
     assert "No figure: pyautoattack: absent" in markdown(tables(document(case)), level=2)
 
 
-def rows(size: int, wrong: int, more: int) -> list[Row]:
+def rows(size: int, wrong: int, more: int) -> list[AttackRow]:
     """Ours differs in ``wrong`` verdicts, of which ``more`` are for robust."""
     theirs = np.arange(size) % 2 == 0
     ours = theirs.copy()
     ours[np.flatnonzero(~theirs)[:more]] = True
     ours[np.flatnonzero(theirs)[: wrong - more]] = False
     return [
-        Row(variant=name, runs=[Run(robust=robust, seconds=1.0, parts={})])
+        AttackRow(variant=name, runs=[Run(robust=robust, seconds=1.0, parts={})])
         for name, robust in (("fastiseat-eager-full", ours), ("pyautoattack", theirs))
     ]
 

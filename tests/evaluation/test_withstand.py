@@ -68,14 +68,14 @@ def run(
     batch_size: int = 8,
     engine: str = "eager",
     ensemble_state: EnsembleState | None = None,
-    told: Callable[..., None] = lambda *_: None,
+    on_sample: Callable[..., None] = lambda *_: None,
     eps: float | None = None,
 ) -> EnsembleState:
     model = network()
     ensemble_state = ensemble_state or EnsembleState.fresh(COUNT)
     attack = EnsembleAttack(name="short", eps=EPS[norm] if eps is None else eps, norm=norm)  # type: ignore[arg-type]
     evaluator = Evaluator(model, engine=engine, batch_size=batch_size, say=pytest.fail)
-    evaluator.run_ensemble(samples_of(model), attack, mixed(norm), ensemble_state, told=told)
+    evaluator.run_ensemble(samples_of(model), attack, mixed(norm), ensemble_state, on_sample=on_sample)
     return ensemble_state
 
 
@@ -97,13 +97,13 @@ class StopError(Exception):
 def test_an_interrupted_run_goes_on_where_it_was(patience: int) -> None:
     kept: list[EnsembleState] = []
 
-    def told(_part: Part, ensemble_state: EnsembleState) -> None:
+    def on_sample(_part: Part, ensemble_state: EnsembleState) -> None:
         kept.append(copy.deepcopy(ensemble_state))
         if len(kept) == patience:
             raise StopError
 
     with pytest.raises(StopError):
-        run("linf", told=told)
+        run("linf", on_sample=on_sample)
     before = copy.deepcopy(kept[-1])
     after = run("linf", ensemble_state=kept[-1])
     assert np.array_equal(after.broken_by, run("linf").broken_by)
@@ -114,7 +114,7 @@ def test_an_interrupted_run_goes_on_where_it_was(patience: int) -> None:
 def test_a_finished_run_searches_no_more() -> None:
     ensemble_state = run("linf")
     done, calls = copy.deepcopy(ensemble_state), []
-    run("linf", ensemble_state=ensemble_state, told=lambda *_: calls.append(None))
+    run("linf", ensemble_state=ensemble_state, on_sample=lambda *_: calls.append(None))
     assert calls == []
     assert np.array_equal(ensemble_state.broken_by, done.broken_by)
     assert (done.part[done.unbroken] == 4).all()

@@ -20,7 +20,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Row:
+class PublishedRow:
     """One row; ``command`` is what ``fastiseat train`` takes for it, None where the method is not offered."""
 
     table: int
@@ -30,8 +30,8 @@ class Row:
     setting: Setting | None = None
 
 
-def row(table: int, label: str, numbers: str, command: str | None = None, *setting) -> Row:
-    return Row(table, label, tuple(numbers.split()), command, Setting(*setting) if setting else None)
+def row(table: int, label: str, numbers: str, command: str | None = None, *setting) -> PublishedRow:
+    return PublishedRow(table, label, tuple(numbers.split()), command, Setting(*setting) if setting else None)
 
 
 C10, C100, SVHN, TIN = (f"--dataset {name}" for name in ("cifar10", "cifar100", "svhn", "tinyimagenet"))

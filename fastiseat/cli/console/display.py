@@ -18,7 +18,7 @@ from fastiseat.cli.console.terminal import Terminal, print_line
 from fastiseat.cli.machine import without_native
 from fastiseat.names.balls import ball_words
 from fastiseat.report.marks import data_mark
-from fastiseat.run.observer import Row
+from fastiseat.run.observer import MetricsRow
 from fastiseat.run.trainer import Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
@@ -75,7 +75,7 @@ class Display:
             left = time_left(done - self._first, self._total - done, now - self._began)
             self._line(f"{self._where}  step {step + 1}/{self._batches}  {status}  {left}")
 
-    def epoch(self, row: Row) -> None:
+    def epoch(self, row: MetricsRow) -> None:
         """The epoch's accuracies, above the bar in a terminal."""
         if not self.quiet:
             self._line(epoch_line(row, self._epochs))
@@ -115,7 +115,7 @@ def pace_text(images_per_second: float) -> str:
     return f"{images_per_second:.{0 if images_per_second >= 10 else 1}f} images/s"
 
 
-def epoch_line(row: Row, epochs: int) -> str:
+def epoch_line(row: MetricsRow, epochs: int) -> str:
     """An epoch in one line."""
     accuracies = [
         f"{name.replace('_', ' ')} {100 * row[name]:.1f}%"

@@ -122,7 +122,7 @@ class Attacker:
             ensemble,
             record.ensemble_state,
             seed=seed,
-            told=lambda *_: follower.told(),
+            on_sample=lambda *_: follower.on_sample(),
             beat=lambda part, left: follower.beat(ensemble.parts.index(part), left),
         )
 
@@ -139,12 +139,12 @@ class Attacker:
             say=self._progress.say,
         )
 
-        def told(part: str, ensemble_state: EnsembleState) -> None:
-            follower.told()
+        def on_part(part: str, ensemble_state: EnsembleState) -> None:
+            follower.on_sample()
             self._progress.busy(f"{part} is through, robust so far {100 * ensemble_state.unbroken.mean():.2f}%")
 
         self._progress.busy("the authors' code")
-        official.run_ensemble(self._samples, record.ensemble_state, told)
+        official.run_ensemble(self._samples, record.ensemble_state, on_part)
 
     def _require_answers(self) -> None:
         """Before the first attack, by the first batch: each attack looks at all images, but when it is through."""

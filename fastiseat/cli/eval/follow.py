@@ -22,7 +22,7 @@ class Follower:
         self._part, self._size = -1, 0.0
         self._saved, self._shown = time.monotonic(), 0.0
 
-    def told(self) -> None:
+    def on_sample(self) -> None:
         """A sample's verdict or place has changed: save them all, if it is time."""
         now = time.monotonic()
         if now - self._saved >= _SAVED_EVERY:

@@ -21,11 +21,11 @@ from fastiseat.evaluation.samples import Samples
 from fastiseat.evaluation.verdicts.ensemble_state import EnsembleState
 from fastiseat.evaluation.verdicts.finite import require_answers
 
-Told = Callable[[Part, EnsembleState], None]
-"""Told, after each sample that a part is through with, of the part and of all samples."""
+OnSample = Callable[[Part, EnsembleState], None]
+"""Called, after each sample that a part is through with, with the part and all samples."""
 
 Beat = Callable[[Part, float], None]
-"""Told, after every step, of the part and of how many samples' whole runs it still has to make at most."""
+"""Called, after every step, with the part and how many samples' whole runs it still has to make at most."""
 
 # Where samples run out a batch shrinks to 15 of 16 parts: rows of nobody cost as much as others, and each new size a
 # library's choice of its algorithms.
@@ -42,7 +42,7 @@ class _Course:
 
     victims: Callable[[Ints, Ints], State]
     ensemble_state: EnsembleState
-    told: Told
+    on_sample: OnSample
     beat: Beat
 
 
@@ -67,14 +67,14 @@ class EnsembleEvaluator:
         ensemble_state: EnsembleState,
         *,
         eps: float,
-        told: Told = lambda *_: None,
+        on_sample: OnSample = lambda *_: None,
         beat: Beat = lambda *_: None,
     ) -> None:
         """Go on from ``ensemble_state``, which is changed sample by sample, to the end of the ensemble."""
         # Once for all parts: targets are ranked by the clean logits, whatever an attack has found since.
         targets = self._clean(samples, ensemble_state)
         victims = partial(self._victims, samples, targets, self._like.new_full((), eps))
-        course = _Course(victims=victims, ensemble_state=ensemble_state, told=told, beat=beat)
+        course = _Course(victims=victims, ensemble_state=ensemble_state, on_sample=on_sample, beat=beat)
         # Cheap and decisive: what half precision breaks is confirmed in full, and needs none of the slow parts.
         if self._passes.precision != "full":
             self._run_part(0, ensemble.parts[0], course, self._passes, only_found=True)
@@ -90,7 +90,7 @@ class EnsembleEvaluator:
         def ended(row: int, round_: int, broken: bool) -> None:
             if broken or not only_found:
                 course.ensemble_state.ended(row, number, round_, rounds=part.rounds, broken=broken)
-                course.told(part, course.ensemble_state)
+                course.on_sample(part, course.ensemble_state)
 
         def by(runner: Runner) -> None:
             batched_search = self._batched_search(runner, part, course.victims, passes)

@@ -99,9 +99,9 @@ class Official:
         self,
         samples: Samples,
         ensemble_state: EnsembleState,
-        told: Callable[[str, EnsembleState], None] = lambda *_: None,
+        on_part: Callable[[str, EnsembleState], None] = lambda *_: None,
     ) -> None:
-        """Bring ``ensemble_state`` from the part it is at to the end; ``told`` after each part, with its name."""
+        """Bring ``ensemble_state`` from the part it is at to the end; ``on_part`` hears of each part by its name."""
         arithmetic = strict_float32() if self._strict else nullcontext()
         with evaluating(self._model), arithmetic, autocast("full", self._like.device):
             self._clean(samples, ensemble_state)
@@ -109,7 +109,7 @@ class Official:
                 rows = np.flatnonzero(ensemble_state.unbroken & (ensemble_state.part == number))
                 if len(rows):
                     self._part(samples, rows, number, ensemble_state)
-                told(part, ensemble_state)
+                on_part(part, ensemble_state)
 
     def _clean(self, samples: Samples, ensemble_state: EnsembleState) -> None:
         right, answered = [], []
