@@ -82,7 +82,7 @@ def test_an_interrupt_is_130_and_leaves_a_run_that_can_be_resumed(tmp_path):
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGUSR1", 138)])
 def test_a_signal_that_stops_a_run_after_a_checkpoint_has_a_code_of_its_own(name, code):
     program = (
-        "import os, signal, sys, fastiseat.cli.train.command as train, fastiseat.__main__ as cli\n"
+        "import os, signal, sys, fastiseat.cli.train as train, fastiseat.__main__ as cli\n"
         "from fastiseat.run.signals import Interruptions, Stopped\n"
         "def main(arguments):\n"
         "    with Interruptions() as stop:\n"
