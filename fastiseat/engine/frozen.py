@@ -24,6 +24,7 @@ class Frozen:
         """Logits (m, C) in the dtype of ``x``, without a graph; each submodule's train/eval flag is as before."""
         if network not in self._passes:
             self._passes[network] = Passes(network, precision=self.precision, device=self.device)
+        # Eval mode for the pass alone: its owner may train it elsewhere, in the mode that it was left in.
         with modes_restored(network), torch.no_grad():
             network.eval()
             return self._passes[network](x)

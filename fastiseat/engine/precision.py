@@ -109,6 +109,8 @@ class LossScale:
         """Gradients of :meth:`scaled` as those of the loss, which is of ``dtype``: in it, where there is a scale."""
         if not self.enabled:
             return groups
+        # Before the division: in fp16 a gradient divided by its scale is 0 where it is small, which scaling was
+        # for.
         groups = [{name: gradient.to(dtype) for name, gradient in group.items()} for group in groups]
         torch._foreach_div_([gradient for group in groups for gradient in group.values()], self._scale)
         return groups
@@ -118,6 +120,7 @@ class LossScale:
         if not self.enabled:
             return gradients
         finite = ~_overflowed(gradients.values())
+        # `where`, as inf times 0 is NaN.
         return {name: torch.where(finite, gradient, 0.0) for name, gradient in gradients.items()}
 
     def skip(self, gradients: Sequence[Tensor]) -> Tensor | None:

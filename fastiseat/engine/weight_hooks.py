@@ -22,6 +22,7 @@ def through_hooks(model: nn.Module, *groups: Mapping[str, Tensor]) -> list[Mappi
         return list(groups)
     total: dict[str, Tensor] = {}
     for name, gradient in (pair for group in groups for pair in group.items()):
+        # A user's hook sees what a backward would give it: the parameter's own dtype.
         gradient = gradient.to(weights[name].dtype)
         total[name] = total[name] + gradient if name in total else gradient
     for name in total.keys() & set(hooked):

@@ -51,6 +51,7 @@ class EvaluationPasses:
 
     def ascent(self, x: Tensor, loss: Callable[[Tensor], Tensor]) -> Ascent:
         """See :class:`fastiseat.attacks.search.protocol.Network`."""
+        # A leaf: the search's next point must not hang on this one's graph.
         x = x.detach().requires_grad_()
         # Backwards of what autocast has cast run in half precision by themselves.
         with self._arithmetic(), torch.enable_grad(), autocast("full", x.device):
@@ -71,6 +72,7 @@ class EvaluationPasses:
         # No float32 passes to turn to where the scale is too much for a model that is in fp16 itself.
         scaled = _scaled(total, x, again=True)
         fits = scaled.flatten(1).isfinite().all(1).view(-1, 1, 1, 1)
+        # By sample and without an `if`: which of them overflowed, the host would wait to know.
         return torch.where(fits, scaled, _plain(total, x))
 
     @contextmanager

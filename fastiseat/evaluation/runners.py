@@ -64,6 +64,7 @@ class Recorded:
             remember=lambda: PythonState(self._guards.model).restore,
         )
         key = program, self._guards.state(), switches()
+        # Around the recording too: the kernels that a warm-up chose are the ones that are replayed.
         with fastest_convolutions(world.device):
             return self._recorder.run(key, program, given, world, seed=seed)
 

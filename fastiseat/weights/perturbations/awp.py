@@ -43,6 +43,7 @@ class WeightPerturbation(Perturbation):
         """θ + γ ‖θ‖ / ‖g‖ · g."""
         arena.gather(gradients, "perturbation_grad")
         grad = arena.flat("perturbation_grad")
+        # γ‖θ‖/‖g‖ stays on the device, and ν is never stored: the update computes it from ratio and g again.
         ratio = weight_perturb(
             arena.weights,
             grad,
