@@ -19,7 +19,17 @@ _KINDS = ("OutOfMemoryError", "PanicException")
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether it says that memory has run out."""
+    """Whether it, or what it was raised in the handling of, says that memory has run out; no more once that is told."""
+    if isinstance(error, UserError):
+        return False
+    seen: BaseException | None = error
+    while seen is not None and not _says_so(seen):
+        # A handler that has no memory either fails in its own way: the interpreter's logger in an AttributeError.
+        seen = seen.__cause__ or seen.__context__
+    return seen is not None
+
+
+def _says_so(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
     if type(error).__name__ not in _KINDS:

@@ -132,6 +132,17 @@ def test_out_of_memory_anywhere_is_a_line(fastiseat, monkeypatch, error):
     assert complaint == f"out of memory ({error}): free some, or give this process more"
 
 
+def test_what_fails_for_want_of_memory_in_a_handler_is_a_line_too(fastiseat, monkeypatch):
+    def fail(*_, **__):
+        try:
+            raise MemoryError
+        except MemoryError:
+            raise AttributeError("'Logger' object has no attribute '_cache'")  # noqa: B904 -- as an accident has it
+
+    monkeypatch.setattr("fastiseat.pipelines.data.prepare.prepare", fail)
+    assert fastiseat("data", "prepare", "cifar10").complaint.startswith("out of memory ('Logger' object has no")
+
+
 def test_another_panic_keeps_its_traceback(fastiseat, monkeypatch):
     def fail(*_, **__):
         raise PanicException("index out of bounds")
