@@ -39,9 +39,9 @@ def test_one_process_is_none_of_several(monkeypatch, capsys, size):
     assert "device 'gpu'" in capsys.readouterr().err
 
 
-def test_a_dry_run_trains_nothing_on_any_rank(monkeypatch, capsys):
+def test_a_dry_run_refuses_what_the_run_would(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "--method", "none", "--dry-run"]) == 0
+    assert main(["train", "--method", "none", "--dry-run"]) == 2
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from fastiseat.pipelines.protocol.base import DataSet, Split, fingerprint
+from fastiseat.safe import resolved
 from fastiseat.version import __version__
 
 
@@ -87,7 +88,7 @@ def network_fingerprint(network: nn.Module | None) -> str | None:
 
 def commit() -> str | None:
     """The commit that runs, where the package is a checkout of its own repository."""
-    root = Path(str(files("fastiseat"))).resolve().parent
+    root = resolved(Path(str(files("fastiseat")))).parent
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]

@@ -89,7 +89,7 @@ def test_every_flag_reaches_its_setting():
         --max-steps 8 --amp --amp-dtype fp16 --arch wrn-10-1 --variant common --mean 0.1 --std 0.2
         --initialization he --method iseat
         --lam 0.3 --weighting top --distance kl --smoothness lsi
-        --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
+        --norm l2 --eps 8/255 --step-size 2/255 --steps 4 --random-start --attack-bn eval
         --awp-gamma 0.02 --awp-norm global --awp-gradient half-batch
         --lr 0.2 --momentum 0.5 --nesterov --weight-decay 0.01 --optimizer apex --epochs 3
         --lr-drops 0.1 0.2 0.3 --lr-factor 0.5 --lr-stages 0.5 0.4 0.3 --lr-per-step
@@ -130,6 +130,7 @@ def test_every_flag_reaches_its_setting():
         "attack": {
             "eps": 8 / 255,
             "step_size": 2 / 255,
+            "norm": "l2",
             "steps": 4,
             "random_start": True,
             "noise": 0.0,

@@ -105,7 +105,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"attacks": ["aa"], "eps": -1.0}, "eps=-1.0: must be at least 0"),
     ({"attacks": ["aa"], "eps": 8}, "eps=8: is beyond the pixel values"),
     ({"attacks": ["aa"], "eps": math.inf, "norm": "l2"}, "eps=inf: must be a finite number"),
-    ({"attacks": ["aa"], "norm": "l1"}, "unknown norm 'l1'; did you mean l2"),
+    ({"attacks": ["aa"], "norm": "l1"}, "norm=l1: is one of linf, l2"),
     ({"precision": "half"}, "unknown precision 'half'"),
     ({"engine": "graph"}, "engine=graph: it records on a cuda device"),
     (

@@ -194,7 +194,7 @@ def test_nothing_else_changes(packed, jpeg):
         "import pathlib, test_ffcv; test_ffcv.use_and_compare(*map(pathlib.Path, sys.argv[2:]))"
     )
     command = [sys.executable, "-c", code, Path(__file__).parent, packed.path, jpeg.path]
-    tests = str(Path(__file__).parents[1])
+    tests = os.pathsep.join(str(Path(__file__).parents[1] / folder) for folder in ("", "support"))
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=packed.path, env=environment)
     assert done.returncode == 0 and not done.stdout and not done.stderr, done.stderr

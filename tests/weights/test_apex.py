@@ -15,7 +15,7 @@ from fastiseat import AT, AWP, PGD, SGD, TrainStep, models
 from fastiseat.errors import UserError
 from fastiseat.weights import Update, apex
 
-DOUBLES = Path(__file__).parents[1] / "doubles"
+DOUBLES = Path(__file__).parents[1] / "support" / "doubles"
 SHAPES = {"conv": (5, 3, 3, 3), "linear": (7, 11), "bias": (7,), "scale": (1,)}
 STEP = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4}
 
