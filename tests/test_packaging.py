@@ -114,6 +114,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(source, wheel):
     assert not {name for name in names if name.endswith((".cpp", ".h", ".cu", ".cuh", ".pyc"))}
 
 
+@pytest.mark.long  # two builds more; the wheel alone is built in every run
 def test_the_sdist_builds_the_same_wheel_but_for_cuda(source, wheel, quick_compiler, tmp_path):
     sdist = build(source, "sdist", tmp_path / "sdist", **NO_CUDA)
     with tarfile.open(sdist) as archive:

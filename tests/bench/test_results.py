@@ -13,6 +13,8 @@ from fastiseat.bench.suite import PARTS, Selection, measure
 from fastiseat.bench.tables import markdown, remarks, tables
 from fastiseat.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("document")  # measured once, which takes seconds
+
 
 @pytest.fixture(scope="module")
 def document():
