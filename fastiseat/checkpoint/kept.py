@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 from torch import nn
 
@@ -16,8 +15,7 @@ from fastiseat.checkpoint.recorded import SHA256, is_recorded, row_of
 from fastiseat.checkpoint.store import Check
 from fastiseat.errors import UserError
 from fastiseat.models.files.checksum import Told, told
-
-MetricsRow = dict[str, Any]
+from fastiseat.report.reader import MetricsRow
 
 
 @dataclass(kw_only=True)

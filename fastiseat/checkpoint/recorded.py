@@ -10,7 +10,7 @@ from fastiseat.checkpoint.directory import WEIGHTS, RunDirectory
 from fastiseat.checkpoint.identity import RUN, digests, short
 from fastiseat.errors import UserError
 from fastiseat.models.files.checksum import Told, told
-from fastiseat.report.reader import read_metrics
+from fastiseat.report.reader import MetricsRow, read_metrics
 
 SHA256 = "weights_sha256"
 """The name in a line of ``metrics.jsonl`` of the checksum of the weights file that its epoch wrote."""
@@ -41,7 +41,7 @@ def require_recorded(file: Path) -> None:
         )
 
 
-def _wrong(found: Told, which: str, rows: list[dict[str, Any]], own: list[str]) -> str:
+def _wrong(found: Told, which: str, rows: list[MetricsRow], own: list[str]) -> str:
     run = found.metadata.get(RUN)
     if run is not None and run not in own:
         return f"is of another run, {short(run)}; its folder's is {short(own[-1])}"
@@ -62,7 +62,7 @@ def _is_before(epoch: object, chosen: object) -> bool:
     return isinstance(epoch, int) and isinstance(chosen, int) and epoch < chosen
 
 
-def row_of(which: str, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+def row_of(which: str, rows: list[MetricsRow]) -> MetricsRow | None:
     """The epoch whose weights are the ``best`` or the ``last``."""
     return next((row for row in reversed(rows) if row.get("best") or which == "last"), None)
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fastiseat.report.reader import read_metrics
+from fastiseat.report.reader import MetricsRow, read_metrics
 from fastiseat.safe import OwnFolder, plain
 
 ACCURACIES = {
@@ -65,7 +64,7 @@ def draw_title(run: Path) -> None:
     figure.savefig(io.BytesIO(), format="png", dpi=20)
 
 
-def _figure(rows: list[dict[str, Any]], *, title: str) -> Figure:
+def _figure(rows: list[MetricsRow], *, title: str) -> Figure:
     epochs = [row["epoch"] + 1 for row in rows]  # pictures count from 1, as people do
     figure = Figure(figsize=(11, 7), layout="constrained")
     FigureCanvasAgg(figure)  # no display, and none of pyplot's global state
@@ -114,7 +113,7 @@ def _legend_below(axis: Axes, *, ticks: bool) -> None:
     axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=place, ncols=3, frameon=False)
 
 
-def _loss_within_epochs(rows: list[dict[str, Any]]) -> tuple[list[float], list[float]]:
+def _loss_within_epochs(rows: list[MetricsRow]) -> tuple[list[float], list[float]]:
     """The loss of each part of each epoch, and where on the axis of epochs the part ends."""
     losses = [(row["epoch"], row["train_loss_parts"]) for row in rows if "train_loss_parts" in row]
     ends = [epoch + (part + 1) / len(parts) for epoch, parts in losses for part in range(len(parts))]

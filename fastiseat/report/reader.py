@@ -10,8 +10,11 @@ from fastiseat.errors import UserError
 from fastiseat.safe import read_file
 from fastiseat.safe.reading import TEXT
 
+MetricsRow = dict[str, Any]
+"""A line of ``metrics.jsonl``."""
 
-def read_metrics(run: Path) -> list[dict[str, Any]]:
+
+def read_metrics(run: Path) -> list[MetricsRow]:
     """The lines of ``metrics.jsonl``, one an epoch; :class:`UserError` where there are none to read."""
     path = run / "metrics.jsonl"
     try:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from fastiseat.pipelines.protocol.base import Batch
 from fastiseat.recipes import METHODS
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.metrics import caveats, require_finite, require_finite_network
-from fastiseat.run.observer import MetricsRow
 from fastiseat.run.rescue import heed_signals, write_checkpoint
 from fastiseat.run.state import Run
 from fastiseat.schedule import as_row, moving, progress, scalars_of_step

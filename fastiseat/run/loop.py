@@ -10,9 +10,9 @@ from fastiseat.checkpoint import WEIGHTS
 from fastiseat.engine.precision import strict_float32
 from fastiseat.engine.restore import deterministic
 from fastiseat.lock import locked
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.epoch import train_epoch
 from fastiseat.run.metrics import DivergedError, require_life
-from fastiseat.run.observer import MetricsRow
 from fastiseat.run.opening import begin, rehearse, take
 from fastiseat.run.rescue import roll_back, write_checkpoint
 from fastiseat.run.resume import expected

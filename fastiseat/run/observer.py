@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
-MetricsRow = dict[str, Any]
-"""A line of ``metrics.jsonl``."""
+from fastiseat.report.reader import MetricsRow
 
 
 class Observer(Protocol):

@@ -9,8 +9,8 @@ from fastiseat.checkpoint import WEIGHTS
 from fastiseat.checkpoint.recorded import SHA256, require_recorded
 from fastiseat.evaluation import Attack, Evaluator, NotFiniteError, attack_named
 from fastiseat.pipelines.protocol.base import Split
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.metrics import diverged
-from fastiseat.run.observer import MetricsRow
 from fastiseat.run.rescue import heed_signals
 from fastiseat.run.state import Run
 

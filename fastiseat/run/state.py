@@ -19,9 +19,10 @@ from fastiseat.pipelines.loaders.choose import Chosen
 from fastiseat.pipelines.loaders.mix import extra_batch_size
 from fastiseat.pipelines.protocol.base import Loader
 from fastiseat.report.live import LiveCurves
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.data import RunData
 from fastiseat.run.metrics import EpochMeter
-from fastiseat.run.observer import MetricsRow, Observer
+from fastiseat.run.observer import Observer
 from fastiseat.run.provenance import extra_fingerprint, network_fingerprint
 from fastiseat.run.signals import Interruptions
 from fastiseat.run.threads import Threads

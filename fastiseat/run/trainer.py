@@ -16,12 +16,13 @@ from fastiseat.config import Config, Execution
 from fastiseat.pipelines.loaders.choose import AUTO
 from fastiseat.pipelines.protocol.progress import SILENT, Progress
 from fastiseat.report.live import LiveCurves
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.assemble import evaluator_for, images_for, network_for, standard_for, step_for, threads_asked
 from fastiseat.run.beforehand import check, precision_of
 from fastiseat.run.data import training_loader
 from fastiseat.run.loop import train
 from fastiseat.run.metrics import EpochMeter
-from fastiseat.run.observer import MetricsRow, Observer
+from fastiseat.run.observer import Observer
 from fastiseat.run.provenance import network_fingerprint
 from fastiseat.run.resume import restore, say_what_turns
 from fastiseat.run.signals import Interruptions

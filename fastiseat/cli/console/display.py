@@ -18,7 +18,7 @@ from fastiseat.cli.console.terminal import Terminal, print_line
 from fastiseat.cli.machine import without_native
 from fastiseat.names.balls import ball_words
 from fastiseat.report.marks import data_mark
-from fastiseat.run.observer import MetricsRow
+from fastiseat.report.reader import MetricsRow
 from fastiseat.run.trainer import Trainer
 
 # Seconds between two readings of a metric, which make the host wait for the device.
